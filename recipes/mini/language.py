@@ -1,0 +1,160 @@
+"""The small language model of ``mini``: its tokenizer, its text, and what it answers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bioverse_sc.ontology import CellOntology
+
+# a word or symbol with its inner hyphens (CD8-positive, HLA-DRA), or one other sign, each with the space before it
+WORD = r" ?[A-Za-z0-9]+(?:[-.'][A-Za-z0-9]+)*\+?| ?[^\sA-Za-z0-9]|\s"
+EOS, PAD = "<|end|>", "<|pad|>"
+
+
+def build_tokenizer(texts: Iterable[str], genes: Sequence[str], *, min_count: int) -> PreTrainedTokenizerFast:
+    """Make a tokenizer with a token for every frequent word and for every gene, and bytes for the rest.
+
+    A unigram model over bytes: a whole word scores better than any way of spelling it, and nothing is unknown.
+    """
+    words = Counter(w for text in texts for w in re.findall(WORD, text))
+    known = {w: n for w, n in words.items() if n >= min_count and len(w) > 1}
+    for gene in genes:
+        known.setdefault(" " + gene, 1)
+    # pieces of words, for words that the text does not have
+    pieces: Counter[str] = Counter()
+    for word, n in words.items():
+        for size in (2, 3, 4):
+            pieces.update({word[i : i + size]: n for i in range(len(word) - size + 1)})
+    for piece, _ in pieces.most_common(1500):
+        known.setdefault(piece, 0)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    total = sum(known.values())
+    scored = {EOS: 0.0, PAD: 0.0} | dict.fromkeys(alphabet, -30.0)
+    for word, n in sorted(known.items(), key=lambda item: (-item[1], item[0])):
+        token = to_bytes.pre_tokenize_str(word)[0][0]
+        scored[token] = -20.0 if n == 0 else math.log(n / total) / 10 - 1.0
+    tokenizer = Tokenizer(models.Unigram(list(scored.items()), byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(WORD), "isolated"), to_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD)
+
+
+def build_language_model(
+    tokenizer: PreTrainedTokenizerFast, *, width: int, layers: int, heads: int, gene_vectors: dict[str, np.ndarray], seed: int
+) -> LlamaForCausalLM:
+    """Make a small Llama; the rows of genes start from their vectors, so that genes of one type lie together."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=int(width * 8 / 3) // 32 * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    rows = model.get_input_embeddings().weight
+    with torch.no_grad():
+        spread = float(rows.std())
+        for gene, vector in gene_vectors.items():
+            ids = tokenizer.encode(" " + gene, add_special_tokens=False)
+            if len(ids) == 1:
+                start = torch.from_numpy(np.asarray(vector[:width], dtype=np.float32))
+                rows[ids[0], : len(start)] = spread * start / start.std()
+    return model
+
+
+def join(items: Sequence[str]) -> str:
+    """'A', 'A and B', 'A, B and C'."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def article(name: str) -> str:
+    """'a' or 'an'."""
+    return "an" if re.match(r"[aeioAEIO]|L\d|NK|MAIT|SST|FC", name) and not re.match(r"eu|one|uni", name, re.I) else "a"
+
+
+def reason(ontology: CellOntology, term: str, genes: Sequence[str], rng: np.random.Generator) -> str:
+    """What a biologist would write: which of the cell's informative genes are markers of the type, and of which wider type."""
+    name = ontology.names[term]
+    markers = ontology.known_markers(term)
+    of: dict[str, list[str]] = {}
+    for gene in genes:
+        if gene in markers:
+            of.setdefault(markers[gene], []).append(gene)
+    # the type itself first, then ever wider ones; very wide ones say little
+    order = sorted(of, key=lambda t: (-len(ontology.ancestors(t)), t))
+    order = [t for t in order if len(ontology.ancestors(t)) > 2][:3]
+    rest = [g for g in genes if g not in markers][:2]
+    sentences = []
+    for i, marked in enumerate(order):
+        cited = of[marked][: 4 if i == 0 else 3]
+        kind = ontology.names[marked]
+        verb = "is a marker" if len(cited) == 1 else "are markers"
+        if i == 0:
+            opening = [
+                f"{join(cited)}, high in this cell, {verb} of the {kind}",
+                f"The cell expresses {join(cited)}, which {verb} of the {kind}",
+                f"High {join(cited)} {'points' if len(cited) == 1 else 'point'} to {article(kind)} {kind}",
+            ]
+            sentences.append(opening[rng.integers(3)] + ".")
+        else:
+            more = [
+                f"{join(cited)} {verb} of the wider type {kind}.",
+                f"{join(cited)} also {'fits' if len(cited) == 1 else 'fit'}, being {'a marker' if len(cited) == 1 else 'markers'} of the {kind}.",
+            ]
+            sentences.append(more[rng.integers(2)])
+    if not sentences:
+        if rest:
+            sentences.append(
+                f"None of its highest genes is a known marker of the {name}; {join(rest)} {'is' if len(rest) == 1 else 'are'} "
+                "high, and the call rests on the whole profile."
+            )
+        else:
+            sentences.append(f"The call {name} rests on the whole profile, as no gene stands out.")
+    elif order[0] != term:
+        sentences.append(f"So the cell is best read as {article(name)} {name}, though no marker of that type alone stands out.")
+    else:
+        sentences.append(f"Together they support {article(name)} {name}.")
+    return " ".join(sentences)
+
+
+def knowledge_texts(ontology: CellOntology, gene_names: dict[str, str], *, terms: Sequence[str]) -> list[str]:
+    """Statements about types and genes: definitions, kinds, synonyms, markers both ways, gene names."""
+    wanted = set().union(*(ontology.ancestors(t) for t in terms)) | set(ontology.markers)
+    texts = []
+    marks: dict[str, list[str]] = {}
+    for term in sorted(wanted & set(ontology.names)):
+        name = ontology.names[term]
+        if ontology.definitions[term]:
+            texts.append(f"{name}: {ontology.definitions[term]}")
+        for parent in ontology.parents[term]:
+            texts.append(f"{article(name).capitalize()} {name} is a kind of {ontology.names[parent]}.")
+        if ontology.synonyms[term]:
+            texts.append(f"The {name} is also called {join(ontology.synonyms[term][:4])}.")
+        genes = list(ontology.markers.get(term, ()))
+        for start in range(0, min(len(genes), 40), 8):
+            texts.append(f"Markers of the {name} are {join(genes[start : start + 8])}.")
+        for gene in genes:
+            marks.setdefault(gene, []).append(name)
+    for gene, names in sorted(marks.items()):
+        texts.append(f"{gene} is a marker of the {join(names[:5])}.")
+    texts += [f"{gene} encodes {name}." for gene, name in sorted(gene_names.items())]
+    return texts

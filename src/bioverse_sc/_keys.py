@@ -1,0 +1,61 @@
+"""Every slot name, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Slot names under a stem; ``key_added`` of a function is the stem."""
+
+    stem: str = "bioverse"
+
+    def embedding(self, encoder: str) -> str:
+        """``.obsm``: encoder vectors. The default stem leaves them their own name, ``X_scgpt``."""
+        return f"X_{encoder}" if self.stem == "bioverse" else f"X_{self.stem}_{encoder}"
+
+    @property
+    def soft_token(self) -> str:
+        """``.obsm``: the soft token, in the language model's embedding space."""
+        return f"X_{self.stem}"
+
+    @property
+    def umap_before(self) -> str:
+        """``.obsm``: cells beside texts, with an untrained projector."""
+        return f"X_{self.stem}_umap_before"
+
+    @property
+    def umap_after(self) -> str:
+        """``.obsm``: cells beside texts, with the trained projector."""
+        return f"X_{self.stem}_umap_after"
+
+    @property
+    def label(self) -> str:
+        """``.obs``: label."""
+        return f"{self.stem}_label"
+
+    @property
+    def label_id(self) -> str:
+        """``.obs``: Cell Ontology id."""
+        return f"{self.stem}_label_id"
+
+    @property
+    def confidence(self) -> str:
+        """``.obs``: probability of the label."""
+        return f"{self.stem}_confidence"
+
+    @property
+    def reasoning(self) -> str:
+        """``.obs``: generated text."""
+        return f"{self.stem}_reasoning"
+
+    @property
+    def genes_supported(self) -> str:
+        """``.obs``: genes that the reasoning names and the cell expresses."""
+        return f"{self.stem}_genes_supported"
+
+    @property
+    def genes_unsupported(self) -> str:
+        """``.obs``: genes that the reasoning names and the cell does not express."""
+        return f"{self.stem}_genes_unsupported"

@@ -1,0 +1,63 @@
+"""AnnData or MuData in; a checked AnnData, or chunks of sparse rows, out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+from scipy.sparse import csr_matrix, issparse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mudata import MuData
+
+CHUNK = 4096
+"""Cells that are in memory as dense or tokenized rows at a time."""
+
+
+def modality(data: AnnData | MuData, mod: str = "rna") -> AnnData:
+    """Take the AnnData of a modality, and check that results can be written to it."""
+    from mudata import MuData
+
+    if isinstance(data, MuData):
+        if mod not in data.mod:
+            msg = f"The MuData has no modality {mod!r}; it has {list(data.mod)}."
+            raise KeyError(msg)
+        adata = data.mod[mod]
+    elif isinstance(data, AnnData):
+        adata = data
+    else:
+        msg = f"Expected AnnData or MuData, found {type(data).__name__}."
+        raise TypeError(msg)
+    if adata.is_view:
+        msg = "This AnnData is a view of another one. Make it a data set of its own first: adata = adata.copy()"
+        raise ValueError(msg)
+    if adata.n_obs == 0:
+        msg = "This AnnData has no cells: n_obs is 0. Check the filter that made it."
+        raise ValueError(msg)
+    return adata
+
+
+def row_chunks(matrix: Any, columns: np.ndarray, size: int = CHUNK) -> Iterator[tuple[slice, csr_matrix]]:
+    """Yield slices of rows and those rows of the chosen columns as CSR without stored zeros.
+
+    Parameters
+    ----------
+    matrix
+        Dense, sparse or backed matrix, cells by genes.
+    columns
+        Columns to keep, in this order.
+    size
+        Rows per chunk.
+    """
+    if issparse(matrix) and matrix.format == "csc":
+        matrix = matrix[:, columns].tocsr()
+        columns = np.arange(len(columns))
+    for start in range(0, matrix.shape[0], size):
+        rows = slice(start, min(start + size, matrix.shape[0]))
+        chunk = matrix[rows]
+        chunk = csr_matrix(chunk[:, columns]) if issparse(chunk) else csr_matrix(np.asarray(chunk)[:, columns])
+        chunk.eliminate_zeros()
+        yield rows, chunk

@@ -1,0 +1,27 @@
+"""Models that the ``tl`` functions share: a name is loaded once."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from bioverse_sc._settings import settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bioverse_sc.models import BioVerse
+
+
+def get_model(model: str | Path | BioVerse) -> BioVerse:
+    """Load a model by name or path; a loaded one is returned as it is."""
+    from bioverse_sc.models import BioVerse
+
+    return model if isinstance(model, BioVerse) else _load(str(model), settings.torch_device())
+
+
+@lru_cache(maxsize=2)
+def _load(model: str, device: str) -> BioVerse:
+    from bioverse_sc.models import load
+
+    return load(model, device=device)

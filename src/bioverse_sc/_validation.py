@@ -1,0 +1,27 @@
+"""Checks of what a user passes. Each error says what was found and what to type."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def check_labels(labels: Sequence[str] | None) -> None:
+    """Raise when a label set is a string, empty, or names a label twice."""
+    if labels is None:
+        return
+    if isinstance(labels, str):
+        msg = f"labels is the string {labels!r}; expected a list of strings, such as [{labels!r}, 'B cell']."
+        raise TypeError(msg)
+    if not all(isinstance(label, str) and label.strip() for label in labels):
+        msg = f"labels holds something that is not a word: {list(labels)}. Expected strings such as 'B cell'."
+        raise ValueError(msg)
+    if len(labels) == 0:
+        msg = "labels is empty. Name the labels to choose from, or leave it out for the model's own label set."
+        raise ValueError(msg)
+    if repeated := [label for label, n in Counter(labels).items() if n > 1]:
+        msg = f"labels names {', '.join(map(repr, repeated))} more than once. Remove the repeats: list(dict.fromkeys(labels))"
+        raise ValueError(msg)

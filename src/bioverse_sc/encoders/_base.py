@@ -1,0 +1,45 @@
+"""What the rest of the package asks of a biological encoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+
+@runtime_checkable
+class CellEncoder(Protocol):
+    """A frozen encoder of single cells: rows of an expression matrix to vectors."""
+
+    name: str
+    """Short name; the embedding is stored in ``.obsm["X_" + name]``."""
+    modality: str
+    """``"rna"``."""
+    width: int
+    """Length of an embedding."""
+    fingerprint: str
+    """Hash of the weights and of the vocabulary; the projector was trained for this one."""
+    genes: Sequence[str]
+    """Gene symbols that it reads, in the order of its vocabulary."""
+
+    def encode(self, matrix: csr_matrix, genes: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        """Embed cells.
+
+        Parameters
+        ----------
+        matrix
+            Cells by genes, counts or log-normalised values.
+        genes
+            A symbol of the encoder's vocabulary for each column, without repeats.
+        batch_size
+            Cells per forward pass.
+
+        Returns
+        -------
+        Array of shape (cells, width), float32.
+        """
+        ...

@@ -1,0 +1,61 @@
+"""The part of scGPT's ``args.json`` that decides the shape of the network and of its input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_STYLES = ("continuous", "category", "scaling")
+
+
+@dataclass(frozen=True)
+class ScGPTConfig:
+    """Shape of an scGPT encoder, with the names that scGPT's own ``args.json`` uses.
+
+    Keys of ``args.json`` that concern training only are ignored.
+    """
+
+    embsize: int
+    nheads: int
+    d_hid: int
+    nlayers: int
+    n_layers_cls: int = 3
+    dropout: float = 0.2
+    pad_token: str = "<pad>"  # noqa: S105
+    pad_value: int = -2
+    mask_value: int = -1
+    n_bins: int = 51
+    input_emb_style: str = "continuous"
+    max_seq_len: int = 1200
+    pre_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.input_emb_style not in _STYLES:
+            msg = f"args.json: input_emb_style is {self.input_emb_style!r}; expected one of {', '.join(_STYLES)}."
+            raise ValueError(msg)
+        if self.embsize % self.nheads:
+            msg = f"args.json: embsize {self.embsize} is not a multiple of nheads {self.nheads}."
+            raise ValueError(msg)
+
+    @classmethod
+    def from_args(cls, args: dict[str, Any]) -> ScGPTConfig:
+        """Take what matters from a parsed ``args.json``."""
+        known = {f.name for f in fields(cls)}
+        required = {"embsize", "nheads", "d_hid", "nlayers"}
+        if missing := sorted(required - args.keys()):
+            msg = f"args.json lacks {', '.join(missing)}; it is not the args.json of an scGPT checkpoint."
+            raise ValueError(msg)
+        return cls(**{k: v for k, v in args.items() if k in known})
+
+    @classmethod
+    def read(cls, path: Path) -> ScGPTConfig:
+        """Read ``args.json``."""
+        return cls.from_args(json.loads(path.read_text(encoding="utf-8")))
+
+    def write(self, path: Path) -> None:
+        """Write ``args.json`` as scGPT reads it."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,145 @@
+"""Decoding: probabilities of labels under a trie, and free text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from bioverse_sc.models._inject import answer_ids, inject, pad_prompts, tokenize_prompt
+from bioverse_sc.models._prompt import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bioverse_sc.models import BioVerse
+    from bioverse_sc.models._prompt import Segment
+
+PRUNED_BELOW = -9.0
+"""A prefix this far (in log-probability) below a cell's best one is dropped: about 1e-4 of its mass."""
+
+
+@dataclass
+class TrieNode:
+    """A prefix of labels: the next tokens, and the label that ends here."""
+
+    children: dict[int, TrieNode] = field(default_factory=dict)
+    label: int | None = None
+
+
+def build_trie(sequences: Sequence[Sequence[int]]) -> TrieNode:
+    """Make a trie of token sequences; the label number is at the node of its last token."""
+    root = TrieNode()
+    for number, sequence in enumerate(sequences):
+        node = root
+        for token in sequence:
+            node = node.children.setdefault(token, TrieNode())
+        if node.label is not None:
+            msg = "Two labels are spelled with the same tokens."
+            raise ValueError(msg)
+        node.label = number
+    return root
+
+
+@torch.inference_mode()
+def label_log_probabilities(
+    model: BioVerse, prompt: Sequence[Segment], soft_tokens: torch.Tensor, labels: Sequence[str]
+) -> np.ndarray:
+    """Log-probability of each label as the answer to a prompt, by the language model, over a trie of the labels.
+
+    All labels are scored along their shared prefixes, level by level; a prefix below :data:`PRUNED_BELOW` of the best one of
+    that cell is dropped. What is left is scaled to sum to one over the label set.
+
+    Parameters
+    ----------
+    model
+        The model.
+    prompt
+        Ends with an open answer; has one entity.
+    soft_tokens
+        Shape (cells, n_tokens, width).
+    labels
+        The label set.
+
+    Returns
+    -------
+    Log-probabilities, shape (cells, labels); ``-inf`` for dropped labels.
+    """
+    trie = build_trie([answer_ids(model.tokenizer, Answer(label)) for label in labels])
+    n_cells = len(soft_tokens)
+    tokens = tokenize_prompt(model.tokenizer, prompt, model.n_tokens)
+    ids = torch.tensor([tokens.ids] * n_cells, device=model.device)
+    embedded = inject(model.embeddings, ids, soft_tokens.flatten(0, 1))
+    # all prompts are the same but for the soft token, so there is no padding and no mask
+    out = model.language_model(inputs_embeds=embedded, use_cache=True, logits_to_keep=1)
+    found = np.full((n_cells, len(labels)), -np.inf)
+    cells = np.arange(n_cells)
+    nodes = [trie] * n_cells
+    scores = np.zeros(n_cells)
+    best = np.full(n_cells, -np.inf)
+    while len(cells):
+        log_p = torch.log_softmax(out.logits[:, -1].float(), dim=-1)
+        parents, next_tokens = [], []
+        for i, node in enumerate(nodes):
+            parents += [i] * len(node.children)
+            next_tokens += node.children
+        chosen = log_p[torch.tensor(parents, device=log_p.device), torch.tensor(next_tokens, device=log_p.device)]
+        next_scores = scores[parents] + chosen.double().cpu().numpy()
+        best[:] = -np.inf
+        np.maximum.at(best, cells[parents], next_scores)
+        best = np.maximum(best, found.max(axis=1))
+        survivors = []
+        for j, (parent, token, score) in enumerate(zip(parents, next_tokens, next_scores, strict=True)):
+            cell = cells[parent]
+            if score < best[cell] + PRUNED_BELOW:
+                continue
+            child = nodes[parent].children[token]
+            if child.label is not None:
+                found[cell, child.label] = score
+            if child.children:
+                survivors.append((j, parent, token, child))
+        if not survivors:
+            break
+        picked, kept_parents, kept_tokens, kept_nodes = (list(column) for column in zip(*survivors, strict=True))
+        scores, cells, nodes = next_scores[picked], cells[kept_parents], kept_nodes
+        cache = out.past_key_values
+        cache.batch_select_indices(torch.tensor(kept_parents, device=model.device))
+        out = model.language_model(
+            input_ids=torch.tensor(kept_tokens, device=model.device).unsqueeze(-1),
+            past_key_values=cache,
+            use_cache=True,
+        )
+    return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
+
+
+@torch.inference_mode()
+def generate_text(
+    model: BioVerse, prompts: Sequence[Sequence[Segment]], soft_tokens: torch.Tensor, *, max_new_tokens: int
+) -> list[str]:
+    """Write the open answers of prompts, greedily, in one batch.
+
+    Parameters
+    ----------
+    model
+        The model.
+    prompts
+        Each ends with an open answer.
+    soft_tokens
+        Soft tokens of all entities in the order of the prompts, shape (entities, n_tokens, width).
+    max_new_tokens
+        Limit of the answer.
+    """
+    tokens = [tokenize_prompt(model.tokenizer, prompt, model.n_tokens) for prompt in prompts]
+    batch = pad_prompts(tokens, model.pad_id, left=True).to(model.device)
+    embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, 1))
+    written = model.language_model.generate(
+        inputs_embeds=embedded,
+        attention_mask=batch.mask,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=model.tokenizer.eos_token_id,
+        pad_token_id=model.pad_id,
+    )
+    return [text.strip() for text in model.tokenizer.batch_decode(written, skip_special_tokens=True)]

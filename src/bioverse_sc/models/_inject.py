@@ -1,0 +1,132 @@
+"""From prompts to input embeddings: soft tokens placed by position, and what is in the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from bioverse_sc.models._prompt import Answer, Entity, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from bioverse_sc.models._prompt import Segment
+
+SLOT = -1
+"""Stands for a soft token among token ids."""
+IGNORED = -100
+"""Target that is not in the loss."""
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """Token ids with :data:`SLOT` where soft tokens go, the targets, and the modality of each entity in order."""
+
+    ids: list[int]
+    targets: list[int]
+    modalities: list[str]
+
+
+def tokenize_prompt(
+    tokenizer: PreTrainedTokenizerBase, segments: Sequence[Segment], n_tokens: dict[str, int]
+) -> TokenizedPrompt:
+    """Turn segments into ids, slots and targets.
+
+    Only answers are in the loss, their end-of-sequence token included. An open answer (``Answer(None)``) must be last.
+
+    Parameters
+    ----------
+    tokenizer
+        The language model's.
+    segments
+        The prompt.
+    n_tokens
+        Soft tokens per entity, by modality.
+    """
+    ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    targets = [IGNORED] * len(ids)
+    modalities = []
+    for i, segment in enumerate(segments):
+        if isinstance(segment, Entity):
+            if segment.modality not in n_tokens:
+                msg = f"The prompt has a {segment.modality!r} entity, but the model reads only {sorted(n_tokens)}."
+                raise ValueError(msg)
+            modalities.append(segment.modality)
+            new = [SLOT] * n_tokens[segment.modality]
+            kept = [IGNORED] * len(new)
+        elif isinstance(segment, Text):
+            new = tokenizer.encode(segment.text, add_special_tokens=False)
+            kept = [IGNORED] * len(new)
+        elif segment.text is None:
+            if i != len(segments) - 1:
+                msg = "An open answer must be the last segment of a prompt."
+                raise ValueError(msg)
+            continue
+        else:
+            new = answer_ids(tokenizer, segment)
+            kept = new
+        ids += new
+        targets += kept
+    return TokenizedPrompt(ids, targets, modalities)
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: Answer) -> list[int]:
+    """Token ids of a written answer with its end token; a space comes first, as after any colon."""
+    return [*tokenizer.encode(" " + (answer.text or ""), add_special_tokens=False), tokenizer.eos_token_id]
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Padded prompts. ``ids`` holds :data:`SLOT` at soft tokens; ``mask`` is 0 at padding."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    targets: torch.Tensor
+
+    def to(self, device: str | torch.device) -> PromptBatch:
+        """Move to a device."""
+        return PromptBatch(self.ids.to(device), self.mask.to(device), self.targets.to(device))
+
+
+def pad_prompts(prompts: Sequence[TokenizedPrompt], pad_id: int, *, left: bool) -> PromptBatch:
+    """Pad prompts to one length: on the left to generate, on the right to train."""
+    longest = max(len(p.ids) for p in prompts)
+    ids = torch.full((len(prompts), longest), pad_id)
+    targets = torch.full_like(ids, IGNORED)
+    mask = torch.zeros_like(ids)
+    for i, prompt in enumerate(prompts):
+        n = len(prompt.ids)
+        span = slice(longest - n, longest) if left else slice(0, n)
+        ids[i, span] = torch.tensor(prompt.ids)
+        targets[i, span] = torch.tensor(prompt.targets)
+        mask[i, span] = 1
+    return PromptBatch(ids, mask, targets)
+
+
+def inject(embeddings: torch.nn.Module, ids: torch.Tensor, soft_tokens: torch.Tensor) -> torch.Tensor:
+    """Embed token ids and put the soft tokens at the slots.
+
+    Parameters
+    ----------
+    embeddings
+        The language model's input embedding.
+    ids
+        Shape (prompts, positions), :data:`SLOT` at soft tokens.
+    soft_tokens
+        Shape (slots, width), in the order of the slots, row by row.
+
+    Returns
+    -------
+    Input embeddings, shape (prompts, positions, width).
+    """
+    slots = ids == SLOT
+    n_slots = int(slots.sum())
+    if n_slots != len(soft_tokens):
+        msg = f"The prompts have {n_slots} slots for soft tokens, but {len(soft_tokens)} soft tokens were given."
+        raise ValueError(msg)
+    embedded = embeddings(ids.masked_fill(slots, 0))
+    return embedded.masked_scatter(slots.unsqueeze(-1), soft_tokens.to(embedded.dtype))

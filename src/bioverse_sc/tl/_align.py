@@ -1,0 +1,102 @@
+"""Soft tokens of cells: where a cell lies in the language model's embedding space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bioverse_sc._keys import Keys
+from bioverse_sc._logging import finish_log
+from bioverse_sc._modalities import CHUNK, modality
+from bioverse_sc._models import get_model
+from bioverse_sc._record import record, recorded
+from bioverse_sc.tl._embed import embed_cells, has_embedding
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from anndata import AnnData
+    from mudata import MuData
+
+    from bioverse_sc.models import BioVerse
+
+
+def align(
+    data: AnnData | MuData,
+    *,
+    model: str | Path | BioVerse = "mini",
+    layer: str | None = None,
+    gene_symbols: str | None = None,
+    batch_size: int = 64,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Project encoder vectors into the language model's embedding space; embeds first when that has not been done.
+
+    Source: the projector of BioVERSE (arXiv 2510.01428).
+
+    Parameters
+    ----------
+    data
+        AnnData, or MuData with an ``"rna"`` modality.
+    model
+        Name of a bundled model, path of a saved one, or a loaded one.
+    layer, gene_symbols, batch_size
+        As for :func:`bioverse_sc.tl.embed`, when the cells are not embedded yet.
+    key_added
+        Stem of the slots' names instead of ``"bioverse"``.
+    copy
+        Whether to return a copy instead of writing to ``data``.
+
+    Returns
+    -------
+    ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.embed` sets, if missing, and:
+
+    ``.obsm["X_bioverse"]``
+        Soft token of each cell, shape (cells, width of the language model), float32; the mean where a cell has several;
+        zeros for a cell without any known gene.
+    ``.uns["bioverse"]["align"]``
+        Provenance.
+    """
+    if copy:
+        data = data.copy()
+    adata = modality(data)
+    loaded = get_model(model)
+    keys = Keys(key_added or "bioverse")
+    if not has_embedding(adata, loaded, keys):
+        embed_cells(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    align_cells(adata, loaded, keys)
+    return data if copy else None
+
+
+def align_cells(adata: AnnData, model: BioVerse, keys: Keys) -> None:
+    """Project and write."""
+    with finish_log(f"projecting {adata.n_obs} cells into the language model of {model.config.name!r}") as slots:
+        vectors = adata.obsm[keys.embedding(model.encoders["rna"].name)]
+        adata.obsm[keys.soft_token] = projected(model.projectors["rna"], vectors)
+        slots.append(f"'{keys.soft_token}', soft tokens (adata.obsm)")
+        params = {"model": model.config.name, "model_fingerprint": model.fingerprint, "device": str(model.device)}
+        slots.append(record(adata, keys, "align", params))
+
+
+def projected(projector: torch.nn.Module, vectors: np.ndarray) -> np.ndarray:
+    """Mean soft token of each vector, shape (entities, width); zeros stay zeros, as they are no cell."""
+    import torch
+
+    device = next(projector.parameters()).device
+    out = []
+    with torch.inference_mode():
+        for start in range(0, len(vectors), CHUNK):
+            part = torch.from_numpy(np.ascontiguousarray(vectors[start : start + CHUNK], dtype=np.float32)).to(device)
+            out.append(projector(part).mean(dim=1).float().cpu().numpy())
+    soft_tokens = np.concatenate(out)
+    soft_tokens[~np.asarray(vectors).any(axis=1)] = 0
+    return soft_tokens
+
+
+def has_alignment(adata: AnnData, model: BioVerse, keys: Keys) -> bool:
+    """Whether the soft tokens of this model are there."""
+    made_by = recorded(adata, keys, "align").get("model_fingerprint")
+    return keys.soft_token in adata.obsm and made_by == model.fingerprint

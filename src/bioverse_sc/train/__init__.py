@@ -1,0 +1,17 @@
+"""Training: encoders, and the two stages of BioVERSE."""
+
+from bioverse_sc.train._config import LoraSettings, TrainConfig
+from bioverse_sc.train._data import Example
+from bioverse_sc.train._encoder import pretrain_encoder
+from bioverse_sc.train._stages import align, general_domain_texts, instruct, pretrain_language_model
+
+__all__ = [
+    "Example",
+    "LoraSettings",
+    "TrainConfig",
+    "align",
+    "general_domain_texts",
+    "instruct",
+    "pretrain_encoder",
+    "pretrain_language_model",
+]

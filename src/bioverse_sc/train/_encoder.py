@@ -1,0 +1,151 @@
+"""Pretraining of an scGPT-format encoder of cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from bioverse_sc.encoders.scgpt._encoder import pad_cells
+from bioverse_sc.train._loop import Task, fit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bioverse_sc.encoders.scgpt import ScGPTEncoder
+    from bioverse_sc.encoders.scgpt._module import ScGPT
+    from bioverse_sc.encoders.scgpt._tokenize import TokenizedCells
+    from bioverse_sc.encoders.scgpt._vocabulary import GeneVocabulary
+    from bioverse_sc.train._config import TrainConfig
+
+
+class CellSource:
+    """Tokenized cells with an optional target distribution over types; a random share of the values is masked."""
+
+    def __init__(
+        self,
+        cells: TokenizedCells,
+        vocabulary: GeneVocabulary,
+        *,
+        pad_value: float,
+        mask_value: float,
+        mask_share: tuple[float, float],
+        types: np.ndarray | None,
+    ) -> None:
+        self.cells = cells
+        self.vocabulary = vocabulary
+        self.pad_value = pad_value
+        self.mask_value = mask_value
+        self.mask_share = mask_share
+        self.types = types
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        ids, values, _ = pad_cells(self.cells, indices, self.vocabulary, self.pad_value)
+        share = rng.uniform(*self.mask_share, size=(len(indices), 1))
+        masked = torch.from_numpy(rng.random(ids.shape) < share) & ids.ne(self.vocabulary.pad_id)
+        masked[:, 0] = False
+        batch = {"gene_ids": ids, "values": values.masked_fill(masked, self.mask_value), "masked": masked, "true": values}
+        if self.types is not None:
+            batch["types"] = torch.from_numpy(self.types[indices])
+        return batch
+
+
+class EncoderTask(Task):
+    """Masked values from the genes' states and from ``<cls>`` (scGPT's GEP and GEPC), and the type from ``<cls>``."""
+
+    def __init__(self, module: ScGPT, *, n_types: int, type_targets: torch.Tensor | None, values_weight: float) -> None:
+        super().__init__()
+        width = module.config.embsize
+        self.module = module
+        self.n_bins = module.config.n_bins
+        self.values_weight = values_weight
+        self.value_decoder = nn.Sequential(nn.Linear(width, width), nn.LeakyReLU(), nn.Linear(width, 1))
+        self.gene_query = nn.Linear(width, width)
+        self.type_head = nn.Linear(width, n_types) if n_types else None
+        self.register_buffer("type_targets", type_targets, persistent=False)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        hidden = self.module(batch["gene_ids"], batch["values"])
+        cls, masked = hidden[:, 0], batch["masked"]
+        true = batch["true"][masked] / self.n_bins
+        of_gene = self.value_decoder(hidden).squeeze(-1)[masked]
+        query = torch.sigmoid(self.gene_query(self.module.encoder(batch["gene_ids"])))
+        of_cell = torch.einsum("bgd,bd->bg", query, cls)[masked] / cls.shape[-1] ** 0.5
+        values = F.mse_loss(of_gene, true) + F.mse_loss(of_cell, true)
+        out = {"loss": self.values_weight * values, "values": values}
+        if self.type_head is not None:
+            # the embedding is used at unit length, so the head sees it that way
+            logits = self.type_head(F.normalize(cls, dim=-1) * cls.shape[-1] ** 0.5)
+            known = batch["types"] >= 0
+            target = self.type_targets[batch["types"][known]]
+            types = -(target * F.log_softmax(logits[known], dim=-1)).sum(-1).mean()
+            right = logits[known].argmax(-1) == batch["types"][known]
+            out |= {"loss": out["loss"] + types, "types": types, "accuracy": right.float().mean()}
+        return out
+
+
+def pretrain_encoder(
+    encoder: ScGPTEncoder,
+    cells: TokenizedCells,
+    config: TrainConfig,
+    *,
+    types: np.ndarray | None = None,
+    type_targets: np.ndarray | None = None,
+    mask_share: tuple[float, float] = (0.0, 0.4),
+    values_weight: float = 1.0,
+    folder: str | Path | None = None,
+) -> list[dict[str, float]]:
+    """Train an encoder of cells, in place: masked values, and cell types where they are known.
+
+    Source: the gene expression prediction objectives of scGPT (Cui et al., Nature Methods 2024), from the states of the
+    genes and from the state of ``<cls>``, with mean squared error, plus cross entropy of the type.
+
+    Parameters
+    ----------
+    encoder
+        The encoder; all its weights train.
+    cells
+        Cells, from :meth:`~bioverse_sc.encoders.scgpt.ScGPTEncoder.tokenize`.
+    config
+        Steps, batch size, rates.
+    types
+        Type of each cell as an integer, shape (cells,); negative where unknown.
+    type_targets
+        Target distribution of each type, shape (types, types), rows sum to 1; the identity by default.
+    mask_share
+        Range of the share of a cell's values that is masked.
+    values_weight
+        Weight of the masked values beside the types.
+    folder
+        Folder of the checkpoint; training resumes from it.
+
+    Returns
+    -------
+    The logged metrics.
+    """
+    n_types = 0
+    targets = None
+    if types is not None:
+        n_types = int(types.max()) + 1 if type_targets is None else len(type_targets)
+        table = np.eye(n_types) if type_targets is None else type_targets
+        targets = torch.from_numpy(np.asarray(table, dtype=np.float32))
+    torch.manual_seed(config.seed)
+    task = EncoderTask(encoder.module.requires_grad_(), n_types=n_types, type_targets=targets, values_weight=values_weight)
+    shape = encoder.module.config
+    source = CellSource(
+        cells,
+        encoder.vocabulary,
+        pad_value=shape.pad_value,
+        mask_value=shape.mask_value,
+        mask_share=mask_share,
+        types=types,
+    )
+    history = fit(task, source, config, folder=folder, description="encoder")
+    encoder.module.eval().requires_grad_(requires_grad=False)
+    return history

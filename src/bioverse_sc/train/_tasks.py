@@ -1,0 +1,69 @@
+"""What each stage trains and by which loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from bioverse_sc.models._inject import IGNORED, PromptBatch
+from bioverse_sc.train._loop import Task
+
+if TYPE_CHECKING:
+    from bioverse_sc.models import BioVerse
+
+MAX_LOGIT_SCALE = 100.0
+
+
+class PromptTask(Task):
+    """Next-token loss on the answers: stage 1 AR, stage 2, and text alone. What trains is set by the caller."""
+
+    def __init__(self, model: BioVerse) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        prompts = PromptBatch(batch["ids"], batch["mask"], batch["targets"])
+        width = self.model.embeddings.weight.shape[1]
+        soft_tokens = self.model.embeddings.weight.new_zeros((0, width))
+        for key, vectors in batch.items():
+            if key.startswith("vectors:"):
+                soft_tokens = self.model.project(key.removeprefix("vectors:"), vectors).flatten(0, 1)
+        # logits only where some row has a target: the head is the dear part of a small model
+        next_targets = prompts.targets[:, 1:]
+        positions = (next_targets != IGNORED).any(dim=0).nonzero().squeeze(-1)
+        logits = self.model(prompts, soft_tokens, logits_to_keep=positions, use_cache=False).logits
+        targets = next_targets[:, positions]
+        kept = targets != IGNORED
+        loss = F.cross_entropy(logits[kept].float(), targets[kept])
+        right = logits[kept].argmax(-1) == targets[kept]
+        return {"loss": loss, "token_accuracy": right.float().mean()}
+
+
+class ContrastiveTask(Task):
+    """Stage 1 CT: InfoNCE in both directions between soft tokens and the mean token embedding of their texts.
+
+    Entities of one text are positives of each other; ``negatives`` are unrelated texts that no entity belongs to.
+    """
+
+    def __init__(self, model: BioVerse, modality: str, texts: torch.Tensor, negatives: torch.Tensor | None) -> None:
+        super().__init__()
+        self.projector = model.projectors[modality]
+        self.logit_scale = torch.nn.Parameter(torch.tensor(1 / 0.07).log())
+        bank = texts if negatives is None else torch.cat([texts, negatives])
+        self.register_buffer("texts", F.normalize(bank, dim=-1), persistent=False)
+        self.n_texts = len(texts)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        entities = F.normalize(self.projector(batch["vectors"]).float().mean(dim=1), dim=-1)
+        used, which = batch["text_of"].unique(return_inverse=True)
+        scale = self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        others = torch.arange(self.n_texts, len(self.texts), device=used.device)
+        logits = scale * entities @ self.texts[torch.cat([used, others])].T
+        to_text = F.cross_entropy(logits, which)
+        positive = F.one_hot(which, len(used)).T.float()
+        by_text = F.log_softmax(logits[:, : len(used)].T, dim=-1)
+        to_entity = -((by_text * positive).sum(-1) / positive.sum(-1)).mean()
+        right = (logits.argmax(-1) == which).float().mean()
+        return {"loss": (to_text + to_entity) / 2, "retrieval": right, "scale": scale.detach()}
