@@ -101,7 +101,7 @@ def reason(ontology: CellOntology, term: str, genes: Sequence[str], rng: np.rand
             of.setdefault(markers[gene], []).append(gene)
     # the type itself first, then ever wider ones; very wide ones say little
     order = sorted(of, key=lambda t: (-len(ontology.ancestors(t)), t))
-    order = [t for t in order if len(ontology.ancestors(t)) > 2][:3]
+    order = [t for t in order if len(ontology.ancestors(t)) > 2 and "sensu" not in ontology.names[t]][:3]
     rest = [g for g in genes if g not in markers][:2]
     sentences = []
     for i, marked in enumerate(order):

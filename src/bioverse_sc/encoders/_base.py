@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy as np
+    import torch
     from scipy.sparse import csr_matrix
 
 
@@ -25,6 +27,14 @@ class CellEncoder(Protocol):
     """Hash of the weights and of the vocabulary; the projector was trained for this one."""
     genes: Sequence[str]
     """Gene symbols that it reads, in the order of its vocabulary."""
+
+    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
+        """Write a folder that ``type(self).from_folder`` reads."""
+        ...
+
+    def to(self, device: str | torch.device) -> CellEncoder:
+        """Move the weights."""
+        ...
 
     def encode(self, matrix: csr_matrix, genes: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Embed cells.

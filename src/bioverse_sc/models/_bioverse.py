@@ -33,6 +33,9 @@ class BioVerse(nn.Module):
         Its tokenizer.
     encoders
         Frozen encoders by modality. They hold no trainable parameters of this module.
+    gene_reference
+        By gene, its mean expression over many cell types (scaled to 10,000) and its weight: what the genes of a cell are
+        compared with to find the informative ones.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class BioVerse(nn.Module):
         language_model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         encoders: Mapping[str, CellEncoder] | None = None,
+        gene_reference: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.language_model = language_model
         self.tokenizer = tokenizer
         self.encoders = dict(encoders or {})
+        self.gene_reference = dict(gene_reference or {})
         self.fingerprint = ""
         self.projectors = nn.ModuleDict({mod: self.untrained_projector(mod) for mod in config.projectors})
 

@@ -7,6 +7,7 @@ The folder::
     encoders/rna/         an encoder's checkpoint, when it travels with the model
     language_model/       a language model with its tokenizer, when it travels with the model
     adapter/              LoRA weights, when there are any
+    gene_reference.json   mean expression of each gene over many cell types, and its weight
     checksums.json        SHA-256 of every other file
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -26,11 +28,14 @@ from bioverse_sc.models._bioverse import BioVerse
 from bioverse_sc.models._config import ModelConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONFIG = "bioverse.json"
 PROJECTORS = "projectors.safetensors"
 CHECKSUMS = "checksums.json"
+REFERENCE = "gene_reference.json"
 INSIDE = "language_model"
 
 
@@ -83,10 +88,10 @@ def load(model: str | Path = "mini", *, device: str | None = None, merge_adapter
     config = ModelConfig.read(folder / CONFIG)
     source = str(folder / INSIDE) if config.language_model == INSIDE else config.language_model
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=config.language_model_revision or "main")
-        language_model = AutoModelForCausalLM.from_pretrained(
-            source, revision=config.language_model_revision or "main", dtype=torch.float32
-        )
+        revision = config.language_model_revision or "main"
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        with _no_loading_bar():
+            language_model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=torch.float32)
     except OSError as error:
         msg = (
             f"The language model {source!r} of {folder.name!r} could not be loaded. Without access to the hub, download it "
@@ -105,7 +110,9 @@ def load(model: str | Path = "mini", *, device: str | None = None, merge_adapter
                 )
                 raise ValueError(msg)
             encoders[modality] = encoder
-    loaded = BioVerse(config, language_model, tokenizer, encoders)
+    reference = json.loads((folder / REFERENCE).read_text(encoding="utf-8")) if (folder / REFERENCE).is_file() else {}
+    genes = {gene: (mean, weight) for gene, (mean, weight) in reference.items()}
+    loaded = BioVerse(config, language_model, tokenizer, encoders, genes)
     # the untrained projector takes its size from the base model's embeddings, so it comes before the adapter
     loaded.projectors.load_state_dict(load_file(folder / PROJECTORS))
     if (folder / "adapter").is_dir():
@@ -116,6 +123,20 @@ def load(model: str | Path = "mini", *, device: str | None = None, merge_adapter
     for encoder in loaded.encoders.values():
         encoder.to(device)
     return loaded.eval().requires_grad_(requires_grad=False)
+
+
+@contextmanager
+def _no_loading_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar for weights that load in a moment."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _with_adapter(language_model: PreTrainedModel, folder: Path, *, merge: bool) -> PreTrainedModel:
@@ -168,6 +189,9 @@ def save(
         config = replace(config, projectors={**config.projectors, modality: shape})
     config.write(folder / CONFIG)
     save_file({k: v.contiguous().cpu() for k, v in model.projectors.state_dict().items()}, folder / PROJECTORS)
+    if model.gene_reference:
+        rounded = {gene: [float(f"{v:.4g}") for v in values] for gene, values in model.gene_reference.items()}
+        (folder / REFERENCE).write_text(json.dumps(rounded, indent=0) + "\n", encoding="utf-8")
     write_checksums(folder)
 
 

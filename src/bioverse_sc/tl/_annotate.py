@@ -228,21 +228,23 @@ def informative_genes(model: BioVerse, chunk: csr_matrix, genes: Sequence[str], 
     """Genes that exceed the average profile most in each cell, at most :data:`GENES_SHOWN`.
 
     A cell and the average profile are scaled to 10,000 over the genes that both have; the excess is the difference of
-    ``log1p``. So the choice does not depend on the other cells of the data set.
+    ``log1p``, times the gene's weight in the model's reference. So the choice does not depend on the other cells.
     """
-    reference = np.array([model.reference_expression.get(gene, 0.0) for gene in genes])
+    reference = np.array([model.gene_reference.get(gene, (0.0, 1.0)) for gene in genes])
+    mean, weight = reference[:, 0], reference[:, 1]
+    mean = np.log1p(mean / max(mean.sum(), 1e-12) * 1e4)
     values = chunk.copy()
     if logged:
         values.data = np.expm1(values.data)
     totals = np.asarray(values.sum(axis=1)).ravel()
-    reference = np.log1p(reference / max(reference.sum(), 1e-12) * 1e4)
     shown = []
     for i in range(values.shape[0]):
         span = slice(values.indptr[i], values.indptr[i + 1])
         columns = values.indices[span]
-        excess = np.log1p(values.data[span] / max(totals[i], 1e-12) * 1e4) - reference[columns]
-        best = np.lexsort((columns, -excess))[:GENES_SHOWN]
-        shown.append([genes[columns[j]] for j in best if excess[j] > 0])
+        excess = np.log1p(values.data[span] / max(totals[i], 1e-12) * 1e4) - mean[columns]
+        score = excess * weight[columns]
+        best = np.lexsort((columns, -score))[:GENES_SHOWN]
+        shown.append([genes[columns[j]] for j in best if score[j] > 0])
     return shown
 
 

@@ -86,7 +86,9 @@ def fit(
         msg = "There is nothing to train on: the data set has no examples."
         raise ValueError(msg)
     torch.manual_seed(config.seed)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    # precision is ours, as accelerate fixes its own for the life of the process
+    accelerator = Accelerator()
+    autocast = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16")
     decayed = [p for p in task.trained().values() if p.ndim > 1]
     plain = [p for p in task.trained().values() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -113,7 +115,7 @@ def fit(
             batch = {k: v.to(accelerator.device) for k, v in source.batch(indices, rng).items()}
             # dropout too must not depend on where a run was interrupted
             torch.manual_seed(int(np.random.default_rng([config.seed, 3, step]).integers(2**31)))
-            with accelerator.autocast():
+            with autocast:
                 out = wrapped(batch)
             loss = out["loss"]
             if not math.isfinite(loss.item()):

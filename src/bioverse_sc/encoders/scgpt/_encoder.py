@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from bioverse_sc.encoders.scgpt._io import read_folder
+from bioverse_sc.encoders.scgpt._io import read_folder, write_folder
+from bioverse_sc.encoders.scgpt._module import ScGPT
 from bioverse_sc.encoders.scgpt._tokenize import TokenizedCells, tokenize
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from scipy.sparse import csr_matrix
 
-    from bioverse_sc.encoders.scgpt._module import ScGPT
+    from bioverse_sc.encoders.scgpt._config import ScGPTConfig
     from bioverse_sc.encoders.scgpt._vocabulary import GeneVocabulary
 
 
@@ -39,6 +40,16 @@ class ScGPTEncoder:
     def from_folder(cls, folder: str | Path) -> ScGPTEncoder:
         """Load a folder with ``args.json``, ``vocab.json`` and the weights."""
         return cls(*read_folder(Path(folder)))
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write a checkpoint folder; ``dtype`` is the number format of the weights in it."""
+        write_folder(Path(folder), self.module, self.vocabulary, dtype=dtype)
+
+    @classmethod
+    def untrained(cls, config: ScGPTConfig, vocabulary: GeneVocabulary, *, seed: int = 0) -> ScGPTEncoder:
+        """Make one with random weights, to train with :func:`bioverse_sc.train.pretrain_encoder`."""
+        torch.manual_seed(seed)
+        return cls(ScGPT(config, len(vocabulary), vocabulary.pad_id), vocabulary, "")
 
     @property
     def width(self) -> int:

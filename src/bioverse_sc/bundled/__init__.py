@@ -1,0 +1,1 @@
+"""Weights of the models that ship with the package, one folder each."""

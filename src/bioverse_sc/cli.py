@@ -1,0 +1,85 @@
+"""The command line: a thin shell over the public functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(help="BioVERSE for the scverse: label single cells with a language model that reads them.", no_args_is_help=True)
+
+
+@app.command()
+def annotate(
+    file: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="AnnData file with counts or log-normalised values.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.h5ad", help="Where the annotated file goes.")],
+    labels: Annotated[
+        Optional[list[str]], typer.Option(help="A label to choose from; repeat it for each. The model's own by default.")
+    ] = None,
+    plot: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also draw the alignment figure (.png, .pdf, .svg).")] = None,
+    model: Annotated[str, typer.Option(help="Name of a bundled model, or the path of a saved one.")] = "mini",
+    layer: Annotated[Optional[str], typer.Option(help="'X', 'raw' or a layer; found by itself by default.")] = None,
+    gene_symbols: Annotated[Optional[str], typer.Option(help="Column of .var with symbols or Ensembl ids.")] = None,
+    reasoning: Annotated[bool, typer.Option(help="Write a reasoning for each cell.")] = True,
+    batch_size: Annotated[int, typer.Option(min=1, help="Cells per forward pass.")] = 64,
+    key_added: Annotated[Optional[str], typer.Option(help="Stem of the slots' names instead of 'bioverse'.")] = None,
+) -> None:
+    """Label the cells of an AnnData file and say why."""
+    import anndata as ad
+
+    import bioverse_sc as bsc
+
+    if plot is not None:
+        # no window, whatever the machine
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+    try:
+        adata = ad.read_h5ad(file)
+        bsc.tl.annotate(
+            adata,
+            model=model,
+            labels=labels or None,
+            reasoning="cell" if reasoning else None,
+            layer=layer,
+            gene_symbols=gene_symbols,
+            batch_size=batch_size,
+            key_added=key_added,
+        )
+        if plot is not None:
+            axes = bsc.pl.alignment_umap(adata, key=key_added or "bioverse", show=False)
+            assert axes is not None  # noqa: S101
+            axes[0].figure.savefig(plot, dpi=200)
+            typer.echo(f"drew {plot}")
+        adata.write_h5ad(output)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"wrote {output}")
+    typer.echo(adata.obs[f"{key_added or 'bioverse'}_label"].value_counts().to_string())
+
+
+@app.command()
+def info() -> None:
+    """Show versions, the device, and the bundled models."""
+    from importlib.metadata import version
+
+    import bioverse_sc as bsc
+
+    for package in ("bioverse-sc", "anndata", "scanpy", "mudata", "torch", "transformers", "peft"):
+        typer.echo(f"{package} {version(package)}")
+    typer.echo(f"device {bsc.settings.torch_device()}")
+    for name in bsc.models.bundled_models():
+        model = bsc.models.load(name)
+        encoder = model.encoders["rna"]
+        parameters = sum(p.numel() for p in model.language_model.parameters())
+        typer.echo(
+            f"model {name}: {encoder.name} with {len(encoder.genes)} genes, language model of {parameters / 1e6:.1f} M parameters, "
+            f"{len(model.config.labels)} labels, fingerprint {model.fingerprint}"
+        )
+
+
+if __name__ == "__main__":
+    app()
