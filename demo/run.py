@@ -1,6 +1,6 @@
 """Annotate the 700 blood cells that ship inside scanpy, offline, and look at the result.
 
-    make demo
+make demo
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     adata = sc.datasets.pbmc68k_reduced()
     bsc.tl.annotate(adata)
     axes = bsc.pl.alignment_umap(adata, show=False)
-    axes[0].figure.savefig(HERE / "alignment_umap.png", dpi=150)
+    axes[0].get_figure(root=True).savefig(HERE / "alignment_umap.png", dpi=150)
     adata.write_h5ad(HERE / "pbmc68k_annotated.h5ad")
 
     obs = adata.obs
@@ -33,10 +33,14 @@ def main() -> None:
     for label, cells in obs.groupby("bioverse_label", observed=True):
         # the most typical cell of each label serves as the example
         example = cells.sort_values("bioverse_confidence", ascending=False, kind="stable").iloc[0]
-        print(f"{len(cells):>5}  {cells['bioverse_confidence'].mean():>10.2f}  {label} ({example['bioverse_label_id']})")
+        print(
+            f"{len(cells):>5}  {cells['bioverse_confidence'].mean():>10.2f}  {label} ({example['bioverse_label_id']})"
+        )
         print(f"{'':19}{example['bioverse_reasoning']}")
     named = obs["bioverse_genes_supported"].sum() + obs["bioverse_genes_unsupported"].sum()
-    print(f"\nOf {named} genes named in the reasoning, {obs['bioverse_genes_supported'].sum() / named:.1%} are expressed in their cell.")
+    print(
+        f"\nOf {named} genes named in the reasoning, {obs['bioverse_genes_supported'].sum() / named:.1%} are expressed in their cell."
+    )
     print("Wrote demo/pbmc68k_annotated.h5ad and demo/alignment_umap.png")
 
 

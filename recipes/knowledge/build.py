@@ -31,12 +31,12 @@ def write(table: pd.DataFrame, path: Path) -> None:
 
 def cell_ontology(folder: Path) -> pd.DataFrame:
     """Id, name, parents, exact synonyms and definition of the terms that are not obsolete."""
-    raw = pd.read_csv(folder / "cell_ontology_cl_basic_2024-08-16.tsv.gz", sep="\t", keep_default_na=False, quoting=csv.QUOTE_NONE)
+    raw = pd.read_csv(
+        folder / "cell_ontology_cl_basic_2024-08-16.tsv.gz", sep="\t", keep_default_na=False, quoting=csv.QUOTE_NONE
+    )
     raw = raw[(raw["obsolete"] != "TRUE") & raw["id"].str.startswith("CL:")]
     definition = raw["def"].str.extract(r'^"(.*)" \[.*\]$')[0].fillna("").str.replace(r"\s+", " ", regex=True)
-    synonyms = [
-        "|".join(re.findall(r'"([^"|]+)" EXACT', text)) for text in raw["synonym"]
-    ]
+    synonyms = ["|".join(re.findall(r'"([^"|]+)" EXACT', text)) for text in raw["synonym"]]
     parents = ["|".join(re.findall(r"CL:\d+", text)) for text in raw["is_a"]]
     return pd.DataFrame(
         {"id": raw["id"], "name": raw["name"], "parents": parents, "synonyms": synonyms, "definition": definition}
@@ -67,7 +67,9 @@ def genes(folder: Path) -> pd.DataFrame:
     for symbol, group in raw.dropna(subset=["HGNC_SYMBOL"]).groupby("HGNC_SYMBOL"):
         other = group.loc[group["symbol_type"].isin(["ALIAS", "PREVIOUS_SYMBOL"]), "value"]
         ensembl = group["ENSEMBL_ID"].dropna()
-        rows.append((symbol, ensembl.iloc[0] if len(ensembl) else "", "|".join(sorted(set(other.astype(str)) - {symbol}))))
+        rows.append(
+            (symbol, ensembl.iloc[0] if len(ensembl) else "", "|".join(sorted(set(other.astype(str)) - {symbol})))
+        )
     return pd.DataFrame(rows, columns=["symbol", "ensembl", "other"]).sort_values("symbol")
 
 

@@ -67,16 +67,20 @@ class Cells:
     profile: np.ndarray
 
 
-def simulate(profiles: Profiles, n_cells: int, *, seed: int, config: SimulationConfig | None = None) -> Cells:
-    """Draw cells: types about equally often (square root of their number of profiles), blood a little more."""
+def simulate(
+    profiles: Profiles, n_cells: int, *, seed: int, balance: float, config: SimulationConfig | None = None
+) -> Cells:
+    """Draw cells. A type with ``n`` profiles is drawn in proportion to ``n ** balance``: 0 is equally often."""
     rng = np.random.default_rng(seed)
     index = np.arange(len(profiles.terms))
     weight = np.zeros(len(index))
     for term in np.unique(profiles.terms):
         same = (profiles.terms == term) & profiles.usable
         if same.any():
-            weight[same] = same.sum() ** -0.5
+            weight[same] = same.sum() ** (balance - 1)
     weight[~profiles.usable] = 0.1
     chosen = rng.choice(index, size=n_cells, p=weight / weight.sum())
-    counts = simulate_counts(profiles.mean, profiles.terms, profiles.sets, chosen, config=config, seed=seed)
+    # a profile that is no clean example of its type is mixed with no other
+    types = np.where(profiles.usable, profiles.terms, [f"profile {i}" for i in index])
+    counts = simulate_counts(profiles.mean, types, profiles.sets, chosen, config=config, seed=seed)
     return Cells(counts=counts[:, :-1].tocsr(), profile=chosen)

@@ -52,7 +52,13 @@ def build_tokenizer(texts: Iterable[str], genes: Sequence[str], *, min_count: in
 
 
 def build_language_model(
-    tokenizer: PreTrainedTokenizerFast, *, width: int, layers: int, heads: int, gene_vectors: dict[str, np.ndarray], seed: int
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    width: int,
+    layers: int,
+    heads: int,
+    gene_vectors: dict[str, np.ndarray],
+    seed: int,
 ) -> LlamaForCausalLM:
     """Make a small Llama; the rows of genes start from their vectors, so that genes of one type lie together."""
     torch.manual_seed(seed)
@@ -130,7 +136,9 @@ def reason(ontology: CellOntology, term: str, genes: Sequence[str], rng: np.rand
         else:
             sentences.append(f"The call {name} rests on the whole profile, as no gene stands out.")
     elif order[0] != term:
-        sentences.append(f"So the cell is best read as {article(name)} {name}, though no marker of that type alone stands out.")
+        sentences.append(
+            f"So the cell is best read as {article(name)} {name}, though no marker of that type alone stands out."
+        )
     else:
         sentences.append(f"Together they support {article(name)} {name}.")
     return " ".join(sentences)

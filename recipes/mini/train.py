@@ -54,19 +54,31 @@ class Recipe:
     genes_per_cell: int = 192
     encoder_width: int = 128
     encoder_layers: int = 2
-    encoder_cells: int = 192_000
-    encoder: TrainConfig = TrainConfig(steps=1500, batch_size=128, learning_rate=1e-3, warmup_steps=80, mixed_precision="bf16", checkpoint_every=100)
+    encoder_cells: int = 166_400
+    encoder: TrainConfig = TrainConfig(
+        steps=1300, batch_size=128, learning_rate=1e-3, warmup_steps=80, mixed_precision="bf16", checkpoint_every=100
+    )
     cells: int = 120_000
+    balance: float = 0.7
+    """How far the language model sees common types more often; see :func:`cells.simulate`."""
     reasoned_cells: int = 48_000
     lm_width: int = 256
     lm_layers: int = 4
     lm_heads: int = 4
     min_word_count: int = 3
-    text: TrainConfig = TrainConfig(steps=1500, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100)
+    text: TrainConfig = TrainConfig(
+        steps=1200, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100
+    )
     contrastive: TrainConfig = TrainConfig(steps=1500, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
-    autoregressive: TrainConfig = TrainConfig(steps=300, batch_size=64, learning_rate=5e-4, mixed_precision="bf16", checkpoint_every=100)
-    label: TrainConfig = TrainConfig(steps=1200, batch_size=256, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100)
-    reason: TrainConfig = TrainConfig(steps=1000, batch_size=48, learning_rate=7e-4, mixed_precision="bf16", checkpoint_every=100)
+    autoregressive: TrainConfig = TrainConfig(
+        steps=300, batch_size=64, learning_rate=5e-4, mixed_precision="bf16", checkpoint_every=100
+    )
+    label: TrainConfig = TrainConfig(
+        steps=1200, batch_size=256, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100
+    )
+    reason: TrainConfig = TrainConfig(
+        steps=1000, batch_size=48, learning_rate=7e-4, mixed_precision="bf16", checkpoint_every=100
+    )
     lora: LoraSettings = LoraSettings(rank=16, alpha=32)
 
 
@@ -123,7 +135,7 @@ class Run:
             rows = encoder.module.encoder.embedding.weight
             rows *= 0.1
             rows[: len(self.profiles.genes)] = torch.from_numpy(gene_vectors(self.profiles, r.encoder_width))
-        cells = cell_data.simulate(self.profiles, r.encoder_cells, seed=r.seed + 1)
+        cells = cell_data.simulate(self.profiles, r.encoder_cells, seed=r.seed + 1, balance=0.5)
         bsc.train.pretrain_encoder(
             encoder,
             encoder.tokenize(cells.counts, self.profiles.genes),
@@ -155,7 +167,7 @@ class Run:
         path = self.work / "vectors.npz"
         if not path.exists():
             r = self.recipe
-            cells = cell_data.simulate(self.profiles, r.cells, seed=r.seed + 2)
+            cells = cell_data.simulate(self.profiles, r.cells, seed=r.seed + 2, balance=r.balance)
             types = self.type_of_profile[cells.profile]
             kept = np.flatnonzero((types >= 0) & (np.diff(cells.counts.indptr) >= 20))
             counts, types = cells.counts[kept], types[kept]
@@ -194,7 +206,11 @@ class Run:
             shown += [str(g) for g in rng.permutation(own[:30])[: 12 - len(shown)]] if own else []
             shown = [str(g) for g in rng.permutation(shown)]
             text = language.reason(self.ontology, term, shown, rng)
-            segments = [s for s in reasoning_prompt(self.ontology.names[term], shown, text) if not isinstance(s, bsc.models.Entity)]
+            segments = [
+                s
+                for s in reasoning_prompt(self.ontology.names[term], shown, text)
+                if not isinstance(s, bsc.models.Entity)
+            ]
             examples.append(Example(segments))
         return examples
 
@@ -289,7 +305,9 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder with the reference data")
-    parser.add_argument("--work", type=Path, required=True, help="folder for what lies between the steps, outside the repository")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for what lies between the steps, outside the repository"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()

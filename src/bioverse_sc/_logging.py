@@ -28,7 +28,7 @@ class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class _Logger(logging.Logger):
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+    def isEnabledFor(self, level: int) -> bool:
         return level >= getattr(logging, settings.verbosity.upper())
 
 

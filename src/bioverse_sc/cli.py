@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="BioVERSE for the scverse: label single cells with a language model that reads them.", no_args_is_help=True)
+app = typer.Typer(
+    help="BioVERSE for the scverse: label single cells with a language model that reads them.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -15,15 +17,18 @@ def annotate(
     file: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="AnnData file with counts or log-normalised values.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.h5ad", help="Where the annotated file goes.")],
     labels: Annotated[
-        Optional[list[str]], typer.Option(help="A label to choose from; repeat it for each. The model's own by default.")
+        list[str] | None,
+        typer.Option(help="A label to choose from; repeat it for each. The model's own by default."),
     ] = None,
-    plot: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also draw the alignment figure (.png, .pdf, .svg).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw the alignment figure (.png, .pdf, .svg).")
+    ] = None,
     model: Annotated[str, typer.Option(help="Name of a bundled model, or the path of a saved one.")] = "mini",
-    layer: Annotated[Optional[str], typer.Option(help="'X', 'raw' or a layer; found by itself by default.")] = None,
-    gene_symbols: Annotated[Optional[str], typer.Option(help="Column of .var with symbols or Ensembl ids.")] = None,
+    layer: Annotated[str | None, typer.Option(help="'X', 'raw' or a layer; found by itself by default.")] = None,
+    gene_symbols: Annotated[str | None, typer.Option(help="Column of .var with symbols or Ensembl ids.")] = None,
     reasoning: Annotated[bool, typer.Option(help="Write a reasoning for each cell.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Cells per forward pass.")] = 64,
-    key_added: Annotated[Optional[str], typer.Option(help="Stem of the slots' names instead of 'bioverse'.")] = None,
+    key_added: Annotated[str | None, typer.Option(help="Stem of the slots' names instead of 'bioverse'.")] = None,
 ) -> None:
     """Label the cells of an AnnData file and say why."""
     import anndata as ad
@@ -49,8 +54,8 @@ def annotate(
         )
         if plot is not None:
             axes = bsc.pl.alignment_umap(adata, key=key_added or "bioverse", show=False)
-            assert axes is not None  # noqa: S101
-            axes[0].figure.savefig(plot, dpi=200)
+            assert axes is not None
+            axes[0].get_figure(root=True).savefig(plot, dpi=200)
             typer.echo(f"drew {plot}")
         adata.write_h5ad(output)
     except (ValueError, KeyError, TypeError, OSError) as error:

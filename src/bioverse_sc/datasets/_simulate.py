@@ -21,9 +21,9 @@ class SimulationConfig:
     """Share of a cell's counts that come from the mean of its profile set."""
     gene_effect_sd: float = 0.35
     """Log-normal spread of each gene in each cell (biological variation; makes the counts gamma-Poisson-like)."""
-    batch_effect_sd: tuple[float, float] = (0.2, 0.8)
+    batch_effect_sd: tuple[float, float] = (0.2, 0.7)
     """Log-normal spread of each gene in each group of cells (platform and laboratory)."""
-    style: tuple[float, float] = (0.0, 1.0)
+    style: tuple[float, float] = (0.0, 0.7)
     """Weight of the log ratio between two profiles of one random type, added to all cells of a group: what differs
     between sets in one type (platform, interferon, stress) may differ in every type."""
     batch_cells: int = 64
@@ -84,20 +84,20 @@ def simulate_counts(
         index = chosen[start : start + config.batch_cells]
         n_cells, n_genes = len(index), mean.shape[1]
         other = np.array([rng.choice(same_type[types[i]]) for i in index])
-        weight = rng.uniform(*config.mix, size=(n_cells, 1)) * (other != index)[:, None]
+        weight = _uniform(rng, config.mix, n_cells) * (other != index)[:, None]
         rate = np.exp((1 - weight) * log_mean[index] + weight * log_mean[other])
-        log_shift = rng.standard_normal((1, n_genes), dtype=np.float32) * rng.uniform(*config.batch_effect_sd)
+        log_shift = rng.standard_normal((1, n_genes), dtype=np.float32) * _uniform(rng, config.batch_effect_sd, 1)
         if several:
             one, two = rng.choice(several[rng.integers(len(several))], size=2, replace=False)
-            log_shift += rng.uniform(*config.style) * np.clip(log_mean[one] - log_mean[two], -2, 2)
+            log_shift += _uniform(rng, config.style, 1) * np.clip(log_mean[one] - log_mean[two], -2, 2)
         rate *= np.exp(log_shift)
         rate *= np.exp(rng.standard_normal((n_cells, n_genes), dtype=np.float32) * config.gene_effect_sd)
         rate /= rate.sum(axis=1, keepdims=True)
-        share = rng.uniform(*config.ambient, size=(n_cells, 1))
+        share = _uniform(rng, config.ambient, n_cells)
         rate = (1 - share) * rate + share * np.stack([ambient_of[sets[i]] for i in index])
-        rate *= np.exp(rng.uniform(*np.log(config.depth), size=(n_cells, 1)))
+        rate *= np.exp(_uniform(rng, np.log(config.depth), n_cells))
         if rng.random() < config.panel_share:
-            size = int(np.exp(rng.uniform(*np.log(config.panel_genes))))
+            size = int(np.exp(_uniform(rng, np.log(config.panel_genes), 1)[0, 0]))
             # half of the panels follow variability, as selected genes do; the others are any genes
             weights = panel_weight if rng.random() < 0.5 else None
             size = min(size, int((panel_weight > 0).sum()))
@@ -109,3 +109,6 @@ def simulate_counts(
     return vstack(blocks, format="csr")
 
 
+def _uniform(rng: np.random.Generator, bounds: tuple[float, float] | np.ndarray, n: int) -> np.ndarray:
+    """Draw a column of ``n`` numbers."""
+    return rng.uniform(bounds[0], bounds[1], size=(n, 1))

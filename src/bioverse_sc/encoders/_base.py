@@ -28,8 +28,13 @@ class CellEncoder(Protocol):
     genes: Sequence[str]
     """Gene symbols that it reads, in the order of its vocabulary."""
 
+    @classmethod
+    def from_folder(cls, folder: Path) -> CellEncoder:
+        """Load what :meth:`save` wrote."""
+        ...
+
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:
-        """Write a folder that ``type(self).from_folder`` reads."""
+        """Write a folder that :meth:`from_folder` reads."""
         ...
 
     def to(self, device: str | torch.device) -> CellEncoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -48,7 +48,7 @@ class BioVerse(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.language_model = language_model
+        self.language_model: Any = language_model
         self.tokenizer = tokenizer
         self.encoders = dict(encoders or {})
         self.gene_reference = dict(gene_reference or {})
@@ -67,7 +67,7 @@ class BioVerse(nn.Module):
     @property
     def embeddings(self) -> nn.Embedding:
         """The language model's input token embedding."""
-        return self.language_model.get_input_embeddings()
+        return cast("nn.Embedding", self.language_model.get_input_embeddings())
 
     @property
     def device(self) -> torch.device:

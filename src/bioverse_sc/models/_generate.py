@@ -81,7 +81,8 @@ def label_log_probabilities(
     best = np.full(n_cells, -np.inf)
     while len(cells):
         log_p = torch.log_softmax(out.logits[:, -1].float(), dim=-1)
-        parents, next_tokens = [], []
+        parents: list[int] = []
+        next_tokens: list[int] = []
         for i, node in enumerate(nodes):
             parents += [i] * len(node.children)
             next_tokens += node.children

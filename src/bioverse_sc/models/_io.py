@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from bioverse_sc.encoders import CellEncoder
 
 CONFIG = "bioverse.json"
 PROJECTORS = "projectors.safetensors"
@@ -98,7 +100,7 @@ def load(model: str | Path = "mini", *, device: str | None = None, merge_adapter
             f"elsewhere and set 'language_model' in {folder / CONFIG} to its folder (config.json, *.safetensors, tokenizer.json)."
         )
         raise OSError(msg) from error
-    encoders = {}
+    encoders: dict[str, CellEncoder] = {}
     for modality, shape in config.projectors.items():
         encoder_folder = folder / "encoders" / modality
         if encoder_folder.is_dir():
@@ -139,7 +141,7 @@ def _no_loading_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _with_adapter(language_model: PreTrainedModel, folder: Path, *, merge: bool) -> PreTrainedModel:
+def _with_adapter(language_model: PreTrainedModel, folder: Path, *, merge: bool) -> Any:
     from peft import PeftModel
 
     wrapped = PeftModel.from_pretrained(language_model, str(folder))

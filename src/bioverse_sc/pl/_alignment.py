@@ -54,7 +54,8 @@ def alignment_umap(
     Raises
     ------
     KeyError
-        When ``color`` is not in ``.obs``.
+        When ``color`` is not in ``.obs``, or the cells were aligned with another model than the bundled one and
+        :func:`bioverse_sc.tl.alignment` has not been run.
     """
     import matplotlib.pyplot as plt
 
@@ -63,11 +64,9 @@ def alignment_umap(
     if color is not None and color not in adata.obs:
         msg = f"There is no column {color!r} in .obs; there are {list(adata.obs.columns)}."
         raise KeyError(msg)
-    if keys.umap_after not in adata.obsm or "texts_after" not in recorded(adata, keys, "alignment"):
-        logger.info("bsc.tl.alignment has not been run; running it with its defaults.")
-        from bioverse_sc.tl import alignment
-
-        alignment(data, key_added=key)
+    aligned, compared = recorded(adata, keys, "align"), recorded(adata, keys, "alignment")
+    if keys.umap_after not in adata.obsm or compared.get("model_fingerprint") != aligned.get("model_fingerprint"):
+        _run_alignment(data, adata, keys)
     stored = recorded(adata, keys, "alignment")
     column = color or (keys.label if keys.label in adata.obs else None)
     created = ax is None
@@ -78,21 +77,57 @@ def alignment_umap(
     for panel, when, slot in zip(ax, ("before", "after"), (keys.umap_before, keys.umap_after), strict=True):
         _draw_cells(panel, np.asarray(adata.obsm[slot]), adata, column)
         texts = np.asarray(stored[f"texts_{when}"])
-        panel.scatter(*texts[~related].T, s=22, marker="x", c="#7f7f7f", linewidths=0.9, label="everyday text")
         panel.scatter(
-            *texts[related].T, s=30, marker="^", c="black", edgecolors="white", linewidths=0.5, label="biological text"
+            texts[~related][:, 0],
+            texts[~related][:, 1],
+            s=22,
+            marker="x",
+            c="#7f7f7f",
+            linewidths=0.9,
+            label="everyday text",
+        )
+        panel.scatter(
+            texts[related][:, 0],
+            texts[related][:, 1],
+            s=30,
+            marker="^",
+            c="black",
+            edgecolors="white",
+            linewidths=0.5,
+            label="biological text",
         )
         metrics = stored.get(when)
-        gap = f"\nmodality gap {metrics['modality_gap']:.2f}, own text first {metrics['retrieval_at_1']:.0%}" if metrics else ""
+        gap = (
+            f"\nmodality gap {metrics['modality_gap']:.2f}, own text first {metrics['retrieval_at_1']:.0%}"
+            if metrics
+            else ""
+        )
         panel.set(title=f"{when} alignment{gap}", xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
     handles, names = ax[1].get_legend_handles_labels()
-    ax[1].legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, markerscale=1.4)
+    ax[1].legend(
+        handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, markerscale=1.4
+    )
     if show is None:
         show = created and plt.get_backend().lower() not in ("agg", "pdf", "svg", "ps", "cairo")
     if show:
         plt.show()
         return None
     return ax
+
+
+def _run_alignment(data: AnnData | MuData, adata: AnnData, keys: Keys) -> None:
+    """Run it with the bundled model, unless the cells were aligned with another one."""
+    from bioverse_sc._models import get_model
+    from bioverse_sc.tl import alignment
+
+    made_by = recorded(adata, keys, "align").get("model_fingerprint")
+    if made_by not in (None, get_model("mini").fingerprint):
+        msg = (
+            "The cells were aligned with another model than 'mini'. Run bsc.tl.alignment(data, model=that_model) first."
+        )
+        raise KeyError(msg)
+    logger.info("bsc.tl.alignment has not been run; running it with its defaults.")
+    alignment(data, key_added=keys.stem)
 
 
 def _draw_cells(panel: Axes, coordinates: np.ndarray, adata: AnnData, column: str | None) -> None:
@@ -102,19 +137,39 @@ def _draw_cells(panel: Axes, coordinates: np.ndarray, adata: AnnData, column: st
 
     size = float(np.clip(24000 / max(len(coordinates), 1), 3, 26))
     if column is None:
-        panel.scatter(*coordinates.T, s=size, c="#1f77b4", linewidths=0, label="cells", rasterized=True)
+        panel.scatter(
+            coordinates[:, 0], coordinates[:, 1], s=size, c="#1f77b4", linewidths=0, label="cells", rasterized=True
+        )
         return
     values = adata.obs[column]
     if is_numeric_dtype(values):
-        dots = panel.scatter(*coordinates.T, s=size, c=values.to_numpy(), linewidths=0, rasterized=True)
+        dots = panel.scatter(
+            coordinates[:, 0], coordinates[:, 1], s=size, c=values.to_numpy(), linewidths=0, rasterized=True
+        )
         panel.figure.colorbar(dots, ax=panel, label=column, shrink=0.6)
         return
     values = values.astype(str)
     common = values.value_counts().index[:LABELS_SHOWN]
     rest = ~values.isin(common).to_numpy()
     if rest.any():
-        panel.scatter(*coordinates[rest].T, s=size, c=_OTHER, linewidths=0, label=f"other cells ({rest.sum()})", rasterized=True)
+        panel.scatter(
+            coordinates[rest][:, 0],
+            coordinates[rest][:, 1],
+            s=size,
+            c=_OTHER,
+            linewidths=0,
+            label=f"other cells ({rest.sum()})",
+            rasterized=True,
+        )
     palette = [plt.get_cmap("tab20")(i) for i in [0, 2, 4, 6, 8, 10, 12, 16, 18, 1, 3, 5]]
     for name, shade in zip(common, palette, strict=False):
         here = (values == name).to_numpy()
-        panel.scatter(*coordinates[here].T, s=size, color=shade, linewidths=0, label=f"{name} ({here.sum()})", rasterized=True)
+        panel.scatter(
+            coordinates[here][:, 0],
+            coordinates[here][:, 1],
+            s=size,
+            color=shade,
+            linewidths=0,
+            label=f"{name} ({here.sum()})",
+            rasterized=True,
+        )

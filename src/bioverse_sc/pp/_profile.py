@@ -135,7 +135,9 @@ def get_matrix(adata: AnnData, source: str) -> Any:
         return adata.X
     if source == "raw" and adata.raw is not None:
         return adata.raw.X
-    msg = f"There is no layer {source!r}; there are {[*adata.layers, 'X', *(['raw'] if adata.raw is not None else [])]}."
+    msg = (
+        f"There is no layer {source!r}; there are {[*adata.layers, 'X', *(['raw'] if adata.raw is not None else [])]}."
+    )
     raise KeyError(msg)
 
 

@@ -65,7 +65,7 @@ def align(
     adata = modality(data)
     loaded = get_model(model)
     keys = Keys(key_added or "bioverse")
-    if not has_embedding(adata, loaded, keys):
+    if not has_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols):
         embed_cells(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     align_cells(adata, loaded, keys)
     return data if copy else None

@@ -110,7 +110,7 @@ def annotate(
     loaded = get_model(model)
     keys = Keys(key_added or "bioverse")
     matrix = profile(adata, vocabulary=loaded.encoders["rna"].genes, layer=layer, gene_symbols=gene_symbols)
-    if not has_embedding(adata, loaded, keys):
+    if not has_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols):
         embed_cells(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     if not has_alignment(adata, loaded, keys):
         align_cells(adata, loaded, keys)
@@ -289,7 +289,12 @@ def reason_about_cells(
 
 
 def _check_named_genes(
-    texts: np.ndarray, supported: np.ndarray, unsupported: np.ndarray, chunk: csr_matrix, genes: Sequence[str], start: int
+    texts: np.ndarray,
+    supported: np.ndarray,
+    unsupported: np.ndarray,
+    chunk: csr_matrix,
+    genes: Sequence[str],
+    start: int,
 ) -> None:
     """Look up the genes that each text names."""
     from bioverse_sc.pp._genes import gene_table

@@ -11,7 +11,7 @@ from bioverse_sc._logging import finish_log, logger, progress
 from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record, recorded
-from bioverse_sc.pp._profile import get_matrix, profile
+from bioverse_sc.pp._profile import describe_source, get_matrix, profile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +72,9 @@ def embed(
         data = data.copy()
     adata = modality(data)
     loaded = get_model(model)
-    embed_cells(adata, loaded, Keys(key_added or "bioverse"), layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    embed_cells(
+        adata, loaded, Keys(key_added or "bioverse"), layer=layer, gene_symbols=gene_symbols, batch_size=batch_size
+    )
     return data if copy else None
 
 
@@ -106,13 +108,23 @@ def embed_cells(
             "device": str(model.device),
         }
         slots.append(record(adata, keys, "embed", params))
+        # what was made from other vectors is out of date
+        adata.uns[keys.stem].pop("align", None)
     n_empty = int((~vectors.any(axis=1)).sum())
     if n_empty:
-        logger.warning("%d of %d cells have no gene that the encoder knows; their vectors are zero.", n_empty, adata.n_obs)
+        logger.warning(
+            "%d of %d cells have no gene that the encoder knows; their vectors are zero.", n_empty, adata.n_obs
+        )
 
 
-def has_embedding(adata: AnnData, model: BioVerse, keys: Keys) -> bool:
-    """Whether the vectors of this model's encoder are there."""
+def has_embedding(
+    adata: AnnData, model: BioVerse, keys: Keys, *, layer: str | None = None, gene_symbols: str | None = None
+) -> bool:
+    """Whether the vectors of this model's encoder are there, made from the matrix that the caller asks for, if any."""
     encoder = model.encoders["rna"]
-    made_by = recorded(adata, keys, "embed").get("encoder_fingerprint")
-    return keys.embedding(encoder.name) in adata.obsm and made_by == encoder.fingerprint
+    made_by = recorded(adata, keys, "embed")
+    if layer is not None and made_by.get("source") != describe_source(adata, layer):
+        return False
+    if gene_symbols is not None and made_by.get("gene_symbols") != gene_symbols:
+        return False
+    return keys.embedding(encoder.name) in adata.obsm and made_by.get("encoder_fingerprint") == encoder.fingerprint

@@ -58,20 +58,23 @@ class PromptSource:
         self.model = model
         self.examples = examples
         self.vectors = {mod: np.asarray(v, dtype=np.float32) for mod, v in vectors.items()}
-        self.max_tokens = max_tokens
+        self.prompts = [tokenize_prompt(model.tokenizer, e.segments, model.n_tokens) for e in examples]
+        self.lengths: np.ndarray | None = np.array([len(p.ids) for p in self.prompts], dtype=np.int64)
+        if (self.lengths > max_tokens).any():
+            msg = (
+                f"{(self.lengths > max_tokens).sum()} of {len(examples)} examples have more than max_tokens={max_tokens} tokens, the longest "
+                f"{self.lengths.max()}; shorten them or raise the limit."
+            )
+            raise ValueError(msg)
         for mod, array in self.vectors.items():
             check_finite(mod, array)
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:  # noqa: ARG002
+    def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         chosen = [self.examples[i] for i in indices]
-        prompts = [tokenize_prompt(self.model.tokenizer, e.segments, self.model.n_tokens) for e in chosen]
-        longest = max(len(p.ids) for p in prompts)
-        if longest > self.max_tokens:
-            msg = f"An example has {longest} tokens, more than max_tokens={self.max_tokens}; shorten it or raise the limit."
-            raise ValueError(msg)
+        prompts = [self.prompts[i] for i in indices]
         padded = pad_prompts(prompts, self.model.pad_id, left=False)
         batch = {"ids": padded.ids, "mask": padded.mask, "targets": padded.targets}
         order: dict[str, list[int]] = {}
@@ -98,6 +101,7 @@ class PairSource:
     """
 
     def __init__(self, vectors: np.ndarray, text_of: np.ndarray) -> None:
+        self.lengths = None
         self.vectors = np.asarray(vectors, dtype=np.float32)
         self.text_of = np.asarray(text_of)
         check_finite("entities", self.vectors)
@@ -108,7 +112,7 @@ class PairSource:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:  # noqa: ARG002
+    def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         return {
             "vectors": torch.from_numpy(self.vectors[indices]),
             "text_of": torch.from_numpy(self.text_of[indices]),

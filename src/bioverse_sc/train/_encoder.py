@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from bioverse_sc.encoders.scgpt._encoder import pad_cells
 from bioverse_sc.train._loop import Task, fit
@@ -41,6 +41,7 @@ class CellSource:
         self.mask_value = mask_value
         self.mask_share = mask_share
         self.types = types
+        self.lengths = None
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -50,7 +51,12 @@ class CellSource:
         share = rng.uniform(*self.mask_share, size=(len(indices), 1))
         masked = torch.from_numpy(rng.random(ids.shape) < share) & ids.ne(self.vocabulary.pad_id)
         masked[:, 0] = False
-        batch = {"gene_ids": ids, "values": values.masked_fill(masked, self.mask_value), "masked": masked, "true": values}
+        batch = {
+            "gene_ids": ids,
+            "values": values.masked_fill(masked, self.mask_value),
+            "masked": masked,
+            "true": values,
+        }
         if self.types is not None:
             batch["types"] = torch.from_numpy(self.types[indices])
         return batch
@@ -58,6 +64,8 @@ class CellSource:
 
 class EncoderTask(Task):
     """Masked values from the genes' states and from ``<cls>`` (scGPT's GEP and GEPC), and the type from ``<cls>``."""
+
+    type_targets: torch.Tensor
 
     def __init__(self, module: ScGPT, *, n_types: int, type_targets: torch.Tensor | None, values_weight: float) -> None:
         super().__init__()
@@ -136,7 +144,9 @@ def pretrain_encoder(
         table = np.eye(n_types) if type_targets is None else type_targets
         targets = torch.from_numpy(np.asarray(table, dtype=np.float32))
     torch.manual_seed(config.seed)
-    task = EncoderTask(encoder.module.requires_grad_(), n_types=n_types, type_targets=targets, values_weight=values_weight)
+    task = EncoderTask(
+        encoder.module.requires_grad_(), n_types=n_types, type_targets=targets, values_weight=values_weight
+    )
     shape = encoder.module.config
     source = CellSource(
         cells,

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 class BatchSource(Protocol):
     """Training examples. All randomness comes from ``rng``, so a resumed run sees the batches of an unbroken one."""
 
+    lengths: np.ndarray | None
+    """Tokens of each example, to put examples of one length together; ``None`` when all are alike."""
+
     def __len__(self) -> int: ...
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -40,15 +43,34 @@ class Task(torch.nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
 
-def batch_indices(n_examples: int, batch_size: int, step: int, seed: int) -> np.ndarray:
-    """Indices of a step: epochs are permutations seeded by their number, so any step can be computed on its own."""
-    first = step * batch_size
-    wanted = np.arange(first, first + batch_size)
-    indices = np.empty(batch_size, dtype=np.int64)
-    for epoch in np.unique(wanted // n_examples):
+GROUPED_BATCHES = 32
+"""Batches over which examples are sorted by length: enough for little padding, few enough to stay well mixed."""
+
+
+def batch_indices(
+    n_examples: int, batch_size: int, step: int, seed: int, lengths: np.ndarray | None = None
+) -> np.ndarray:
+    """Indices of a step. Epochs are permutations seeded by their number, so any step can be computed on its own.
+
+    With ``lengths``, the examples of :data:`GROUPED_BATCHES` consecutive batches are shared out among these by length,
+    so that a batch needs little padding.
+    """
+    if lengths is None:
+        return _shuffled(n_examples, np.arange(step * batch_size, (step + 1) * batch_size), seed)
+    group, place = divmod(step, GROUPED_BATCHES)
+    size = GROUPED_BATCHES * batch_size
+    together = _shuffled(n_examples, np.arange(group * size, (group + 1) * size), seed)
+    together = together[np.argsort(lengths[together], kind="stable")].reshape(GROUPED_BATCHES, batch_size)
+    return together[np.random.default_rng([seed, 4, group]).permutation(GROUPED_BATCHES)[place]]
+
+
+def _shuffled(n_examples: int, positions: np.ndarray, seed: int) -> np.ndarray:
+    """Example at each position of an endless series of shuffled epochs."""
+    indices = np.empty(len(positions), dtype=np.int64)
+    for epoch in np.unique(positions // n_examples):
         order = np.random.default_rng([seed, 1, int(epoch)]).permutation(n_examples)
-        here = wanted // n_examples == epoch
-        indices[here] = order[wanted[here] % n_examples]
+        here = positions // n_examples == epoch
+        indices[here] = order[positions[here] % n_examples]
     return indices
 
 
@@ -99,7 +121,8 @@ def fit(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
     wrapped, optimizer = accelerator.prepare(task, optimizer)
     checkpoint = Path(folder) / "checkpoint" if folder else None
-    start, history = 0, []
+    start = 0
+    history: list[dict[str, float]] = []
     if checkpoint and checkpoint.exists():
         start, history = _load_checkpoint(checkpoint, task, optimizer, scheduler, config)
         logger.info("%s: resumed at step %d of %d", description, start, config.steps)
@@ -110,7 +133,7 @@ def fit(
     began = time.perf_counter()
     with progress(total=config.steps, initial=start, description=description) as bar:
         for step in range(start, config.steps):
-            indices = batch_indices(len(source), config.batch_size, step, config.seed)[share]
+            indices = batch_indices(len(source), config.batch_size, step, config.seed, source.lengths)[share]
             rng = np.random.default_rng([config.seed, 2, step, accelerator.process_index])
             batch = {k: v.to(accelerator.device) for k, v in source.batch(indices, rng).items()}
             # dropout too must not depend on where a run was interrupted
@@ -134,7 +157,11 @@ def fit(
                 history.append({"step": done, **row, "seconds": round(time.perf_counter() - began, 1)})
                 window.clear()
                 bar.set_postfix({k: f"{v:.3f}" for k, v in row.items()})
-            if checkpoint and accelerator.is_main_process and (done % config.checkpoint_every == 0 or done == config.steps):
+            if (
+                checkpoint
+                and accelerator.is_main_process
+                and (done % config.checkpoint_every == 0 or done == config.steps)
+            ):
                 _save_checkpoint(checkpoint, task, optimizer, scheduler, config, done, history)
     task.eval()
     return history

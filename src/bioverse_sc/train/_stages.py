@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bioverse_sc.models import BioVerse
+    from bioverse_sc.models._prompt import Segment
 
 
 def general_domain_texts() -> list[str]:
@@ -105,7 +106,7 @@ def align(
         task: ContrastiveTask | PromptTask = ContrastiveTask(model, modality, model.text_vectors(list(texts)), bank)
         source: PairSource | PromptSource = PairSource(vectors, text_of)
     elif objective == "autoregressive":
-        before = [Text(_NAMES[modality] + ":"), Entity(modality), Text(" Description:")]
+        before: list[Segment] = [Text(_NAMES[modality] + ":"), Entity(modality), Text(" Description:")]
         examples = [Example([*before, Answer(texts[t])], (i,)) for i, t in enumerate(text_of)]
         task, source = PromptTask(model), PromptSource(model, examples, {modality: vectors})
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from bioverse_sc.models._inject import IGNORED, PromptBatch
 from bioverse_sc.train._loop import Task
@@ -46,6 +46,8 @@ class ContrastiveTask(Task):
 
     Entities of one text are positives of each other; ``negatives`` are unrelated texts that no entity belongs to.
     """
+
+    texts: torch.Tensor
 
     def __init__(self, model: BioVerse, modality: str, texts: torch.Tensor, negatives: torch.Tensor | None) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ class ScGPTConfig:
     nlayers: int
     n_layers_cls: int = 3
     dropout: float = 0.2
-    pad_token: str = "<pad>"  # noqa: S105
+    pad_token: str = "<pad>"
     pad_value: int = -2
     mask_value: int = -1
     n_bins: int = 51

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from bioverse_sc.pp import map_genes
+from bioverse_sc.pp._genes import gene_table
+
+VOCABULARY = ["CD3E", "MS4A1", "CD19", "NKG7", "LYZ"]
+
+
+def test_symbols_are_found_as_they_are():
+    found = map_genes(["LYZ", "nothing", "CD3E"], VOCABULARY)
+    assert found.genes == ["CD3E", "LYZ"]
+    assert found.columns.tolist() == [0, 2]
+    assert found.target.tolist() == [1, 0]
+    assert (found.kind, found.renamed, found.summed, found.n_vocabulary) == ("symbols", 0, 0, 5)
+
+
+@pytest.mark.parametrize("version", ["", ".17"])
+def test_ensembl_ids_are_found_with_and_without_version(version):
+    # ids from Ensembl, not from the package's table
+    ids = ["ENSG00000198851", "ENSG00000156738", "ENSG00000177455", "ENSG00000105374", "ENSG00000090382"]
+    found = map_genes([i + version for i in ids], VOCABULARY)
+    assert found.genes == VOCABULARY
+    assert found.target.tolist() == [0, 1, 2, 3, 4]
+    assert found.kind == "Ensembl ids"
+    assert found.renamed == 5
+
+
+def test_previous_symbols_are_found_on_either_side():
+    # NKG2A was renamed KLRC1, and CD20 is an alias of MS4A1
+    assert map_genes(["CD20"], VOCABULARY).genes == ["MS4A1"]
+    assert map_genes(["MS4A1"], ["CD20", "LYZ"]).genes == ["CD20"]
+    assert map_genes(["CD20"], VOCABULARY).renamed == 1
+
+
+def test_the_true_name_goes_before_an_alias():
+    found = map_genes(["CD20", "MS4A1"], VOCABULARY)
+    assert found.columns.tolist() == [1]
+    assert found.genes == ["MS4A1"]
+
+
+def test_columns_of_one_gene_are_summed():
+    found = map_genes(["ENSG00000156738", "LYZ", "MS4A1"], VOCABULARY)
+    assert found.genes == ["MS4A1", "LYZ"]
+    assert found.summed == 1
+    chunk = csr_matrix(np.array([[1.0, 10.0, 2.0], [0.0, 5.0, 3.0]])[:, found.columns])
+    np.testing.assert_array_equal(found.gather(chunk).toarray(), [[3, 10], [3, 5]])
+
+
+def test_gather_leaves_a_plain_map_alone():
+    found = map_genes(["LYZ", "CD3E"], VOCABULARY)
+    chunk = csr_matrix(np.array([[1.0, 2.0]])[:, found.columns])
+    gathered = found.gather(chunk)
+    by_gene = dict(zip(found.genes, gathered.toarray()[0], strict=True))
+    assert by_gene == {"LYZ": 1.0, "CD3E": 2.0}
+
+
+def test_nothing_found_is_an_empty_map():
+    found = map_genes(["Cd3e", "x", "ENSG99999999999"], VOCABULARY)
+    assert found.genes == []
+    assert len(found.columns) == 0
+
+
+def test_an_alias_of_two_genes_is_not_used():
+    _, names = gene_table()
+    approved = {name for name, symbol in names.items() if name == symbol}
+    assert len(approved) > 15_000
+    assert all(names[symbol] == symbol for symbol in list(approved)[:500])
+    assert "" not in names

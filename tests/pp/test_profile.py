@@ -1,0 +1,235 @@
+import anndata as ad
+import mudata as md
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csc_matrix, csr_matrix
+
+import bioverse_sc as bsc
+from bioverse_sc.pp._genes import gene_table
+from tests.same import differences
+
+VOCABULARY = sorted(symbol for name, symbol in gene_table()[1].items() if name == symbol)[1000:1120]
+FORMATS = {"csr": csr_matrix, "csc": csc_matrix, "dense": np.asarray}
+
+
+def counts(n=12, *, seed=0):
+    return np.random.default_rng(seed).poisson(1.5, size=(n, len(VOCABULARY))).astype(np.float32)
+
+
+def logged(values):
+    return np.log1p(values / values.sum(axis=1, keepdims=True) * 1e4).astype(np.float32)
+
+
+def scaled(values):
+    return ((values - values.mean(axis=0)) / (values.std(axis=0) + 1)).astype(np.float32)
+
+
+def make(matrix, *, names=VOCABULARY, **slots):
+    return ad.AnnData(matrix, var=pd.DataFrame(index=pd.Index(names, dtype=str)), **slots)
+
+
+def profile(adata, **kwargs):
+    return bsc.pp.profile(adata, **({"vocabulary": VOCABULARY} | kwargs))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("make_values", "kind"),
+    [
+        (lambda v: v, "counts"),
+        (logged, "log-normalised"),
+        (lambda v: (v / v.sum(axis=1, keepdims=True) * 1e4).astype(np.float32), "normalised"),
+    ],
+)
+def test_usable_values_are_told_apart(form, make_values, kind):
+    found = profile(make(FORMATS[form](make_values(counts()))))
+    assert (found.source, found.kind, found.passed_over) == ("X", kind, "")
+    assert (found.n_cells, found.n_genes) == (12, len(VOCABULARY))
+    assert found.gene_map.genes == VOCABULARY
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.float64])
+def test_counts_of_any_number_type_are_counts(dtype):
+    assert profile(make(csr_matrix(counts().astype(dtype)))).kind == "counts"
+
+
+def test_a_layer_of_counts_goes_before_normalised_x():
+    found = profile(make(logged(counts()), layers={"counts": csr_matrix(counts())}))
+    assert (found.source, found.kind) == ("layers['counts']", "counts")
+
+
+def test_counts_in_raw_go_before_normalised_x():
+    adata = make(counts())
+    adata.raw = adata
+    adata.X = logged(counts())
+    found = profile(adata)
+    assert (found.source, found.kind) == ("raw", "counts")
+
+
+def test_raw_with_more_genes_is_taken():
+    adata = make(logged(counts()))
+    adata.raw = adata
+    adata = adata[:, :60].copy()
+    found = profile(adata)
+    assert (found.source, found.n_genes) == ("raw", len(VOCABULARY))
+
+
+def test_scaled_x_falls_back_to_raw_and_says_so():
+    adata = make(logged(counts()))
+    adata.raw = adata
+    adata.X = scaled(logged(counts()))
+    found = profile(adata)
+    assert (found.source, found.kind) == ("raw", "log-normalised")
+    assert found.passed_over == "X is scaled"
+    assert "X is scaled" in str(found)
+
+
+def test_the_scaled_blood_cells_of_scanpy_fall_back_to_raw(pbmc):
+    found = bsc.pp.profile(pbmc)
+    assert (found.source, found.kind, found.passed_over) == ("raw", "log-normalised", "X is scaled")
+    assert len(found.gene_map.genes) > 400
+
+
+def test_ensembl_ids_in_a_column():
+    ensembl = {symbol: identifier for identifier, symbol in gene_table()[0].items()}
+    known = [gene for gene in VOCABULARY if gene in ensembl]
+    adata = make(counts()[:, : len(known)], names=[f"row{i}" for i in range(len(known))])
+    adata.var["ids"] = [f"{ensembl[gene]}.3" for gene in known]
+    found = profile(adata, gene_symbols="ids")
+    assert found.gene_map.genes == known
+    assert found.gene_map.kind == "Ensembl ids"
+    assert found.gene_map.renamed == len(known)
+
+
+def test_symbols_in_a_categorical_column():
+    adata = make(counts(), names=[f"row{i}" for i in range(len(VOCABULARY))])
+    adata.var["symbol"] = pd.Categorical(VOCABULARY)
+    assert profile(adata, gene_symbols="symbol").gene_map.genes == VOCABULARY
+
+
+def test_a_layer_is_taken_when_it_is_named():
+    adata = make(counts(), layers={"mine": logged(counts()), "counts": counts()})
+    adata.raw = adata
+    for layer, source, kind in [
+        ("mine", "layers['mine']", "log-normalised"),
+        ("X", "X", "counts"),
+        ("raw", "raw", "counts"),
+    ]:
+        found = profile(adata, layer=layer)
+        assert (found.source, found.kind) == (source, kind)
+
+
+@pytest.mark.parametrize("name", ["it's", "a]b", "['x']", "X "])
+def test_any_name_of_a_layer_works(name, mini):
+    genes = mini.encoders["rna"].genes[:200]
+    values = np.random.default_rng(0).poisson(2, size=(3, 200)).astype(np.float32)
+    adata = make(values * 0, names=genes, layers={name: values})
+    bsc.tl.embed(adata, layer=name)
+    assert adata.obsm["X_scgpt"].any(axis=1).all()
+
+
+def test_mudata_is_profiled_by_its_rna():
+    adata = make(counts())
+    assert profile(md.MuData({"rna": adata})).gene_map.genes == VOCABULARY
+    with pytest.raises(KeyError, match=r"no modality 'rna'; it has \['atac'\]"):
+        profile(md.MuData({"atac": adata}))
+
+
+# --- what cannot be used ---------------------------------------------------------------------------------------------
+
+
+def with_value(value):
+    values = logged(counts())
+    values[3, 5] = value
+    return values
+
+
+BAD = {
+    "NaN": (lambda: make(with_value(np.nan)), ValueError, r"NaN is not a measurement.*np\.nan_to_num"),
+    "sparse NaN": (lambda: make(csr_matrix(with_value(np.nan))), ValueError, "NaN is not a measurement"),
+    "infinite": (lambda: make(with_value(np.inf)), ValueError, "(?i)inf|finite"),
+    "negative": (lambda: make(with_value(-0.5)), ValueError, r"negative values.*before sc\.pp\.scale"),
+    "negative counts": (lambda: make(csr_matrix(with_value(-1.0))), ValueError, "negative values"),
+    "scaled": (lambda: make(scaled(counts())), ValueError, r"adata\.layers\['counts'\]"),
+    "all zero": (lambda: make(counts() * 0), ValueError, "no value above zero"),
+    "no overlap": (
+        lambda: make(counts(), names=[f"gene{i}" for i in range(len(VOCABULARY))]),
+        ValueError,
+        r"Only 0 of .*\['gene0'.*gene_symbols=",
+    ),
+    "mouse": (lambda: make(counts(), names=[g.capitalize() for g in VOCABULARY]), ValueError, "expected human symbols"),
+    "duplicates": (
+        lambda: make(counts(), names=[*VOCABULARY[:-1], VOCABULARY[0]]),
+        ValueError,
+        rf"\['{VOCABULARY[0]}'\].*var_names_make_unique",
+    ),
+    "no cells": (lambda: make(counts()[:0]), ValueError, "no cells"),
+    "a view": (lambda: make(counts())[:5], ValueError, r"adata = adata\.copy\(\)"),
+    "not AnnData": (lambda: counts(), TypeError, "Expected AnnData or MuData, found ndarray"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_an_error_that_names_the_remedy_and_changes_nothing(case):
+    build, error, message = BAD[case]
+    adata = build()
+    before = adata.copy()
+    with pytest.raises(error, match=message):
+        profile(adata)
+    if isinstance(adata, ad.AnnData) and not adata.is_view:
+        assert differences(before, adata) == set()
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("function", [bsc.tl.embed, bsc.tl.align, bsc.tl.annotate, bsc.tl.alignment])
+def test_the_tools_refuse_bad_input_and_change_nothing(function, case):
+    build, error, _ = BAD[case]
+    adata = build()
+    before = adata.copy()
+    with pytest.raises(error):
+        function(adata)
+    if isinstance(adata, ad.AnnData):
+        assert adata.is_view == (case == "a view")
+        if not adata.is_view:
+            assert differences(before, adata) == set()
+
+
+def test_duplicates_in_a_column_name_the_column():
+    adata = make(counts())
+    adata.var["symbol"] = [VOCABULARY[0], *VOCABULARY[:-1]]
+    with pytest.raises(ValueError, match=r"\.var\['symbol'\]"):
+        profile(adata, gene_symbols="symbol")
+
+
+@pytest.mark.parametrize(("name", "match"), [("layer", r"no layer 'gone'"), ("gene_symbols", r"no column 'gone' in \.var")])
+def test_a_missing_slot_is_named(name, match):
+    with pytest.raises(KeyError, match=match):
+        profile(make(counts()), **{name: "gone"})
+
+
+def test_scaled_values_are_refused_even_when_they_are_named():
+    adata = make(scaled(counts()), layers={"counts": counts()})
+    with pytest.raises(ValueError, match="X is scaled"):
+        profile(adata, layer="X")
+
+
+def test_negative_zero_and_stored_zeros_are_counts():
+    values = csr_matrix(counts())
+    values.data[::2] = -0.0
+    assert profile(make(values)).kind == "counts"
+
+
+def test_a_good_object_is_not_changed():
+    adata = make(csc_matrix(counts()), layers={"counts": counts()})
+    before = adata.copy()
+    profile(adata)
+    assert differences(before, adata) == set()
+
+
+def test_without_a_vocabulary_it_is_that_of_the_bundled_model(mini):
+    genes = mini.encoders["rna"].genes
+    adata = make(counts(5)[:, :100], names=genes[:100])
+    assert bsc.pp.profile(adata).gene_map.n_vocabulary == len(genes)

@@ -1,0 +1,232 @@
+import numpy as np
+import pytest
+import torch
+
+from bioverse_sc import train
+from bioverse_sc.models import Answer, generate_text, label_log_probabilities, label_prompt
+from bioverse_sc.train import Example, LoraSettings, TrainConfig
+from tests.tiny import CONFIGS, make_encoder, make_model, make_vectors
+
+TEXTS = ["B cell. Markers: CD19.", "T cell. Markers: CD3E.", "monocyte."]
+CONFIG = TrainConfig(steps=4, batch_size=6, warmup_steps=1, learning_rate=0.01, log_every=1, checkpoint_every=2)
+
+
+def groups(n=30, *, seed=0):
+    """Vectors in three clusters, and the cluster of each."""
+    rng = np.random.default_rng(seed)
+    which = np.arange(n) % 3
+    return (make_vectors(3)[which] + rng.normal(scale=0.05, size=(n, 16))).astype(np.float32), which
+
+
+def changed(before, model):
+    after = model.state_dict()
+    return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+
+
+def copied(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def examples_of(which):
+    return [Example(label_prompt(TEXTS[w]), (i,)) for i, w in enumerate(which)]
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "autoregressive"])
+def test_align_changes_the_projector_and_nothing_else(objective):
+    model = make_model(encoders={"rna": make_encoder()})
+    vectors, which = groups()
+    before, encoder = copied(model), {k: v.clone() for k, v in model.encoders["rna"].module.state_dict().items()}
+    train.align(model, vectors, TEXTS, which, CONFIG, objective=objective)
+    projector = {name for name in before if name.startswith("projectors.rna.")}
+    assert changed(before, model) == projector
+    after = model.encoders["rna"].module.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in encoder.items())
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not model.projectors["rna"].training
+
+
+@pytest.mark.parametrize("with_projector", [True, False])
+def test_instruct_changes_adapter_and_projector_and_nothing_else(with_projector):
+    model = make_model()
+    vectors, which = groups()
+    base = {name: p.detach().clone() for name, p in model.language_model.named_parameters()}
+    before = copied(model)
+    train.instruct(
+        model, examples_of(which), {"rna": vectors}, CONFIG, lora=LoraSettings(rank=2), train_projectors=with_projector
+    )
+    after = copied(model)
+    for name, tensor in base.items():
+        stem, leaf = name.rsplit(".", 1)
+        found = [n for n in after if "lora" not in n and (n.endswith((f".{name}", f".{stem}.base_layer.{leaf}")))]
+        assert found, name
+        assert torch.equal(after[found[0]], tensor), name
+    adapters = [name for name in after if "lora_B" in name]
+    assert adapters
+    assert all(after[name].any() for name in adapters), "every adapter starts at zero and trains"
+    moved = {n for n in before if n.startswith("projectors.") and not torch.equal(before[n], after[n])}
+    assert moved == ({n for n in before if n.startswith("projectors.")} if with_projector else set())
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_text_changes_the_language_model_and_nothing_else():
+    model = make_model()
+    before = copied(model)
+    train.pretrain_language_model(model, [Example([Answer(text)]) for text in TEXTS], CONFIG)
+    moved = changed(before, model)
+    assert moved
+    assert all(name.startswith("language_model.") for name in moved)
+
+
+def test_text_is_learnt():
+    model = make_model()
+    with torch.no_grad():
+        for parameter in model.language_model.parameters():
+            parameter *= 0.1 if parameter.ndim > 1 else 1
+    config = TrainConfig(steps=60, batch_size=3, learning_rate=0.01, warmup_steps=5, log_every=20)
+    history = train.pretrain_language_model(model, [Example([Answer(text)]) for text in TEXTS], config)
+    assert history[-1]["loss"] < 0.3 * history[0]["loss"]
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "autoregressive"])
+def test_alignment_is_learnt(objective):
+    model = make_model(dropout=0.0)
+    vectors, which = groups()
+    config = TrainConfig(steps=120, batch_size=15, learning_rate=0.01, warmup_steps=10, log_every=40)
+    history = train.align(model, vectors, TEXTS, which, config, objective=objective)
+    assert history[-1]["loss"] < (0.7 if objective == "contrastive" else 0.95) * history[0]["loss"]
+    if objective == "contrastive":
+        assert history[-1]["retrieval"] > 0.95
+        soft = model.project("rna", torch.from_numpy(vectors)).mean(dim=1)
+        similarity = torch.nn.functional.cosine_similarity(soft[:, None], model.text_vectors(TEXTS)[None], dim=-1)
+        assert (similarity.argmax(dim=1).numpy() == which).mean() > 0.95
+
+
+def test_labels_are_learnt_from_the_soft_token_alone():
+    labels = ["ab", "cd", "ef"]
+    model = make_model(dropout=0.0, labels=labels)
+    vectors, which = groups()
+    examples = [Example(label_prompt(labels[w]), (i,)) for i, w in enumerate(which)]
+    config = TrainConfig(steps=120, batch_size=15, learning_rate=0.01, warmup_steps=10)
+    train.instruct(model, examples, {"rna": vectors}, config, lora=LoraSettings(rank=4))
+    fresh, truth = groups(seed=5)
+    with torch.inference_mode():
+        soft = model.project("rna", torch.from_numpy(fresh))
+        found = label_log_probabilities(model, label_prompt(), soft, labels)
+        written = generate_text(model, [label_prompt()] * len(fresh), soft, max_new_tokens=4)
+        blank = label_log_probabilities(model, label_prompt(), torch.zeros_like(soft), labels)
+    assert (found.argmax(axis=1) == truth).mean() > 0.95
+    assert np.mean([text == labels[t] for text, t in zip(written, truth, strict=True)]) > 0.95
+    assert len(set(blank.argmax(axis=1))) == 1, "without the soft token all cells are alike"
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_any_architecture_can_be_tuned(kind):
+    model = make_model(kind)
+    vectors, which = groups(9)
+    config = TrainConfig(steps=2, batch_size=4, warmup_steps=1, log_every=1)
+    history = train.instruct(model, examples_of(which), {"rna": vectors}, config)
+    assert len(history) == 2
+    assert all(np.isfinite(row["loss"]) for row in history)
+    soft = model.project("rna", torch.from_numpy(vectors[:2]))
+    with torch.inference_mode():
+        assert np.isfinite(label_log_probabilities(model, label_prompt(), soft, ["a", "b"])).any(axis=1).all()
+        assert len(generate_text(model, [label_prompt()] * 2, soft, max_new_tokens=3)) == 2
+
+
+class Breaks(list):
+    """Examples of which the power fails after so many."""
+
+    def __init__(self, items, after):
+        super().__init__(items)
+        self.left = after
+
+    def __getitem__(self, i):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize("stage", ["instruct", "text"])
+def test_a_resumed_stage_equals_an_unbroken_one_bit_by_bit(stage, tmp_path):
+    vectors, which = groups()
+
+    def run(model, examples, folder):
+        if stage == "instruct":
+            lora = LoraSettings(rank=2, dropout=0.2)
+            return train.instruct(model, examples, {"rna": vectors}, CONFIG, lora=lora, folder=tmp_path / folder)
+        return train.pretrain_language_model(model, examples, CONFIG, folder=tmp_path / folder)
+
+    examples = examples_of(which) if stage == "instruct" else [Example([Answer(t)]) for t in TEXTS]
+    whole, broken, resumed = make_model(), make_model(), make_model()
+    run(whole, examples, "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, Breaks(examples, 3 * CONFIG.batch_size), "broken")
+    run(resumed, examples, "broken")
+    before, after = whole.state_dict(), resumed.state_dict()
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor), name
+
+
+def test_a_resumed_alignment_equals_an_unbroken_one_bit_by_bit(tmp_path, monkeypatch):
+    from bioverse_sc.train._data import PairSource
+
+    vectors, which = groups()
+    whole, broken, resumed = make_model(), make_model(), make_model()
+    train.align(whole, vectors, TEXTS, which, CONFIG, folder=tmp_path / "whole")
+    real, calls = PairSource.batch, []
+
+    def fails(self, indices, rng):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, indices, rng)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PairSource, "batch", fails)
+        with pytest.raises(KeyboardInterrupt):
+            train.align(broken, vectors, TEXTS, which, CONFIG, folder=tmp_path / "broken")
+    train.align(resumed, vectors, TEXTS, which, CONFIG, folder=tmp_path / "broken")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_a_second_stage_two_goes_on_with_the_same_adapter():
+    model = make_model()
+    vectors, which = groups()
+    train.instruct(model, examples_of(which), {"rna": vectors}, CONFIG, lora=LoraSettings(rank=2))
+    names = set(model.state_dict())
+    train.instruct(model, examples_of(which), {"rna": vectors}, CONFIG, lora=LoraSettings(rank=2))
+    assert set(model.state_dict()) == names
+
+
+def test_no_examples_are_an_error():
+    with pytest.raises(ValueError, match="nothing to train on"):
+        train.instruct(make_model(), [], {"rna": make_vectors(1)}, CONFIG)
+    with pytest.raises(ValueError, match="nothing to train on"):
+        train.align(make_model(), np.zeros((0, 16)), TEXTS, np.zeros(0, dtype=int), CONFIG)
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "autoregressive"])
+def test_nan_is_an_error_and_changes_nothing(objective):
+    model = make_model()
+    vectors, which = groups()
+    vectors[3, 3] = np.nan
+    before = copied(model)
+    with pytest.raises(ValueError, match="finite"):
+        train.align(model, vectors, TEXTS, which, CONFIG, objective=objective)
+    assert not changed(before, model)
+
+
+def test_an_unknown_objective_is_an_error():
+    vectors, which = groups()
+    with pytest.raises(ValueError, match="'telepathic'; expected"):
+        train.align(make_model(), vectors, TEXTS, which, CONFIG, objective="telepathic")
+
+
+def test_everyday_sentences_are_many_and_different():
+    texts = train.general_domain_texts()
+    assert len(texts) >= 150
+    assert len(set(texts)) == len(texts)
+    assert all(text.strip() == text and len(text) > 20 for text in texts)
