@@ -14,6 +14,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
+import matplotlib.pyplot as plt
 import scanpy as sc
 
 import bioverse_sc as bsc
@@ -24,8 +25,8 @@ HERE = Path(__file__).parent
 def main() -> None:
     adata = sc.datasets.pbmc68k_reduced()
     bsc.tl.annotate(adata)
-    axes = bsc.pl.alignment_umap(adata, show=False)
-    axes[0].get_figure(root=True).savefig(HERE / "alignment_umap.png", dpi=150)
+    bsc.pl.alignment_umap(adata, show=False)
+    plt.savefig(HERE / "alignment_umap.png", dpi=150)
     adata.write_h5ad(HERE / "pbmc68k_annotated.h5ad")
 
     obs = adata.obs

@@ -12,7 +12,7 @@ def same(one, two):
             type(one) is type(two)
             and one.shape == two.shape
             and one.dtype == two.dtype
-            and all(np.array_equal(getattr(one, part), getattr(two, part)) for part in ("data", "indices", "indptr"))
+            and all(same(getattr(one, part), getattr(two, part)) for part in ("data", "indices", "indptr"))
         )
     if isinstance(one, pd.DataFrame | pd.Series | pd.Index):
         try:

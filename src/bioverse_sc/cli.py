@@ -40,6 +40,7 @@ def annotate(
         import matplotlib as mpl
 
         mpl.use("Agg")
+        import matplotlib.pyplot as plt
     try:
         adata = ad.read_h5ad(file)
         bsc.tl.annotate(
@@ -53,9 +54,8 @@ def annotate(
             key_added=key_added,
         )
         if plot is not None:
-            axes = bsc.pl.alignment_umap(adata, key=key_added or "bioverse", show=False)
-            assert axes is not None
-            axes[0].get_figure(root=True).savefig(plot, dpi=200)
+            bsc.pl.alignment_umap(adata, key=key_added or "bioverse", show=False)
+            plt.savefig(plot, dpi=200)
             typer.echo(f"drew {plot}")
         adata.write_h5ad(output)
     except (ValueError, KeyError, TypeError, OSError) as error:

@@ -95,7 +95,10 @@ def test_without_panels_no_gene_is_missing():
 
 def test_gene_effects_make_counts_over_dispersed():
     config = SimulationConfig(**{**vars(PLAIN), "gene_effect_sd": 0.5})
-    ratios = [np.var(c, axis=0) / np.mean(c, axis=0) for c in (simulate(np.full(400, 2), k).toarray() for k in (PLAIN, config))]
+    ratios = [
+        np.var(c, axis=0) / np.mean(c, axis=0)
+        for c in (simulate(np.full(400, 2), k).toarray() for k in (PLAIN, config))
+    ]
     high = PROFILES[2] > np.quantile(PROFILES[2], 0.8)
     assert 0.8 < np.median(ratios[0][high]) < 1.2
     assert np.median(ratios[1][high]) > 2

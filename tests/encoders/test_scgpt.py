@@ -53,7 +53,9 @@ def golden_state():
 
 def random_cells(n=6, *, seed=0, density=0.5):
     rng = np.random.default_rng(seed)
-    counts = random_array((n, len(GENES)), density=density, rng=rng, format="csr", data_sampler=lambda size: rng.integers(1, 30, size))
+    counts = random_array(
+        (n, len(GENES)), density=density, rng=rng, format="csr", data_sampler=lambda size: rng.integers(1, 30, size)
+    )
     return csr_matrix(counts.astype(np.float32))
 
 
@@ -365,9 +367,7 @@ def test_half_precision_is_stored_and_computed_in_single(tmp_path):
     assert (tmp_path / "half" / "model.safetensors").stat().st_size < 0.6 * 4 * sum(
         p.numel() for p in encoder.module.parameters()
     ) + 4096
-    np.testing.assert_allclose(
-        loaded.encode(random_cells(), GENES), encoder.encode(random_cells(), GENES), atol=0.01
-    )
+    np.testing.assert_allclose(loaded.encode(random_cells(), GENES), encoder.encode(random_cells(), GENES), atol=0.01)
 
 
 def test_untrained_is_reproducible_by_seed():

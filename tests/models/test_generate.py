@@ -75,9 +75,7 @@ def test_a_label_that_starts_another_one_is_scored_to_its_end():
     labels = ["T", "T cell"]
     soft = soft_tokens(model, 2)
     found = label_log_probabilities(model, label_prompt(), soft, labels)
-    np.testing.assert_allclose(
-        np.exp(found), np.exp(brute_force(model, label_prompt(), soft, labels)), atol=3e-4
-    )
+    np.testing.assert_allclose(np.exp(found), np.exp(brute_force(model, label_prompt(), soft, labels)), atol=3e-4)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -97,9 +95,7 @@ def test_the_bundled_model_scores_as_each_label_alone(mini):
     with torch.inference_mode():
         soft = mini.project("rna", vectors)
     found = label_log_probabilities(mini, label_prompt(), soft, labels)
-    np.testing.assert_allclose(
-        np.exp(found), np.exp(brute_force(mini, label_prompt(), soft, labels)), atol=3e-4
-    )
+    np.testing.assert_allclose(np.exp(found), np.exp(brute_force(mini, label_prompt(), soft, labels)), atol=3e-4)
 
 
 def test_trie_shares_prefixes():

@@ -146,7 +146,10 @@ def test_no_path_of_this_machine_is_written(saved):
     _, folder = saved
     for file in folder.rglob("*.json"):
         assert str(folder.parent) not in file.read_text(), file.name
-    assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == "language_model"
+    assert (
+        json.loads((folder / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+        == "language_model"
+    )
 
 
 def test_no_pickle_is_written(saved):

@@ -204,7 +204,9 @@ def test_duplicates_in_a_column_name_the_column():
         profile(adata, gene_symbols="symbol")
 
 
-@pytest.mark.parametrize(("name", "match"), [("layer", r"no layer 'gone'"), ("gene_symbols", r"no column 'gone' in \.var")])
+@pytest.mark.parametrize(
+    ("name", "match"), [("layer", r"no layer 'gone'"), ("gene_symbols", r"no column 'gone' in \.var")]
+)
 def test_a_missing_slot_is_named(name, match):
     with pytest.raises(KeyError, match=match):
         profile(make(counts()), **{name: "gone"})

@@ -138,7 +138,9 @@ def test_it_learns_and_the_log_says_so(tmp_path):
 
 def test_bf16_trains_too():
     task = Line(dropout=0.0)
-    config = TrainConfig(steps=60, batch_size=16, learning_rate=0.1, warmup_steps=5, log_every=20, mixed_precision="bf16")
+    config = TrainConfig(
+        steps=60, batch_size=16, learning_rate=0.1, warmup_steps=5, log_every=20, mixed_precision="bf16"
+    )
     history = fit(task, Points(64), config)
     assert history[-1]["loss"] < 0.3 * history[0]["loss"]
     assert task.layer.weight.dtype == torch.float32
@@ -180,7 +182,9 @@ def test_learning_rate_warms_up_and_decays_to_a_tenth():
     assert learning_rate_factor(0, TrainConfig(steps=5, warmup_steps=0)) == 1
 
 
-@pytest.mark.parametrize("name", ["steps", "batch_size", "learning_rate", "max_grad_norm", "log_every", "checkpoint_every"])
+@pytest.mark.parametrize(
+    "name", ["steps", "batch_size", "learning_rate", "max_grad_norm", "log_every", "checkpoint_every"]
+)
 def test_a_number_that_must_be_positive_is_named(name):
     with pytest.raises(ValueError, match=f"{name} is 0; expected a positive"):
         TrainConfig(**({"steps": 1} | {name: 0}))

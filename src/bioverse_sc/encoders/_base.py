@@ -21,12 +21,18 @@ class CellEncoder(Protocol):
     """Short name; the embedding is stored in ``.obsm["X_" + name]``."""
     modality: str
     """``"rna"``."""
-    width: int
-    """Length of an embedding."""
     fingerprint: str
     """Hash of the weights and of the vocabulary; the projector was trained for this one."""
-    genes: Sequence[str]
-    """Gene symbols that it reads, in the order of its vocabulary."""
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        ...
+
+    @property
+    def genes(self) -> Sequence[str]:
+        """Gene symbols that it reads, in the order of its vocabulary."""
+        ...
 
     @classmethod
     def from_folder(cls, folder: Path) -> CellEncoder:

@@ -104,7 +104,7 @@ def load(model: str | Path = "mini", *, device: str | None = None, merge_adapter
     for modality, shape in config.projectors.items():
         encoder_folder = folder / "encoders" / modality
         if encoder_folder.is_dir():
-            encoder = ScGPTEncoder.from_folder(encoder_folder)
+            encoder: CellEncoder = ScGPTEncoder.from_folder(encoder_folder)
             if shape.encoder_fingerprint not in ("", encoder.fingerprint):
                 msg = (
                     f"The {modality} projector was trained for encoder {shape.encoder_fingerprint}, but the folder holds "

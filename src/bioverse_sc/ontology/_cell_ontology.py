@@ -35,7 +35,7 @@ class CellOntology:
             for term, synonyms in zip(terms["id"], terms["synonyms"], strict=True)
         }
         self.markers: dict[str, dict[str, int]] = {
-            term: dict(zip(group["gene"], group["evidence"], strict=True)) for term, group in markers.groupby("id")
+            str(term): dict(zip(group["gene"], group["evidence"], strict=True)) for term, group in markers.groupby("id")
         }
         self._ancestors: dict[str, frozenset[str]] = {}
         self._ids = {_key(s): term for term, synonyms in self.synonyms.items() for s in synonyms}

@@ -101,7 +101,7 @@ class PairSource:
     """
 
     def __init__(self, vectors: np.ndarray, text_of: np.ndarray) -> None:
-        self.lengths = None
+        self.lengths: np.ndarray | None = None
         self.vectors = np.asarray(vectors, dtype=np.float32)
         self.text_of = np.asarray(text_of)
         check_finite("entities", self.vectors)

@@ -41,7 +41,7 @@ class CellSource:
         self.mask_value = mask_value
         self.mask_share = mask_share
         self.types = types
-        self.lengths = None
+        self.lengths: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.cells)

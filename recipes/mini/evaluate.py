@@ -1,0 +1,124 @@
+"""Score a model on the validation sets, which it was never trained on, and print a table.
+
+    python recipes/mini/evaluate.py --shared ../shared [--model mini]
+
+fine and coarse: agreement with the author labels by the Cell Ontology (``shared/tools/score_labels.py``).
+blank: coarse agreement when every soft token is replaced by zeros. commonest: coarse agreement of always giving the label
+that scores best. profile: coarse agreement of the type of the reference profile with the highest Spearman correlation.
+expressed: share of the genes named in the reasoning of at most 200 random cells that their cell expresses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import scanpy as sc
+import torch
+from cells import read_profiles
+from scipy.stats import rankdata
+
+import bioverse_sc as bsc
+from bioverse_sc.models import label_log_probabilities, label_prompt
+from bioverse_sc.ontology import cell_ontology
+
+SETS = (
+    "pbmc3k",
+    "kang_pbmc_1287g",
+    "symphony_pbmc_3tech",
+    "pbmc68k_reduced",
+    "scp1884_gut",
+    "baron_pancreas_175",
+    "he_liver_20",
+)
+
+
+def read(shared: Path, name: str) -> ad.AnnData:
+    """Read a validation set; author labels in ``.obs["cell_type"]``."""
+    if name != "pbmc68k_reduced":
+        return ad.read_h5ad(shared / f"data/cells/{name}.h5ad")
+    adata = sc.datasets.pbmc68k_reduced()
+    adata.obs["cell_type"] = adata.obs["bulk_labels"].astype(str)
+    return adata
+
+
+def score(shared: Path, adata: ad.AnnData, name: str, column: str) -> dict[str, float]:
+    """Run the project's scorer on a column of Cell Ontology ids."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "scored.h5ad"
+        ad.AnnData(obs=adata.obs[["cell_type", column]].astype(str)).write_h5ad(file)
+        tool = shared / "tools/score_labels.py"
+        out = subprocess.run(
+            [sys.executable, tool, file, name, "--column", column, "--json"], check=True, capture_output=True, text=True
+        )
+    return json.loads(out.stdout)
+
+
+def nearest_profile(adata: ad.AnnData, shared: Path) -> np.ndarray:
+    """Type of the reference profile with the highest Spearman correlation: the plain baseline."""
+    profiles = read_profiles(shared, n_genes=7000)
+    source = adata.raw.to_adata() if adata.raw is not None else adata
+    genes = [g for g in profiles.genes if g in source.var_names]
+    columns = [profiles.genes.index(g) for g in genes]
+    reference = rankdata(profiles.mean[profiles.usable][:, columns], axis=1)
+    reference = (reference - reference.mean(axis=1, keepdims=True)) / reference.std(axis=1, keepdims=True)
+    terms = profiles.terms[profiles.usable]
+    matrix = source[:, genes].X
+    found = []
+    for start in range(0, adata.n_obs, 1000):
+        rows = matrix[start : start + 1000]
+        ranks = rankdata(rows.toarray() if hasattr(rows, "toarray") else rows, axis=1)
+        ranks -= ranks.mean(axis=1, keepdims=True)
+        found.append(terms[(ranks @ reference.T).argmax(axis=1)])
+    return np.concatenate(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--sets", nargs="*", default=SETS)
+    a = parser.parse_args()
+    model = bsc.models.load(a.model)
+    labels = list(model.config.labels)
+    ids = np.array([cell_ontology().find(label) for label in labels])
+    zeros = torch.zeros((1, model.n_tokens["rna"], model.embeddings.weight.shape[1]), device=model.device)
+    blank_id = ids[label_log_probabilities(model, label_prompt(), zeros, labels)[0].argmax()]
+    print(f"blank token gives: {cell_ontology().names[blank_id]}")
+    print("| set | cells | coarse | fine | macro-F1 | blank | commonest | profile | expressed | labelled cells/s |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name in a.sets:
+        adata = read(a.shared, name)
+        began = time.perf_counter()
+        bsc.tl.annotate(adata, model=model, reasoning=None)
+        speed = adata.n_obs / (time.perf_counter() - began)
+        found = score(a.shared, adata, name, "bioverse_label_id")
+        adata.obs["blank"] = blank_id
+        blank = score(a.shared, adata, name, "blank")
+        always = []
+        for term in adata.obs["bioverse_label_id"].unique():
+            adata.obs["one"] = str(term)
+            always.append(score(a.shared, adata, name, "one")["coarse"])
+        adata.obs["profile"] = nearest_profile(adata, a.shared)
+        baseline = score(a.shared, adata, name, "profile")
+        some = np.sort(np.random.default_rng(0).permutation(adata.n_obs)[:200])
+        part = adata[some].copy()
+        bsc.tl.annotate(part, model=model)
+        named = part.obs["bioverse_genes_supported"].sum() + part.obs["bioverse_genes_unsupported"].sum()
+        expressed = part.obs["bioverse_genes_supported"].sum() / max(named, 1)
+        print(
+            f"| {name} | {adata.n_obs} | {found['coarse']:.3f} | {found['fine']:.3f} | {found['coarse_macro_f1']:.3f} | {blank['coarse']:.3f} "
+            f"| {max(always):.3f} | {baseline['coarse']:.3f} | {expressed:.3f} | {speed:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,476 @@
+import logging
+
+import anndata as ad
+import mudata as md
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_matrix
+
+import bioverse_sc as bsc
+from bioverse_sc.ontology import cell_ontology
+from bioverse_sc.tl import _annotate
+from bioverse_sc.tl._annotate import informative_genes, label_probabilities, named_genes
+from tests.same import differences
+from tests.tiny import make_vectors
+
+BLOOD = ["T cell", "B cell", "monocyte"]
+COLUMNS = ["label", "label_id", "confidence", "reasoning", "genes_supported", "genes_unsupported"]
+SLOTS = {f"obs['bioverse_{name}']" for name in COLUMNS} | {
+    "obsm['X_scgpt']",
+    "obsm['X_bioverse']",
+    "uns['bioverse']",
+}
+
+
+def labelled(adata, **kwargs):
+    return bsc.tl.annotate(adata, **({"reasoning": None, "copy": True} | kwargs)).obs
+
+
+def assert_same_labels(one, two):
+    """Equal labels cell by cell, but where two labels are as likely as each other."""
+    two = two.loc[one.index]
+    np.testing.assert_allclose(one["bioverse_confidence"], two["bioverse_confidence"], atol=1e-4)
+    differ = one["bioverse_label"].astype(str) != two["bioverse_label"].astype(str)
+    assert (one["bioverse_confidence"][differ] < 0.5).all()
+    assert differ.sum() <= 1
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_it_writes_its_slots_and_nothing_else(cells):
+    before = cells.copy()
+    assert bsc.tl.annotate(cells, reasoning=None) is None
+    without = {f"obs['bioverse_{name}']" for name in COLUMNS[3:]}
+    assert differences(before, cells) == SLOTS - without
+    assert set(cells.uns["bioverse"]) == {"embed", "align", "annotate"}
+
+
+def test_reasoning_adds_three_columns(annotated, pbmc):
+    before = pbmc.raw.to_adata()[annotated.obs_names].copy()
+    assert differences(before, annotated) == SLOTS
+
+
+def test_columns_have_their_types(annotated):
+    obs = annotated.obs
+    for name in ("label", "label_id"):
+        assert isinstance(obs[f"bioverse_{name}"].dtype, pd.CategoricalDtype)
+    assert obs["bioverse_confidence"].dtype == np.float32
+    assert obs["bioverse_confidence"].between(0, 1).all()
+    assert all(isinstance(text, str) and text for text in obs["bioverse_reasoning"])
+    for name in ("genes_supported", "genes_unsupported"):
+        assert obs[f"bioverse_{name}"].dtype == np.int64
+        assert (obs[f"bioverse_{name}"] >= 0).all()
+
+
+def test_every_label_is_of_the_set_and_has_its_id(annotated, mini):
+    for label, term in zip(annotated.obs["bioverse_label"], annotated.obs["bioverse_label_id"], strict=True):
+        assert label in mini.config.labels
+        assert cell_ontology().names[term] == label
+
+
+def test_provenance(annotated, mini):
+    stored = annotated.uns["bioverse"]["annotate"]
+    assert stored["version"] == bsc.__version__
+    assert stored["model"] == "mini"
+    assert stored["model_fingerprint"] == mini.fingerprint
+    assert stored["labels"] == list(mini.config.labels)
+    assert stored["reasoning"] == "cell"
+    assert stored["prompt"]
+
+
+def test_a_copy_leaves_the_original(cells):
+    before = cells.copy()
+    result = bsc.tl.annotate(cells, reasoning=None, copy=True)
+    assert differences(before, cells) == set()
+    assert "bioverse_label" in result.obs
+
+
+def test_another_stem(cells):
+    before = cells.copy()
+    bsc.tl.annotate(cells, reasoning=None, key_added="mine")
+    assert differences(before, cells) == {
+        "obs['mine_label']",
+        "obs['mine_label_id']",
+        "obs['mine_confidence']",
+        "obsm['X_mine_scgpt']",
+        "obsm['X_mine']",
+        "uns['mine']",
+    }
+
+
+def test_two_stems_stand_beside_each_other(cells):
+    bsc.tl.annotate(cells, reasoning=None, key_added="one", labels=["B cell"])
+    first = cells.copy()
+    bsc.tl.annotate(cells, reasoning=None, key_added="two", labels=["T cell"])
+    assert all("two" in slot for slot in differences(first, cells))
+
+
+def test_without_reasoning_old_reasoning_goes(annotated):
+    again = annotated.copy()
+    bsc.tl.annotate(again, reasoning=None)
+    gone = {f"obs['bioverse_{name}']" for name in COLUMNS[3:]}
+    assert differences(annotated, again) - {"uns['bioverse']"} == gone
+
+
+def test_it_is_written_and_read_back(annotated, tmp_path):
+    annotated.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    for name in COLUMNS:
+        column = f"bioverse_{name}"
+        assert back.obs[column].astype(str).tolist() == annotated.obs[column].astype(str).tolist()
+    np.testing.assert_array_equal(back.obsm["X_bioverse"], annotated.obsm["X_bioverse"])
+    assert list(back.uns["bioverse"]["annotate"]["labels"]) == annotated.uns["bioverse"]["annotate"]["labels"]
+    assert back.uns["bioverse"]["embed"]["genes_found"] == annotated.uns["bioverse"]["embed"]["genes_found"]
+
+
+# --- nothing depends on how the work was cut --------------------------------------------------------------------------
+
+
+def test_two_runs_give_identical_columns(annotated):
+    again = annotated.copy()
+    for name in COLUMNS:
+        del again.obs[f"bioverse_{name}"]
+    again.obsm.clear()
+    del again.uns["bioverse"]
+    bsc.tl.annotate(again)
+    assert differences(annotated, again) == set()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_the_batch_size_does_not_matter(batch_size, cells):
+    assert_same_labels(labelled(cells, batch_size=batch_size), labelled(cells))
+
+
+def test_the_order_of_cells_does_not_matter(cells):
+    shuffled = cells[np.random.default_rng(1).permutation(cells.n_obs)].copy()
+    assert_same_labels(labelled(cells), labelled(shuffled))
+
+
+def test_halves_give_what_the_whole_gives(cells):
+    halves = pd.concat([labelled(cells[part].copy()) for part in (slice(0, 10), slice(10, None))])
+    assert_same_labels(labelled(cells), halves)
+
+
+def test_the_order_of_genes_does_not_matter(cells):
+    shuffled = cells[:, np.random.default_rng(1).permutation(cells.n_vars)].copy()
+    assert_same_labels(labelled(cells), labelled(shuffled))
+
+
+def test_reasoning_of_a_cell_does_not_depend_on_the_others(annotated, pbmc):
+    chosen = annotated.obs_names[[5, 2]]
+    alone = pbmc.raw.to_adata()[chosen].copy()
+    bsc.tl.annotate(alone, batch_size=1)
+    for name in ("label", "reasoning", "genes_supported", "genes_unsupported"):
+        column = f"bioverse_{name}"
+        assert alone.obs[column].tolist() == annotated.obs.loc[chosen, column].tolist()
+
+
+def test_chunks_do_not_matter(annotated, pbmc, monkeypatch):
+    from bioverse_sc import _modalities
+
+    monkeypatch.setattr(_annotate, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=1))
+    few = pbmc.raw.to_adata()[annotated.obs_names[:3]].copy()
+    bsc.tl.annotate(few)
+    for name in ("reasoning", "genes_supported", "genes_unsupported"):
+        column = f"bioverse_{name}"
+        assert few.obs[column].tolist() == annotated.obs[column].tolist()[:3]
+
+
+# --- labels of the user ----------------------------------------------------------------------------------------------
+
+
+def test_words_of_the_user_are_the_only_labels(cells):
+    obs = labelled(cells, labels=BLOOD)
+    assert set(obs["bioverse_label"]) <= set(BLOOD)
+    ids = {"T cell": "CL:0000084", "B cell": "CL:0000236", "monocyte": "CL:0000576"}
+    assert obs["bioverse_label_id"].astype(str).tolist() == [ids[label] for label in obs["bioverse_label"]]
+
+
+def test_a_synonym_in_the_plural_stays_as_it_was_typed(cells):
+    obs = labelled(cells, labels=["B-lymphocytes", "T cells"])
+    assert set(obs["bioverse_label"]) <= {"B-lymphocytes", "T cells"}
+    assert set(obs["bioverse_label_id"]) <= {"CL:0000236", "CL:0000084"}
+
+
+def test_words_that_the_ontology_does_not_know_have_no_id(cells):
+    obs = labelled(cells, labels=["cluster one", "cluster two"])
+    assert set(obs["bioverse_label"]) <= {"cluster one", "cluster two"}
+    assert set(obs["bioverse_label_id"]) == {""}
+    assert (obs["bioverse_confidence"] >= 0.5 - 1e-6).all()
+
+
+@pytest.mark.parametrize("labels", [BLOOD, ["cluster one", "cluster two"], ["spam", "B cell", "eggs and ham"]])
+def test_the_order_of_labels_does_not_matter(labels, cells):
+    one, two = labelled(cells, labels=labels), labelled(cells, labels=labels[::-1])
+    assert_same_labels(one, two)
+    assert one["bioverse_label"].astype(str).tolist() == two["bioverse_label"].astype(str).tolist()
+
+
+def test_one_label_is_certain(cells):
+    obs = labelled(cells, labels=["B cell"])
+    assert set(obs["bioverse_label"]) == {"B cell"}
+    np.testing.assert_allclose(obs["bioverse_confidence"], 1)
+
+
+def test_a_broad_label_collects_what_lies_below_it(mini):
+    vectors = make_vectors(6, width=mini.encoders["rna"].width)
+    own = list(mini.config.labels)
+    p = label_probabilities(mini, vectors, own)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
+    broad = ["leukocyte", "hepatocyte", "fibroblast", "neuron"]
+    found = label_probabilities(mini, vectors, broad)
+    ontology = cell_ontology()
+    expected = np.zeros((6, len(broad)))
+    for i, label in enumerate(own):
+        above = ontology.ancestors(ontology.find(label))
+        takers = [j for j, b in enumerate(broad) if ontology.find(b) in above]
+        if takers:
+            nearest = max(takers, key=lambda j: len(ontology.ancestors(ontology.find(broad[j]))))
+            expected[:, nearest] += p[:, i]
+    expected /= expected.sum(axis=1, keepdims=True)
+    # the broad words themselves are scored beside the model's own, so they may only add
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.8
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "match"),
+    [
+        ([], ValueError, "labels is empty"),
+        (["B cell", "T cell", "B cell"], ValueError, r"'B cell' more than once.*dict\.fromkeys"),
+        ("B cell", TypeError, r"\['B cell', 'B cell'\]|list of strings"),
+        (["B cell", 3], ValueError, "not a word"),
+        (["B cell", " "], ValueError, "not a word"),
+    ],
+)
+def test_bad_labels_are_an_error_and_change_nothing(labels, error, match, cells):
+    before = cells.copy()
+    with pytest.raises(error, match=match):
+        bsc.tl.annotate(cells, labels=labels)
+    assert differences(before, cells) == set()
+
+
+@pytest.mark.parametrize("labels", [["B cell", " B cell "], ["T cell", "T  cell"], ["日本", "中国"]])
+def test_labels_that_are_nearly_the_same_work_or_change_nothing(labels, cells):
+    before = cells.copy()
+    try:
+        bsc.tl.annotate(cells, labels=labels, reasoning=None)
+    except ValueError:
+        assert differences(before, cells) == set()
+    else:
+        assert set(cells.obs["bioverse_label"]) <= set(labels)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "match"),
+    [
+        ({"reasoning": "poem"}, ValueError, "'poem'; expected 'cell' or None"),
+        ({"model": "maxi"}, ValueError, "no model 'maxi'"),
+        ({"layer": "gone"}, KeyError, "no layer 'gone'"),
+        ({"gene_symbols": "gone"}, KeyError, "no column 'gone'"),
+    ],
+)
+def test_a_bad_argument_is_an_error_and_changes_nothing(kwargs, error, match, cells):
+    before = cells.copy()
+    with pytest.raises(error, match=match):
+        bsc.tl.annotate(cells, **kwargs)
+    assert differences(before, cells) == set()
+
+
+# --- steps that stand alone ------------------------------------------------------------------------------------------
+
+
+def test_steps_by_themselves_give_what_annotate_gives(cells):
+    whole = bsc.tl.annotate(cells, reasoning=None, copy=True)
+    bsc.tl.embed(cells)
+    bsc.tl.align(cells)
+    bsc.tl.annotate(cells, reasoning=None)
+    assert differences(whole, cells) == set()
+
+
+def test_vectors_that_are_there_are_used(cells, monkeypatch):
+    bsc.tl.embed(cells)
+    monkeypatch.setattr(_annotate, "embed_cells", lambda *_, **__: pytest.fail("embedded again"))
+    bsc.tl.annotate(cells, reasoning=None)
+    bsc.tl.annotate(cells, reasoning=None, labels=BLOOD)
+
+
+def test_vectors_of_another_encoder_are_made_anew(cells):
+    expected = labelled(cells)
+    bsc.tl.embed(cells)
+    cells.obsm["X_scgpt"] = np.ones((24, 4), dtype=np.float32)
+    cells.uns["bioverse"]["embed"]["encoder_fingerprint"] = "another"
+    bsc.tl.annotate(cells, reasoning=None)
+    assert_same_labels(expected, cells.obs)
+
+
+def test_an_embedding_of_the_user_in_our_slot_is_not_taken_for_ours(cells, mini):
+    cells.obsm["X_scgpt"] = np.zeros((24, 512), dtype=np.float32)
+    bsc.tl.annotate(cells, reasoning=None)
+    assert cells.obsm["X_scgpt"].shape == (24, mini.encoders["rna"].width)
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+
+def test_the_result_lands_in_the_modality(cells):
+    expected = labelled(cells)
+    mdata = md.MuData({"rna": cells})
+    assert bsc.tl.annotate(mdata, reasoning=None) is None
+    assert_same_labels(expected, mdata["rna"].obs)
+
+
+def test_a_file_on_disk(cells, tmp_path):
+    expected = labelled(cells)
+    ad.AnnData(csr_matrix(cells.X), obs=cells.obs, var=cells.var).write_h5ad(tmp_path / "b.h5ad")
+    content = (tmp_path / "b.h5ad").read_bytes()
+    backed = ad.read_h5ad(tmp_path / "b.h5ad", backed="r")
+    bsc.tl.annotate(backed, reasoning=None)
+    assert_same_labels(expected, backed.obs)
+    backed.file.close()
+    assert (tmp_path / "b.h5ad").read_bytes() == content
+
+
+def test_scaled_x_with_raw(pbmc):
+    some = pbmc[:5].copy()
+    before = some.copy()
+    bsc.tl.annotate(some)
+    assert differences(before, some) == SLOTS
+    assert some.uns["bioverse"]["embed"]["source"] == "raw"
+
+
+def test_a_view_stays_a_view(cells):
+    view = cells[:5]
+    with pytest.raises(ValueError, match=r"adata = adata\.copy\(\)"):
+        bsc.tl.annotate(view)
+    assert view.is_view
+
+
+# --- empty cells -----------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_cell_is_unknown_and_the_others_are_as_before(annotated, pbmc, log):
+    cells = pbmc.raw.to_adata()[annotated.obs_names[:4]].copy()
+    matrix = csr_matrix(cells.X).toarray()
+    matrix[1] = 0
+    cells.X = csr_matrix(matrix)
+    with bsc.settings.override(verbosity="warning"):
+        bsc.tl.annotate(cells)
+    assert len(log) == 1
+    assert log[0].levelno == logging.WARNING
+    obs = cells.obs.iloc[1]
+    assert (obs["bioverse_label"], obs["bioverse_label_id"], obs["bioverse_confidence"]) == ("unknown", "", 0)
+    assert (obs["bioverse_reasoning"], obs["bioverse_genes_supported"], obs["bioverse_genes_unsupported"]) == ("", 0, 0)
+    others = [0, 2, 3]
+    for name in ("label", "reasoning", "genes_supported", "genes_unsupported"):
+        column = f"bioverse_{name}"
+        assert cells.obs[column].tolist()[0] == annotated.obs[column].tolist()[0]
+        assert [cells.obs[column].tolist()[i] for i in others] == [annotated.obs[column].tolist()[i] for i in others]
+    np.testing.assert_allclose(
+        cells.obs["bioverse_confidence"].iloc[others], annotated.obs["bioverse_confidence"].iloc[others], atol=1e-4
+    )
+
+
+def test_one_cell_is_enough(cells):
+    one = cells[:1].copy()
+    bsc.tl.annotate(one, reasoning=None)
+    assert_same_labels(one.obs, labelled(cells).iloc[:1])
+
+
+# --- genes -----------------------------------------------------------------------------------------------------------
+
+
+def test_informative_genes_exceed_the_average_most(tiny):
+    genes = ["HIGH", "USUAL", "LOW", "NEW"]
+    tiny.gene_reference = {"HIGH": (10.0, 1.0), "USUAL": (1000.0, 1.0), "LOW": (100.0, 1.0), "NEW": (10.0, 0.1)}
+    chunk = csr_matrix(np.array([[50.0, 100.0, 1.0, 50.0]]))
+    mean = np.log1p(np.array([10, 1000, 100, 10]) / 1120 * 1e4)
+    excess = (np.log1p(chunk.toarray()[0] / 201 * 1e4) - mean) * [1, 1, 1, 0.1]
+    expected = [genes[i] for i in np.argsort(-excess) if excess[i] > 0]
+    assert expected == ["HIGH", "NEW"]
+    assert informative_genes(tiny, chunk, genes, logged=False) == [expected]
+    logged = chunk.copy()
+    logged.data = np.log1p(logged.data)
+    assert informative_genes(tiny, logged, genes, logged=True) == [expected]
+
+
+def test_informative_genes_do_not_depend_on_the_other_cells(mini):
+    genes = mini.encoders["rna"].genes[:300]
+    chunk = csr_matrix(np.random.default_rng(0).poisson(0.8, size=(9, 300)).astype(np.float32))
+    before = chunk.copy()
+    together = informative_genes(mini, chunk, genes, logged=False)
+    alone = [informative_genes(mini, chunk[i], genes, logged=False)[0] for i in range(9)]
+    assert together == alone
+    assert all(0 < len(shown) <= _annotate.GENES_SHOWN for shown in together)
+    assert (chunk != before).nnz == 0
+
+
+def test_informative_genes_are_expressed(mini):
+    genes = mini.encoders["rna"].genes[:300]
+    chunk = csr_matrix(np.random.default_rng(1).poisson(0.3, size=(5, 300)).astype(np.float32))
+    for row, shown in zip(chunk.toarray(), informative_genes(mini, chunk, genes, logged=False), strict=True):
+        assert all(row[genes.index(gene)] > 0 for gene in shown)
+
+
+KNOWN = {"CD4", "CD8A", "BEST4", "HLA-DRA", "CD19", "MS4A1", "T", "B", "NKX2-1", "AC012.3", "PVALB", "SST", "WAS", "REST"}
+
+
+@pytest.mark.parametrize(
+    ("text", "genes"),
+    [
+        ("It expresses CD19, MS4A1 and HLA-DRA.", {"CD19", "MS4A1", "HLA-DRA"}),
+        ("CD19 (CD19), CD19; CD19.", {"CD19"}),
+        ("High NKX2-1; AC012.3.", {"NKX2-1", "AC012.3"}),
+        ("A CD4-positive, alpha-beta memory T cell.", set()),
+        ("BEST4+ intestinal epithelial cell, human", set()),
+        ("CD4+ T cells without CD8A.", {"CD8A"}),
+        ("no genes at all", set()),
+        ("cd19 is written in small letters", set()),
+        ("CD190 is another gene", set()),
+        ("", set()),
+    ],
+)
+def test_genes_named_in_a_text(text, genes):
+    assert named_genes(text, KNOWN) - {"T", "B"} == genes
+
+
+def test_words_of_cell_types_are_not_genes():
+    """T and B are old names of TBXT and others: in 'T cell' they name no gene."""
+    from bioverse_sc.pp._genes import gene_table
+
+    known = set(gene_table()[1])
+    assert named_genes("This is a T cell, not a B cell: it expresses CD3E, a marker of T cells.", known) == {"CD3E"}
+
+
+def test_the_names_of_labels_are_not_genes(mini):
+    from bioverse_sc.pp._genes import gene_table
+
+    known = set(gene_table()[1]) | set(mini.encoders["rna"].genes)
+    wrong = {label: found for label in mini.config.labels if (found := named_genes(label, known))}
+    assert wrong == {}
+
+
+def test_named_genes_are_looked_up_in_the_cell():
+    genes = ["CD3E", "CD19", "MS4A1"]
+    chunk = csr_matrix(np.array([[5.0, 0.0, 1.0], [0.0, 0.0, 2.0], [1.0, 1.0, 1.0]]))
+    texts = np.array(["CD3E, MS4A1, CD19 and INS.", "CD3E and again CD3E.", ""], dtype=object)
+    supported, unsupported = np.zeros(5, dtype=np.int64), np.zeros(5, dtype=np.int64)
+    texts = np.concatenate([np.array(["", ""], dtype=object), texts])
+    _annotate._check_named_genes(texts, supported, unsupported, chunk, genes, 2)
+    assert supported.tolist() == [0, 0, 2, 0, 0]
+    assert unsupported.tolist() == [0, 0, 2, 1, 0]
+
+
+def test_counts_of_genes_fit_the_text_and_the_cell(annotated):
+    from bioverse_sc.pp._genes import gene_table
+
+    expressed = csr_matrix(annotated.X).toarray() > 0
+    names = list(annotated.var_names)
+    for i in range(annotated.n_obs):
+        obs = annotated.obs.iloc[i]
+        mentioned = named_genes(obs["bioverse_reasoning"], set(gene_table()[1]) | set(names))
+        direct = sum(gene in names and expressed[i, names.index(gene)] for gene in mentioned)
+        assert obs["bioverse_genes_supported"] + obs["bioverse_genes_unsupported"] == len(mentioned)
+        assert obs["bioverse_genes_supported"] >= direct - 1  # one may go by another name in the encoder
