@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from mudata import MuData
+
+T = TypeVar("T")
 
 CHUNK = 4096
 """Cells that are in memory as dense or tokenized rows at a time."""
@@ -52,12 +55,19 @@ def row_chunks(matrix: Any, columns: np.ndarray, size: int = CHUNK) -> Iterator[
     size
         Rows per chunk.
     """
-    if issparse(matrix) and matrix.format == "csc":
-        matrix = matrix[:, columns].tocsr()
-        columns = np.arange(len(columns))
     for start in range(0, matrix.shape[0], size):
         rows = slice(start, min(start + size, matrix.shape[0]))
         chunk = matrix[rows]
         chunk = csr_matrix(chunk[:, columns]) if issparse(chunk) else csr_matrix(np.asarray(chunk)[:, columns])
         chunk.eliminate_zeros()
         yield rows, chunk
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items, each made in a background thread while the caller still works on the one before."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, iterator, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, iterator, end)
+            yield cast("T", item)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bioverse-sc"
 
 
 class Settings(BaseSettings):
@@ -18,6 +25,8 @@ class Settings(BaseSettings):
 
     device: str = "auto"
     """``"auto"`` (CUDA, then MPS, then CPU), or a torch device."""
+    cache_dir: Path = Field(default_factory=_cache_dir)
+    """Where checkpoints are looked for that cannot be fetched. It is never made or written to by itself."""
     verbosity: Literal["error", "warning", "info", "debug"] = "info"
     """Messages that are shown."""
     progress: bool = True

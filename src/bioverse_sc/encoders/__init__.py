@@ -1,5 +1,16 @@
 """Biological encoders."""
 
-from bioverse_sc.encoders._base import CellEncoder
+from bioverse_sc.encoders._base import CellEncoder, StoredEncoder, TokenEncoder
+from bioverse_sc.encoders._registry import get_encoder, is_registered, known_encoders, register
+from bioverse_sc.encoders.precomputed import Precomputed
 
-__all__ = ["CellEncoder"]
+__all__ = [
+    "CellEncoder",
+    "Precomputed",
+    "StoredEncoder",
+    "TokenEncoder",
+    "get_encoder",
+    "is_registered",
+    "known_encoders",
+    "register",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from scipy.sparse import csr_matrix
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""Number format of the computation; vectors are float32 whatever it is."""
 
 
 @runtime_checkable
@@ -34,15 +37,6 @@ class CellEncoder(Protocol):
         """Gene symbols that it reads, in the order of its vocabulary."""
         ...
 
-    @classmethod
-    def from_folder(cls, folder: Path) -> CellEncoder:
-        """Load what :meth:`save` wrote."""
-        ...
-
-    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
-        """Write a folder that :meth:`from_folder` reads."""
-        ...
-
     def to(self, device: str | torch.device) -> CellEncoder:
         """Move the weights."""
         ...
@@ -61,6 +55,38 @@ class CellEncoder(Protocol):
 
         Returns
         -------
-        Array of shape (cells, width), float32.
+        Array of shape (cells, width), float32. Rows depend on their own cell alone; zeros say that there is no cell.
         """
+        ...
+
+
+@runtime_checkable
+class StoredEncoder(CellEncoder, Protocol):
+    """An encoder that travels with a model: its weights are written to the model's folder."""
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> StoredEncoder:
+        """Load what :meth:`save` wrote."""
+        ...
+
+    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
+        """Write a folder that :meth:`from_folder` reads."""
+        ...
+
+
+@runtime_checkable
+class TokenEncoder(CellEncoder, Protocol):
+    """An encoder whose input can be prepared apart from the computation, so that both go on at the same time.
+
+    It also chooses among the genes of a cell that has too many, and computes in other number formats.
+    """
+
+    def tokenize(
+        self, matrix: csr_matrix, genes: Sequence[str], *, gene_selection: Literal["top", "random"], seed: int
+    ) -> Any:
+        """Prepare cells; the result is only for :meth:`encode_tokens`."""
+        ...
+
+    def encode_tokens(self, cells: Any, *, batch_size: int, dtype: Dtype) -> np.ndarray:
+        """Embed prepared cells, as :meth:`CellEncoder.encode` does."""
         ...

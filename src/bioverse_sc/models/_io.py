@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from bioverse_sc.encoders import StoredEncoder
 from bioverse_sc.models._bioverse import BioVerse
 from bioverse_sc.models._config import ModelConfig
 
@@ -83,6 +84,7 @@ def load(model: str | Path = "mini", *, device: str | None = None, merge_adapter
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from bioverse_sc._settings import settings
+    from bioverse_sc.encoders import get_encoder, is_registered
     from bioverse_sc.encoders.scgpt import ScGPTEncoder
 
     folder = model_folder(model)
@@ -103,12 +105,15 @@ def load(model: str | Path = "mini", *, device: str | None = None, merge_adapter
     encoders: dict[str, CellEncoder] = {}
     for modality, shape in config.projectors.items():
         encoder_folder = folder / "encoders" / modality
-        if encoder_folder.is_dir():
-            encoder: CellEncoder = ScGPTEncoder.from_folder(encoder_folder)
+        # an encoder that the user registered does not travel with the model; it is made again by its name
+        if encoder_folder.is_dir() or is_registered(shape.encoder):
+            encoder: CellEncoder = (
+                ScGPTEncoder.from_folder(encoder_folder) if encoder_folder.is_dir() else get_encoder(shape.encoder)
+            )
             if shape.encoder_fingerprint not in ("", encoder.fingerprint):
                 msg = (
-                    f"The {modality} projector was trained for encoder {shape.encoder_fingerprint}, but the folder holds "
-                    f"{encoder.fingerprint}."
+                    f"The {modality} projector was trained for encoder {shape.encoder_fingerprint}, but "
+                    f"{'the folder holds' if encoder_folder.is_dir() else f'{shape.encoder!r} is now'} {encoder.fingerprint}."
                 )
                 raise ValueError(msg)
             encoders[modality] = encoder
@@ -185,9 +190,11 @@ def save(
     if inside:
         _save_base(language_model, model.tokenizer, folder / INSIDE, dtype)
     for modality, encoder in model.encoders.items():
-        encoder.save(folder / "encoders" / modality, dtype=dtype)
-        stored = type(encoder).from_folder(folder / "encoders" / modality)
-        shape = replace(config.projectors[modality], encoder_fingerprint=stored.fingerprint)
+        fingerprint = encoder.fingerprint
+        if isinstance(encoder, StoredEncoder):
+            encoder.save(folder / "encoders" / modality, dtype=dtype)
+            fingerprint = type(encoder).from_folder(folder / "encoders" / modality).fingerprint
+        shape = replace(config.projectors[modality], encoder=encoder.name, encoder_fingerprint=fingerprint)
         config = replace(config, projectors={**config.projectors, modality: shape})
     config.write(folder / CONFIG)
     save_file({k: v.contiguous().cpu() for k, v in model.projectors.state_dict().items()}, folder / PROJECTORS)

@@ -6,14 +6,16 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+T = TypeVar("T")
 
 ENSEMBL = re.compile(r"^ENSG\d{11}(\.\d+)?$")
 
@@ -34,6 +36,10 @@ class GeneMap:
     """Columns found by Ensembl id, alias or previous symbol."""
     n_vocabulary: int
     """Genes of the vocabulary."""
+    cased: int = 0
+    """Columns found only when upper and lower case are taken as the same."""
+    mouse: bool = False
+    """Whether most names look like mouse genes."""
 
     @property
     def summed(self) -> int:
@@ -42,7 +48,7 @@ class GeneMap:
 
     def gather(self, chunk: csr_matrix) -> csr_matrix:
         """Turn the used columns, in order, into the found genes."""
-        if not self.summed:
+        if np.array_equal(self.target, np.arange(len(self.genes))):
             return chunk
         ones = np.ones(len(self.target), dtype=chunk.dtype)
         into = csr_matrix((ones, (np.arange(len(self.target)), self.target)), (len(self.target), len(self.genes)))
@@ -64,11 +70,42 @@ def gene_table() -> tuple[dict[str, str], dict[str, str]]:
     return ensembl, names | {symbol: symbol for symbol in approved}
 
 
+@cache
+def _folded_names() -> dict[str, str]:
+    """The names of :func:`gene_table` in upper case, where that is the name of one gene."""
+    return {name: symbol for name, symbol in _folded(gene_table()[1].items()).items() if symbol is not None}
+
+
+def _folded(names: Iterable[tuple[str, T]]) -> dict[str, T | None]:
+    """Put names into upper case; ``None`` where two of them then mean different things."""
+    folded: dict[str, T | None] = {}
+    for name, meaning in names:
+        upper = name.upper()
+        folded[upper] = meaning if folded.get(upper, meaning) == meaning else None
+    return folded
+
+
+def looks_like_mouse(names: Sequence[str]) -> bool:
+    """Whether most names are written as mouse genes are: ``Cd3e`` in place of ``CD3E``, or ``ENSMUSG...``."""
+    judged = mouse = 0
+    for name in names:
+        letters = [c for c in name if c.isalpha()]
+        if ENSEMBL.match(name) or len(letters) < 2:
+            continue
+        judged += 1
+        title = letters[0].isupper() and all(c.islower() for c in letters[1:])
+        mouse += title or name.startswith("ENSMUSG")
+    return mouse > judged / 2
+
+
 def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
     """Find the genes of a vocabulary among the names of a data set.
 
     A name is found as it is, by Ensembl id (with or without version), or by an alias or previous symbol of HGNC on either
-    side. A name found as it is goes before one that has to be renamed.
+    side, and at last with upper and lower case taken as the same. A name found as it is goes before one that has to be
+    renamed. Columns that are found to be one gene (two ids of it, an id and a previous symbol) are summed.
+
+    Where most names look like mouse genes (``Cd3e``), case matters: a mouse gene is never read as the human one.
 
     Parameters
     ----------
@@ -82,8 +119,10 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
     by_approved: dict[str, int] = {}
     for gene, i in exact.items():
         by_approved.setdefault(approved.get(gene, gene), i)
+    mouse = looks_like_mouse(names)
+    folded = {} if mouse else _folded((gene, i) for gene, i in exact.items())
     found: list[int] = []
-    columns, renamed, n_ensembl = [], 0, 0
+    columns, renamed, cased, n_ensembl = [], 0, 0, 0
     taken = {exact[name] for name in names if name in exact}
     for column, name in enumerate(names):
         position = exact.get(name)
@@ -91,13 +130,17 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
             is_ensembl = bool(ENSEMBL.match(name))
             n_ensembl += is_ensembl
             symbol = ensembl.get(name.split(".")[0]) if is_ensembl else approved.get(name)
-            if symbol is None:
-                continue
-            position = exact.get(symbol, by_approved.get(symbol))
-            # a symbol that only resembles one which is there under its own name is another gene's old name
+            as_written = symbol is not None
+            if not as_written and not is_ensembl and not mouse:
+                position = folded.get(name.upper())
+                symbol = _folded_names().get(name.upper())
+            if position is None and symbol is not None:
+                position = exact.get(symbol, by_approved.get(symbol))
+            # a symbol that only resembles one which is there under its own name is another gene's old name, or a mouse's
             if position is None or (position in taken and not is_ensembl):
                 continue
-            renamed += 1
+            renamed += as_written
+            cased += not as_written
         columns.append(column)
         found.append(position)
     kept, target = np.unique(np.array(found, dtype=np.int64), return_inverse=True)
@@ -108,4 +151,6 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
         kind="Ensembl ids" if n_ensembl > len(names) / 2 else "symbols",
         renamed=renamed,
         n_vocabulary=len(vocabulary),
+        cased=cased,
+        mouse=mouse,
     )

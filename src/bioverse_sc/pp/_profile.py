@@ -12,7 +12,7 @@ from bioverse_sc._modalities import CHUNK, modality
 from bioverse_sc.pp._genes import GeneMap, map_genes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
     from mudata import MuData
@@ -24,6 +24,7 @@ MIN_GENES = 50
 
 _USABLE = ("counts", "log-normalised", "normalised")
 _LARGEST_LOG = 30.0
+_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,12 @@ class MatrixProfile:
         )
         if self.gene_map.renamed:
             text += f", {self.gene_map.renamed} of them by Ensembl id, alias or previous symbol"
+        if self.gene_map.cased:
+            text += f", {self.gene_map.cased} of them only when upper and lower case are taken as the same"
         if self.gene_map.summed:
             text += f"; {self.gene_map.summed} columns are summed with another of the same gene"
+        if self.gene_map.mouse:
+            text += "; most of its names look like mouse genes, which are not read as human ones"
         return text + (f" ({self.passed_over})" if self.passed_over else "")
 
 
@@ -104,10 +109,15 @@ def profile(
     found = maps[chosen]
     if len(found.genes) < MIN_GENES:
         names = list(gene_names(adata, chosen, gene_symbols)[:4])
+        mouse = (
+            " They look like mouse genes, and a mouse gene is not read as the human one: map them to human orthologues first."
+            if found.mouse
+            else ""
+        )
         msg = (
             f"Only {len(found.genes)} of the encoder's {len(vocabulary)} genes are in this data set, fewer than {MIN_GENES}. Its gene "
             f"names look like {names}; expected human symbols such as {list(vocabulary[:4])} or Ensembl ids such as 'ENSG00000167286'. "
-            "If they stand in a column of .var, pass gene_symbols='that column'."
+            f"If they stand in a column of .var, pass gene_symbols='that column'.{mouse}"
         )
         raise ValueError(msg)
     skipped = [f"{describe_source(adata, s)} is {kinds[s]}" for s in sources if s not in usable]
@@ -164,9 +174,7 @@ def gene_names(adata: AnnData, source: str, gene_symbols: str | None) -> list[st
 def matrix_kind(matrix: Any) -> Kind:
     """Tell counts from normalised, log-normalised and scaled values, by all of them."""
     largest, smallest, integers = 0.0, 0.0, True
-    for start in range(0, matrix.shape[0], CHUNK):
-        chunk = matrix[start : start + CHUNK]
-        values = chunk.data if issparse(chunk) else np.asarray(chunk).ravel()
+    for values in _value_chunks(matrix):
         if not values.size:
             continue
         low, high = float(values.min()), float(values.max())
@@ -181,6 +189,17 @@ def matrix_kind(matrix: Any) -> Kind:
     if integers:
         return "counts"
     return "log-normalised" if largest < _LARGEST_LOG else "normalised"
+
+
+def _value_chunks(matrix: Any) -> Iterator[np.ndarray]:
+    """All values, but for zeros that are not stored, some millions at a time."""
+    if issparse(matrix) and matrix.format in ("csr", "csc"):
+        # in memory they lie in one array, and no row has to be cut out
+        yield from (matrix.data[start : start + _VALUES] for start in range(0, len(matrix.data), _VALUES))
+        return
+    for start in range(0, matrix.shape[0], CHUNK):
+        chunk = matrix[start : start + CHUNK]
+        yield chunk.data if issparse(chunk) else np.asarray(chunk).ravel()
 
 
 def _remedy(kinds: dict[str, Kind]) -> str:

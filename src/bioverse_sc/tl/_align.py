@@ -11,7 +11,7 @@ from bioverse_sc._logging import finish_log
 from bioverse_sc._modalities import CHUNK, modality
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record, recorded
-from bioverse_sc.tl._embed import embed_cells, has_embedding
+from bioverse_sc.tl._embed import embedding_slot, ensure_embedding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +34,9 @@ def align(
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Project encoder vectors into the language model's embedding space; embeds first when that has not been done.
+
+    Vectors of an encoder that was chosen with ``bsc.tl.embed(adata, encoder=...)`` are used when the projector was trained for
+    that encoder and width, and are an error otherwise.
 
     Source: the projector of BioVERSE (arXiv 2510.01428).
 
@@ -65,8 +68,7 @@ def align(
     adata = modality(data)
     loaded = get_model(model)
     keys = Keys(key_added or "bioverse")
-    if not has_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols):
-        embed_cells(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    ensure_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     align_cells(adata, loaded, keys)
     return data if copy else None
 
@@ -74,7 +76,7 @@ def align(
 def align_cells(adata: AnnData, model: BioVerse, keys: Keys) -> None:
     """Project and write."""
     with finish_log(f"projecting {adata.n_obs} cells into the language model of {model.config.name!r}") as slots:
-        vectors = adata.obsm[keys.embedding(model.encoders["rna"].name)]
+        vectors = adata.obsm[embedding_slot(adata, model, keys)]
         adata.obsm[keys.soft_token] = projected(model.projectors["rna"], vectors)
         slots.append(f"'{keys.soft_token}', soft tokens (adata.obsm)")
         params = {"model": model.config.name, "model_fingerprint": model.fingerprint, "device": str(model.device)}

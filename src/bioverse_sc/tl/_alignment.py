@@ -14,7 +14,7 @@ from bioverse_sc._record import record
 from bioverse_sc.metrics import alignment_metrics
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.tl._align import align_cells, has_alignment, projected
-from bioverse_sc.tl._embed import embed_cells, has_embedding
+from bioverse_sc.tl._embed import embedding_slot, ensure_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,8 +91,7 @@ def alignment(
     if labels_key is not None and labels_key not in adata.obs:
         msg = f"There is no column {labels_key!r} in .obs; there are {list(adata.obs.columns)}."
         raise KeyError(msg)
-    if not has_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols):
-        embed_cells(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    ensure_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     if not has_alignment(adata, loaded, keys):
         align_cells(adata, loaded, keys)
     with finish_log(f"comparing {adata.n_obs} cells with texts, before and after alignment") as slots:
@@ -109,7 +108,7 @@ def alignment(
         related_vectors = loaded.text_vectors(list(texts)).cpu().numpy()
         unrelated_vectors = loaded.text_vectors(unrelated).cpu().numpy()
         text_vectors = np.concatenate([related_vectors, unrelated_vectors])
-        vectors = np.asarray(adata.obsm[keys.embedding(loaded.encoders["rna"].name)])
+        vectors = np.asarray(adata.obsm[embedding_slot(adata, loaded, keys)])
         untrained = loaded.untrained_projector("rna").to(loaded.device).eval()
         cells = {"before": projected(untrained, vectors), "after": np.asarray(adata.obsm[keys.soft_token])}
         column = labels_key or keys.label

@@ -17,7 +17,7 @@ from bioverse_sc._validation import check_labels
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 from bioverse_sc.pp._profile import get_matrix, profile
 from bioverse_sc.tl._align import align_cells, has_alignment
-from bioverse_sc.tl._embed import embed_cells, has_embedding
+from bioverse_sc.tl._embed import embedding_slot, ensure_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,12 +109,14 @@ def annotate(
     adata = modality(data)
     loaded = get_model(model)
     keys = Keys(key_added or "bioverse")
-    matrix = profile(adata, vocabulary=loaded.encoders["rna"].genes, layer=layer, gene_symbols=gene_symbols)
-    if not has_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols):
-        embed_cells(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    # without reasoning the genes are not needed, which a model that reads vectors from elsewhere may not have
+    matrix = None
+    if reasoning == "cell" or "rna" in loaded.encoders:
+        matrix = profile(adata, vocabulary=known_genes(loaded), layer=layer, gene_symbols=gene_symbols)
+    ensure_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     if not has_alignment(adata, loaded, keys):
         align_cells(adata, loaded, keys)
-    vectors = np.asarray(adata.obsm[keys.embedding(loaded.encoders["rna"].name)], dtype=np.float32)
+    vectors = np.asarray(adata.obsm[embedding_slot(adata, loaded, keys)], dtype=np.float32)
     chosen = list(labels) if labels is not None else list(loaded.config.labels)
     with finish_log(f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(chosen)} labels") as slots:
         names, confidence = label_cells(loaded, vectors, chosen, batch_size=batch_size)
@@ -124,7 +126,7 @@ def annotate(
             keys.label_id: _categorical(np.array([ids[name] for name in names], dtype=object), adata),
             keys.confidence: pd.Series(confidence, index=adata.obs_names),
         }
-        if reasoning == "cell":
+        if reasoning == "cell" and matrix is not None:
             texts, supported, unsupported = reason_about_cells(
                 adata, loaded, matrix, vectors, names, gene_symbols=gene_symbols, batch_size=batch_size
             )
@@ -149,6 +151,17 @@ def annotate(
         }
         slots.append(record(adata, keys, "annotate", params))
     return data if copy else None
+
+
+def known_genes(model: BioVerse) -> list[str]:
+    """Genes that the reasoning may show: those of the encoder, or of the model's reference when it has no encoder."""
+    genes = list(model.encoders["rna"].genes) if "rna" in model.encoders else list(model.gene_reference)
+    if not genes:
+        msg = (
+            f"The model {model.config.name!r} knows no genes, which the reasoning names; annotate with reasoning=None."
+        )
+        raise ValueError(msg)
+    return genes
 
 
 def _prompt_id() -> str:

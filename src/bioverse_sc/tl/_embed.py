@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger, progress
-from bioverse_sc._modalities import modality, row_chunks
+from bioverse_sc._modalities import ahead, modality, row_chunks
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record, recorded
+from bioverse_sc._settings import settings
+from bioverse_sc.encoders._base import Dtype, TokenEncoder
+from bioverse_sc.encoders._registry import check_encoder, get_encoder
+from bioverse_sc.encoders.precomputed import Precomputed
 from bioverse_sc.pp._profile import describe_source, get_matrix, profile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from anndata import AnnData
     from mudata import MuData
 
+    from bioverse_sc.encoders import CellEncoder
     from bioverse_sc.models import BioVerse
+    from bioverse_sc.pp import MatrixProfile
 
 
 def embed(
     data: AnnData | MuData,
     *,
     model: str | Path | BioVerse = "mini",
+    encoder: str | Path | CellEncoder | None = None,
+    use_rep: str | None = None,
     layer: str | None = None,
     gene_symbols: str | None = None,
+    gene_selection: Literal["top", "random"] = "top",
+    seed: int = 0,
+    dtype: Dtype = "float32",
     batch_size: int = 64,
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Embed cells with a model's frozen encoder.
+    """Embed cells with a frozen encoder: a model's own, another one, or vectors that are there already.
 
     Source: scGPT (Cui et al., Nature Methods 2024): the hidden state of ``<cls>``, at unit length.
 
@@ -41,13 +53,25 @@ def embed(
     data
         AnnData, or MuData with an ``"rna"`` modality. Counts, normalised or log-normalised values.
     model
-        Name of a bundled model, path of a saved one, or a loaded one.
+        Name of a bundled model, path of a saved one, or a loaded one; its encoder is used.
+    encoder
+        Another encoder instead: what :func:`bioverse_sc.encoders.get_encoder` takes, an encoder itself, or
+        ``"precomputed"`` for the vectors in ``.obsm[use_rep]``.
+    use_rep
+        Key of ``.obsm``, such as ``"X_scVI"``, with ``encoder="precomputed"``.
     layer
         ``"X"``, ``"raw"`` or a key of ``.layers``; found by :func:`bioverse_sc.pp.profile` by default.
     gene_symbols
         Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
+    gene_selection
+        Which genes of a cell that has more than the encoder reads: the ``"top"`` ones by value, ties in the order of the
+        vocabulary, or ``"random"`` ones, as in the official scGPT code.
+    seed
+        Of the random choice. It depends on the seed and on the cell, not on the cells beside it.
+    dtype
+        Number format of the computation; ``"float16"`` needs a GPU.
     batch_size
-        Cells per forward pass. It does not change the result beyond rounding.
+        Cells per forward pass at most. It does not change the result beyond rounding.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     copy
@@ -58,58 +82,96 @@ def embed(
     ``None``, or a copy when ``copy=True``. Sets:
 
     ``.obsm["X_scgpt"]``
-        Vectors, shape (cells, width), float32; zeros for a cell without any known gene.
-        ``"X_<key_added>_scgpt"`` with another stem.
+        Vectors, shape (cells, width), float32; zeros for a cell without any known gene. It is ``"X_<name>"`` for an
+        encoder of another name, ``"X_precomputed"`` among them, and ``"X_<key_added>_scgpt"`` with another stem.
     ``.uns["bioverse"]["embed"]``
         Provenance.
 
     Raises
     ------
     ValueError
-        When the data are unusable; see :func:`bioverse_sc.pp.profile`.
+        When the data are unusable (see :func:`bioverse_sc.pp.profile`), or the vectors of ``use_rep`` hold NaN.
+    KeyError
+        When ``layer``, ``gene_symbols`` or ``use_rep`` is not there.
+    FileNotFoundError
+        When the files of an encoder are not there.
     """
+    if dtype not in get_args(Dtype):
+        msg = f"dtype is {dtype!r}; expected one of {', '.join(map(repr, get_args(Dtype)))}."
+        raise ValueError(msg)
+    if (use_rep is not None) != (isinstance(encoder, str) and encoder == "precomputed"):
+        msg = f"use_rep goes with encoder='precomputed'; found encoder={encoder!r}, use_rep={use_rep!r}."
+        raise ValueError(msg)
     if copy:
         data = data.copy()
     adata = modality(data)
-    loaded = get_model(model)
-    embed_cells(
-        adata, loaded, Keys(key_added or "bioverse"), layer=layer, gene_symbols=gene_symbols, batch_size=batch_size
-    )
+    keys = Keys(key_added or "bioverse")
+    if use_rep is not None:
+        take_precomputed(adata, use_rep, keys)
+    else:
+        if encoder is None:
+            loaded = get_model(model)
+            chosen = own_encoder(loaded)
+        elif isinstance(encoder, str) or hasattr(encoder, "__fspath__"):
+            chosen = get_encoder(cast("str | Path", encoder))
+        else:
+            check_encoder(encoder, "encoder")
+            chosen = cast("CellEncoder", encoder)
+        embed_cells(
+            adata,
+            chosen,
+            keys,
+            layer=layer,
+            gene_symbols=gene_symbols,
+            batch_size=batch_size,
+            gene_selection=gene_selection,
+            seed=seed,
+            dtype=dtype,
+            chosen=encoder is not None,
+        )
     return data if copy else None
 
 
 def embed_cells(
-    adata: AnnData, model: BioVerse, keys: Keys, *, layer: str | None, gene_symbols: str | None, batch_size: int
+    adata: AnnData,
+    encoder: CellEncoder,
+    keys: Keys,
+    *,
+    layer: str | None,
+    gene_symbols: str | None,
+    batch_size: int,
+    gene_selection: Literal["top", "random"] = "top",
+    seed: int = 0,
+    dtype: Dtype = "float32",
+    chosen: bool = False,
 ) -> None:
-    """Embed and write."""
-    encoder = model.encoders["rna"]
+    """Embed and write; ``chosen`` says that the user named the encoder, so that nothing else may take its place."""
+    if not isinstance(encoder, TokenEncoder) and (gene_selection, dtype) != ("top", "float32"):
+        msg = f"The encoder {encoder.name!r} has no choice of genes and number formats: leave gene_selection and dtype out."
+        raise ValueError(msg)
     matrix = profile(adata, vocabulary=encoder.genes, layer=layer, gene_symbols=gene_symbols)
-    slot = keys.embedding(encoder.name)
-    with finish_log(f"embedding {adata.n_obs} cells with {encoder.name} of {model.config.name!r}") as slots:
+    with finish_log(f"embedding {adata.n_obs} cells with {encoder.name}") as slots:
         logger.info("    %s", matrix)
         vectors = np.zeros((adata.n_obs, encoder.width), dtype=np.float32)
-        source = get_matrix(adata, matrix.source)
         with progress(total=adata.n_obs, description="embed", unit="cell") as bar:
-            for rows, chunk in row_chunks(source, matrix.gene_map.columns):
-                counts = matrix.gene_map.gather(chunk)
-                vectors[rows] = encoder.encode(counts, matrix.gene_map.genes, batch_size=batch_size)
-                bar.update(chunk.shape[0])
-        adata.obsm[slot] = vectors
-        slots.append(f"'{slot}', encoder vectors (adata.obsm)")
+            for rows, cells in ahead(_prepared(adata, matrix, encoder, gene_selection=gene_selection, seed=seed)):
+                if isinstance(encoder, TokenEncoder):
+                    vectors[rows] = encoder.encode_tokens(cells, batch_size=batch_size, dtype=dtype)
+                else:
+                    vectors[rows] = encoder.encode(cells, matrix.gene_map.genes, batch_size=batch_size)
+                bar.update(rows.stop - rows.start)
         params = {
-            "encoder": encoder.name,
-            "encoder_fingerprint": encoder.fingerprint,
             "source": matrix.source,
             "kind": matrix.kind,
             "gene_symbols": gene_symbols or "",
             "genes_found": len(matrix.gene_map.genes),
             "genes_of_encoder": matrix.gene_map.n_vocabulary,
-            "dtype": "float32",
-            "device": str(model.device),
+            "gene_selection": gene_selection,
+            "seed": seed,
+            "dtype": dtype,
+            "device": str(getattr(encoder, "device", settings.torch_device())),
         }
-        slots.append(record(adata, keys, "embed", params))
-        # what was made from other vectors is out of date
-        adata.uns[keys.stem].pop("align", None)
+        slots += _write(adata, keys, encoder, vectors, params, chosen=chosen)
     n_empty = int((~vectors.any(axis=1)).sum())
     if n_empty:
         logger.warning(
@@ -117,14 +179,114 @@ def embed_cells(
         )
 
 
+def _prepared(
+    adata: AnnData, matrix: MatrixProfile, encoder: CellEncoder, *, gene_selection: Literal["top", "random"], seed: int
+) -> Iterator[tuple[slice, Any]]:
+    """Yield rows and what the encoder reads of them."""
+    for rows, chunk in row_chunks(get_matrix(adata, matrix.source), matrix.gene_map.columns):
+        counts = matrix.gene_map.gather(chunk)
+        if isinstance(encoder, TokenEncoder):
+            yield rows, encoder.tokenize(counts, matrix.gene_map.genes, gene_selection=gene_selection, seed=seed)
+        else:
+            yield rows, counts
+
+
+def take_precomputed(adata: AnnData, use_rep: str, keys: Keys) -> None:
+    """Put the vectors of a slot in the place of an encoder's."""
+    if use_rep not in adata.obsm:
+        msg = f"There is no slot {use_rep!r} in .obsm; there are {list(adata.obsm)}."
+        raise KeyError(msg)
+    encoder = Precomputed.of(use_rep, adata.obsm[use_rep])
+    with finish_log(f"taking the vectors of {adata.n_obs} cells from obsm[{use_rep!r}]") as slots:
+        vectors = encoder.vectors(adata.obsm[use_rep])
+        slots += _write(adata, keys, encoder, vectors, {"source": f"obsm[{use_rep!r}]"}, chosen=True)
+
+
+def _write(
+    adata: AnnData,
+    keys: Keys,
+    encoder: CellEncoder | Precomputed,
+    vectors: np.ndarray,
+    params: dict[str, Any],
+    *,
+    chosen: bool,
+) -> list[str]:
+    """Write vectors and their provenance; gives the slots."""
+    slot = keys.embedding(encoder.name)
+    adata.obsm[slot] = vectors
+    made_by = {
+        "encoder": encoder.name,
+        "encoder_fingerprint": encoder.fingerprint,
+        "encoder_chosen": chosen,
+        "width": vectors.shape[1],
+    }
+    recorded_in = record(adata, keys, "embed", made_by | params)
+    # what was made from other vectors is out of date
+    adata.uns[keys.stem].pop("align", None)
+    return [f"'{slot}', encoder vectors (adata.obsm)", recorded_in]
+
+
+def own_encoder(model: BioVerse) -> CellEncoder:
+    """Give the model's encoder of cells; a model that was trained on vectors from elsewhere has none."""
+    if "rna" not in model.encoders:
+        name, _, width = contract(model)
+        msg = (
+            f"The model {model.config.name!r} has no encoder of its own: it reads vectors of {name!r}, width {width}. Give it those "
+            "first, e.g. bsc.tl.embed(adata, encoder='precomputed', use_rep='X_scVI')"
+        )
+        raise ValueError(msg)
+    return model.encoders["rna"]
+
+
+def contract(model: BioVerse) -> tuple[str, str, int]:
+    """What the projector reads: name and fingerprint of the encoder (``""`` for any), and width of its vectors."""
+    shape = model.config.projectors["rna"]
+    encoder = model.encoders.get("rna")
+    if encoder is None:
+        return shape.encoder, shape.encoder_fingerprint, shape.in_width
+    return encoder.name, encoder.fingerprint, shape.in_width
+
+
+def ensure_embedding(
+    adata: AnnData, model: BioVerse, keys: Keys, *, layer: str | None, gene_symbols: str | None, batch_size: int
+) -> None:
+    """Embed with the model's own encoder, unless vectors that fit are there.
+
+    Vectors of an encoder that the user chose are used, or are an error: they are never replaced in silence.
+    """
+    made_by = recorded(adata, keys, "embed")
+    if made_by.get("encoder_chosen") and keys.embedding(made_by["encoder"]) in adata.obsm:
+        name, fingerprint, width = contract(model)
+        found = adata.obsm[keys.embedding(made_by["encoder"])].shape[1]
+        if found == width and fingerprint in ("", made_by["encoder_fingerprint"]):
+            return
+        what = (
+            f"{made_by['encoder']!r} ({made_by['source']}), width {found}, fingerprint {made_by['encoder_fingerprint']}"
+        )
+        msg = (
+            f"The cells were embedded with {what}, but the projector of {model.config.name!r} was trained for {name!r}, width {width}, "
+            f"fingerprint {fingerprint or 'any'}. Train a model on those vectors, embed with the model's own encoder, "
+            "bsc.tl.embed(adata, model=...), or keep both apart with key_added='another'."
+        )
+        raise ValueError(msg)
+    if not has_embedding(adata, model, keys, layer=layer, gene_symbols=gene_symbols):
+        embed_cells(adata, own_encoder(model), keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+
+
+def embedding_slot(adata: AnnData, model: BioVerse, keys: Keys) -> str:
+    """Slot of the vectors that :func:`ensure_embedding` has made sure of."""
+    made_by = recorded(adata, keys, "embed")
+    return keys.embedding(str(made_by["encoder"] if made_by.get("encoder_chosen") else contract(model)[0]))
+
+
 def has_embedding(
     adata: AnnData, model: BioVerse, keys: Keys, *, layer: str | None = None, gene_symbols: str | None = None
 ) -> bool:
     """Whether the vectors of this model's encoder are there, made from the matrix that the caller asks for, if any."""
-    encoder = model.encoders["rna"]
+    name, fingerprint, _ = contract(model)
     made_by = recorded(adata, keys, "embed")
     if layer is not None and made_by.get("source") != describe_source(adata, layer):
         return False
     if gene_symbols is not None and made_by.get("gene_symbols") != gene_symbols:
         return False
-    return keys.embedding(encoder.name) in adata.obsm and made_by.get("encoder_fingerprint") == encoder.fingerprint
+    return keys.embedding(name) in adata.obsm and made_by.get("encoder_fingerprint") == fingerprint

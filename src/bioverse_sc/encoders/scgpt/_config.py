@@ -32,6 +32,8 @@ class ScGPTConfig:
     input_emb_style: str = "continuous"
     max_seq_len: int = 1200
     pre_norm: bool = False
+    n_input_bins: int | None = None
+    """Rows of the value embedding of the category style, ``n_bins + 2`` by default; a checkpoint's own number is used."""
 
     def __post_init__(self) -> None:
         if self.input_emb_style not in _STYLES:
@@ -40,6 +42,17 @@ class ScGPTConfig:
         if self.embsize % self.nheads:
             msg = f"args.json: embsize {self.embsize} is not a multiple of nheads {self.nheads}."
             raise ValueError(msg)
+        if self.input_emb_style == "category" and not 0 <= self.pad_value < self.n_values:
+            msg = (
+                f"args.json: pad_value is {self.pad_value}, but with input_emb_style 'category' it is a row of the value "
+                f"embedding, 0 to {self.n_values - 1}; scGPT uses n_bins, {self.n_bins}."
+            )
+            raise ValueError(msg)
+
+    @property
+    def n_values(self) -> int:
+        """Rows of the value embedding of the category style: the bins, padding and mask."""
+        return self.n_bins + 2 if self.n_input_bins is None else self.n_input_bins
 
     @classmethod
     def from_args(cls, args: dict[str, Any]) -> ScGPTConfig:
@@ -58,4 +71,5 @@ class ScGPTConfig:
 
     def write(self, path: Path) -> None:
         """Write ``args.json`` as scGPT reads it."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        stored = {k: v for k, v in asdict(self).items() if v is not None}
+        path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")

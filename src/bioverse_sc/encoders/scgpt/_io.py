@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from bioverse_sc.encoders.scgpt._config import ScGPTConfig
+from bioverse_sc.encoders.scgpt._heads import HEADS
 from bioverse_sc.encoders.scgpt._module import ScGPT
 from bioverse_sc.encoders.scgpt._vocabulary import GeneVocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 WEIGHT_FILES = ("model.safetensors", "best_model.pt")
 
@@ -25,12 +28,12 @@ _IGNORED = re.compile(
 )
 
 
-def read_folder(folder: Path) -> tuple[ScGPT, GeneVocabulary, str]:
+def read_folder(folder: Path) -> tuple[ScGPT, GeneVocabulary, str, dict[str, torch.Tensor]]:
     """Read a checkpoint folder.
 
     Returns
     -------
-    The network in evaluation mode, its vocabulary, and a fingerprint of both.
+    The network in evaluation mode, its vocabulary, a fingerprint of both, and the tensors of the heads that come with it.
     """
     weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     missing = [name for name in ("args.json", "vocab.json") if not (folder / name).is_file()]
@@ -41,21 +44,47 @@ def read_folder(folder: Path) -> tuple[ScGPT, GeneVocabulary, str]:
         raise FileNotFoundError(msg)
     config = ScGPTConfig.read(folder / "args.json")
     vocabulary = GeneVocabulary.read(folder / "vocab.json")
-    if weights.suffix == ".safetensors":
-        stored = load_file(weights)
-    else:
-        stored = torch.load(weights, map_location="cpu", weights_only=True)
+    stored = load_file(weights) if weights.suffix == ".safetensors" else _load_pickle(weights)
+    values = stored.get("value_encoder.embedding.weight")
+    if config.input_emb_style == "category" and config.n_input_bins is None and values is not None:
+        # args.json does not hold the number that the model was made with
+        config = replace(config, n_input_bins=len(values))
     module = ScGPT(config, len(vocabulary), vocabulary.pad_id)
-    load_weights(module, stored)
+    load_weights(module, stored, appended=vocabulary.appended)
     digest = hashlib.sha256(vocabulary.fingerprint.encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.numpy().tobytes())
-    return module.eval().requires_grad_(requires_grad=False), vocabulary, digest.hexdigest()[:16]
+    heads = {name: tensor for name, tensor in stored.items() if name.split(".")[0] in (*HEADS, "flag_encoder")}
+    return module.eval().requires_grad_(requires_grad=False), vocabulary, digest.hexdigest()[:16], heads
 
 
-def load_weights(module: ScGPT, stored: Mapping[str, torch.Tensor]) -> None:
-    """Load published weights: both namings of attention, heads left out, every other difference an error."""
+def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
+    """Load a file of torch, tensors only: no code in it runs."""
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        msg = (
+            f"{path.name} holds more than tensors, which torch.load(weights_only=True) refuses, as loading it could run code. Ask for a "
+            "file of the state_dict alone. If you trust this one, write it again where its classes can be imported: "
+            "torch.save(torch.load(file, weights_only=False).state_dict(), file)"
+        )
+        raise ValueError(msg) from error
+    if not isinstance(stored, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in stored.values()):
+        found = list(stored)[:5] if isinstance(stored, dict) else type(stored).__name__
+        msg = (
+            f"{path.name} is not a state_dict, a mapping of names to tensors; found {found}. If the weights are under a key of "
+            "it, save what is there: torch.save(torch.load(file)['that key'], file)"
+        )
+        raise ValueError(msg)
+    return stored
+
+
+def load_weights(module: ScGPT, stored: Mapping[str, torch.Tensor], *, appended: Sequence[str] = ()) -> None:
+    """Load published weights: both namings of attention, heads left out, every other difference an error.
+
+    ``appended`` are special tokens that ``vocab.json`` lacks, for the message.
+    """
     renamed = {}
     for name, tensor in stored.items():
         ours = name.replace(".self_attn._impl.", ".self_attn.").replace(".self_attn.Wqkv.", ".self_attn.in_proj_")
@@ -69,6 +98,10 @@ def load_weights(module: ScGPT, stored: Mapping[str, torch.Tensor]) -> None:
         for name, tensor in renamed.items()
         if name in expected and tensor.shape != expected[name].shape
     ]
+    if problems and appended:
+        problems.append(
+            f"(vocab.json lacks {', '.join(appended)}; as in scGPT they were appended, and need rows of their own)"
+        )
     if problems:
         msg = "The scGPT weights do not fit args.json and vocab.json:\n  " + "\n  ".join(problems)
         raise ValueError(msg)
@@ -79,8 +112,31 @@ def write_folder(
     folder: Path, module: ScGPT, vocabulary: GeneVocabulary, *, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write an encoder as a checkpoint folder with ``model.safetensors``."""
-    folder = Path(folder)
+    _write_shape(folder, module, vocabulary)
+    save_file(
+        {k: v.detach().to("cpu", dtype).contiguous() for k, v in module.state_dict().items()},
+        folder / "model.safetensors",
+    )
+
+
+def write_official(
+    folder: Path,
+    module: ScGPT,
+    vocabulary: GeneVocabulary,
+    heads: Mapping[str, torch.Tensor],
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write an encoder and its heads as scGPT itself does, with ``best_model.pt``."""
+    _write_shape(folder, module, vocabulary)
+    state = {k.replace(".in_proj_", ".Wqkv."): v.detach() for k, v in module.state_dict().items()}
+    # every scGPT model has this table, which only its generative training uses
+    state["flag_encoder.weight"] = torch.zeros(2, module.config.embsize)
+    state |= heads
+    torch.save({k: v.to("cpu", dtype).clone() for k, v in state.items()}, folder / "best_model.pt")
+
+
+def _write_shape(folder: Path, module: ScGPT, vocabulary: GeneVocabulary) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     module.config.write(folder / "args.json")
     vocabulary.write(folder / "vocab.json")
-    save_file({k: v.to(dtype).contiguous() for k, v in module.state_dict().items()}, folder / "model.safetensors")

@@ -9,7 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bioverse_sc.encoders.scgpt._config import ScGPTConfig
+
+    Runs = Sequence[tuple[int, int]]
+    """Neighbouring cells of one length: how many, and how long."""
 
 
 class GeneEncoder(nn.Module):
@@ -69,6 +74,29 @@ class SelfAttention(nn.Module):
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
 
+    def _of_runs(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runs: Runs) -> torch.Tensor:
+        """Attend inside each cell; ``q`` has a row for each position, or one for each cell."""
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        cell = position = 0
+        for n_cells, length in runs:
+            positions = slice(position, position + n_cells * length)
+            rows = positions if len(q) == len(k) else slice(cell, cell + n_cells)
+            parts = (x.unflatten(0, (n_cells, -1)) for x in (q[rows], k[positions], v[positions]))
+            mixed = F.scaled_dot_product_attention(*(self._heads(x) for x in parts))
+            out[rows] = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+            cell, position = cell + n_cells, positions.stop
+        return out
+
+    def packed(self, x: torch.Tensor, runs: Runs, first: torch.Tensor | None) -> torch.Tensor:
+        """Attend without padding, before the output projection; the rows ``first`` alone when they are given."""
+        width = x.shape[-1]
+        if first is None:
+            q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        else:
+            q = F.linear(x[first], self.in_proj_weight[:width], self.in_proj_bias[:width])
+            k, v = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
+        return self._of_runs(q, k, v, runs)
+
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None, *, cls_only: bool = False) -> torch.Tensor:
         width = x.shape[-1]
         if cls_only:
@@ -87,7 +115,10 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """One transformer layer, post- or pre-norm, ReLU."""
+    """One transformer layer, post- or pre-norm, ReLU.
+
+    Pre-norm is scGPT's own: the normalised state, not the one before, is what the residual connection keeps.
+    """
 
     def __init__(self, config: ScGPTConfig) -> None:
         super().__init__()
@@ -103,12 +134,30 @@ class EncoderLayer(nn.Module):
         return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x)))))
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None, *, cls_only: bool = False) -> torch.Tensor:
-        kept = x[:, :1] if cls_only else x
         if self.pre_norm:
-            kept = kept + self.dropout(self.self_attn(self.norm1(x), mask, cls_only=cls_only))
-            return kept + self._feed_forward(self.norm2(kept))
-        kept = self.norm1(kept + self.dropout(self.self_attn(x, mask, cls_only=cls_only)))
+            x = self.norm1(x)
+        kept = x[:, :1] if cls_only else x
+        kept = kept + self.dropout(self.self_attn(x, mask, cls_only=cls_only))
+        if self.pre_norm:
+            kept = self.norm2(kept)
+            return kept + self._feed_forward(kept)
+        kept = self.norm1(kept)
         return self.norm2(kept + self._feed_forward(kept))
+
+    def packed(self, x: torch.Tensor, runs: Runs, first: torch.Tensor | None) -> torch.Tensor:
+        """The same without padding and dropout. It writes over ``x``, as memory is what limits a CPU between products."""
+        if self.pre_norm:
+            x = self.norm1(x)
+        attended = self.self_attn.packed(x, runs, first)
+        x = _add_linear(x if first is None else x[first], attended, self.self_attn.out_proj)
+        x = self.norm2(x) if self.pre_norm else self.norm1(x)
+        x = _add_linear(x, self.linear1(x).relu_(), self.linear2)
+        return x if self.pre_norm else self.norm2(x)
+
+
+def _add_linear(x: torch.Tensor, of: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
+    """Add ``linear(of)`` to ``x`` in place: the product itself accumulates."""
+    return x.add_(linear.bias).addmm_(of, linear.weight.t())
 
 
 class Transformer(nn.Module):
@@ -136,10 +185,14 @@ class ScGPT(nn.Module):
         if config.input_emb_style == "continuous":
             self.value_encoder: nn.Module = ContinuousValueEncoder(config.embsize, config.dropout)
         elif config.input_emb_style == "category":
-            self.value_encoder = CategoryValueEncoder(config.n_bins + 2, config.embsize, config.pad_value)
+            self.value_encoder = CategoryValueEncoder(config.n_values, config.embsize, config.pad_value)
         else:
             self.value_encoder = nn.Identity()
         self.transformer_encoder = Transformer(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.encoder.enc_norm.weight.dtype
 
     def forward(
         self, gene_ids: torch.Tensor, values: torch.Tensor, *, padded: bool = True, cls_only: bool = False
@@ -157,8 +210,37 @@ class ScGPT(nn.Module):
         cls_only
             Return only the state of ``<cls>``, shape (cells, 1, width).
         """
-        genes = self.encoder(gene_ids)
-        encoded = self.value_encoder(values)
-        x = genes * encoded.unsqueeze(-1) if self.config.input_emb_style == "scaling" else genes + encoded
+        x = self._join(self.encoder(gene_ids), self.value_encoder(values.to(self.dtype)))
         mask = gene_ids.ne(self.pad_id)[:, None, None, :] if padded else None
         return self.transformer_encoder(x, mask, cls_only=cls_only)
+
+    def _join(self, genes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return genes * values.unsqueeze(-1) if self.config.input_emb_style == "scaling" else genes + values
+
+    def packed(self, gene_ids: torch.Tensor, values: torch.Tensor, runs: Runs) -> torch.Tensor:
+        """States of ``<cls>`` of cells that lie one behind the other, for inference on a CPU.
+
+        No position is padding, every matrix product is as large as the batch, and what overwrites can, does.
+
+        Parameters
+        ----------
+        gene_ids
+            Shape (positions,); each cell begins with ``<cls>``.
+        values
+            Binned values, same shape; ``pad_value`` at ``<cls>``.
+        runs
+            Neighbouring cells of one length, in order: how many, and how long with ``<cls>``.
+
+        Returns
+        -------
+        Shape (cells, width).
+        """
+        # there are as many different values as bins: each is encoded once
+        different, which = torch.unique(values.to(self.dtype), return_inverse=True)
+        x = self._join(self.encoder(gene_ids), self.value_encoder(different)[which])
+        lengths = torch.tensor([length for n_cells, length in runs for _ in range(n_cells)])
+        first = lengths.cumsum(0) - lengths
+        last = len(self.transformer_encoder.layers) - 1
+        for i, layer in enumerate(self.transformer_encoder.layers):
+            x = layer.packed(x, runs, first if i == last else None)
+        return x

@@ -29,10 +29,10 @@ class GeneVocabulary:
         if len(self.ids) != len(self.tokens):
             msg = "The gene vocabulary names a token twice."
             raise ValueError(msg)
-        for token in SPECIAL_TOKENS:
-            if token not in self.ids:
-                self.ids[token] = len(self.tokens)
-                self.tokens.append(token)
+        self.appended = [token for token in SPECIAL_TOKENS if token not in self.ids]
+        for token in self.appended:
+            self.ids[token] = len(self.tokens)
+            self.tokens.append(token)
 
     @classmethod
     def read(cls, path: Path) -> GeneVocabulary:

@@ -1,0 +1,159 @@
+"""Encoders by name: known checkpoints, hub repositories, folders, and what a user registered. No torch at import."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bioverse_sc._settings import settings
+from bioverse_sc.encoders._base import CellEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FILES = ("args.json", "vocab.json", "best_model.pt")
+_PATTERNS = (*FILES, "model.safetensors")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_factories: dict[str, Callable[[], CellEncoder]] = {}
+
+
+@cache
+def _published() -> dict[str, Any]:
+    """Checkpoints that scGPT's authors publish; none of them has a hub repository with these three files."""
+    return json.loads(files("bioverse_sc.encoders").joinpath("checkpoints.json").read_text(encoding="utf-8"))
+
+
+def known_encoders() -> dict[str, str]:
+    """Names that :func:`get_encoder` knows, each with a description: registered ones, and published scGPT checkpoints."""
+    published = {name: entry["description"] for name, entry in _published()["checkpoints"].items()}
+    return {**dict.fromkeys(_factories, "registered"), **{name: f"scGPT: {text}" for name, text in published.items()}}
+
+
+def register(name: str, factory: Callable[[], CellEncoder], *, overwrite: bool = False) -> None:
+    """Make an encoder of your own usable by name, as in ``bsc.tl.embed(adata, encoder="mine")``.
+
+    Parameters
+    ----------
+    name
+        What :func:`get_encoder` is called with.
+    factory
+        Called without arguments when the encoder is asked for; gives a :class:`CellEncoder`. A class is one.
+    overwrite
+        Whether an encoder that was registered under this name before may be replaced.
+
+    Raises
+    ------
+    ValueError
+        When the name is taken, or could be a path.
+    TypeError
+        When ``factory`` cannot be called.
+    """
+    if not name or "/" in name or "\\" in name:
+        msg = f"{name!r} cannot be the name of an encoder: a name with a slash is a folder or a hub repository."
+        raise ValueError(msg)
+    if name == "precomputed" or name in _published()["checkpoints"] or (name in _factories and not overwrite):
+        msg = f"There is an encoder {name!r} already; choose another name" + (
+            ", or pass overwrite=True." if name in _factories else "."
+        )
+        raise ValueError(msg)
+    if not callable(factory):
+        msg = f"factory is {type(factory).__name__}; expected a function or class that gives the encoder when it is called."
+        raise TypeError(msg)
+    _factories[name] = factory
+
+
+def is_registered(name: str) -> bool:
+    """Whether :func:`register` has made this name known."""
+    return name in _factories
+
+
+def get_encoder(name_or_path: str | Path, *, revision: str | None = None, device: str | None = None) -> CellEncoder:
+    """Load an encoder of cells.
+
+    Parameters
+    ----------
+    name_or_path
+        A registered name, the name of a published scGPT checkpoint such as ``"whole-human"``, a folder with ``args.json``,
+        ``vocab.json`` and ``best_model.pt`` or ``model.safetensors``, or a hub repository ``"owner/name"`` with these files.
+    revision
+        Branch, tag or commit of the hub repository.
+    device
+        Torch device; ``bsc.settings.device`` by default.
+
+    Raises
+    ------
+    ValueError
+        For a name that is nothing of these, or weights that do not fit together.
+    FileNotFoundError
+        When files are not there and cannot be fetched. The message says which files to put where.
+    TypeError
+        When a registered factory gives something that is no encoder.
+    """
+    name = str(name_or_path)
+    if isinstance(name_or_path, str) and name in _factories:
+        encoder = _factories[name]()
+        check_encoder(encoder, f"The encoder {name!r}")
+    else:
+        from bioverse_sc.encoders.scgpt import ScGPTEncoder
+
+        encoder = ScGPTEncoder.from_folder(_folder(name_or_path, revision))
+    return encoder.to(device or settings.torch_device())
+
+
+def check_encoder(encoder: Any, what: str) -> None:
+    """Raise when something is no encoder."""
+    if not isinstance(encoder, CellEncoder):
+        members = ("name", "modality", "fingerprint", "width", "genes", "to", "encode")
+        missing = [member for member in members if not hasattr(encoder, member)]
+        msg = f"{what} is a {type(encoder).__name__}, which lacks {', '.join(missing)}; see bsc.encoders.CellEncoder."
+        raise TypeError(msg)
+
+
+def _folder(name_or_path: str | Path, revision: str | None) -> Path:
+    """Find or fetch the folder of a checkpoint."""
+    name = str(name_or_path)
+    here = Path(name_or_path).expanduser()
+    published = _published()["checkpoints"].get(name) if isinstance(name_or_path, str) else None
+    kept = settings.cache_dir / "encoders" / (name.replace("/", "--") + (f"@{revision}" if revision else ""))
+    if published is None and here.is_dir():
+        return here
+    if isinstance(name_or_path, str) and kept.is_dir():
+        return kept
+    if published is not None:
+        msg = (
+            f"The scGPT checkpoint {name!r} ({published['description']}) is not on this machine, and no hub repository holds it in "
+            f"scGPT's own format. Its authors publish it at {published['url']} (see {_published()['page']}): put "
+            f"{_in_words(FILES)} of it into {kept}, or pass the folder where you have them."
+        )
+        raise FileNotFoundError(msg)
+    if isinstance(name_or_path, str) and _HUB_ID.fullmatch(name):
+        return _fetch(name, revision, kept)
+    msg = (
+        f"There is no encoder {name!r}: it is neither a known name ({', '.join(known_encoders())}), nor a folder with "
+        f"{_in_words(FILES)}, nor a hub repository such as 'owner/name'. bsc.encoders.register() adds a name."
+    )
+    raise ValueError(msg)
+
+
+def _fetch(repository: str, revision: str | None, kept: Path) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        folder = snapshot_download(repository, revision=revision, allow_patterns=list(_PATTERNS))
+    except (OSError, HfHubHTTPError) as error:
+        msg = (
+            f"The hub repository {repository!r}{f' at {revision}' if revision else ''} could not be fetched "
+            f"({type(error).__name__}). If its name is right and this machine has no access to the hub, put "
+            f"{_in_words(FILES)} (or model.safetensors) of it into {kept}, or pass the folder where you have them."
+        )
+        raise FileNotFoundError(msg) from error
+    return Path(folder)
+
+
+def _in_words(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
