@@ -127,6 +127,8 @@ class Run:
             nheads=4,
             d_hid=4 * r.encoder_width,
             nlayers=r.encoder_layers,
+            # a linear head, so that types are linearly separable in the embedding
+            n_layers_cls=1,
             dropout=0.0,
             max_seq_len=r.genes_per_cell + 1,
         )

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
 from bioverse_sc.ontology import cell_ontology
-from bioverse_sc.tl import _annotate
+from bioverse_sc.tl import _annotate, _embed
 from bioverse_sc.tl._annotate import informative_genes, label_probabilities, named_genes
 from tests.same import differences
 from tests.tiny import make_vectors
@@ -292,7 +292,7 @@ def test_steps_by_themselves_give_what_annotate_gives(cells):
 
 def test_vectors_that_are_there_are_used(cells, monkeypatch):
     bsc.tl.embed(cells)
-    monkeypatch.setattr(_annotate, "embed_cells", lambda *_, **__: pytest.fail("embedded again"))
+    monkeypatch.setattr(_embed, "embed_cells", lambda *_, **__: pytest.fail("embedded again"))
     bsc.tl.annotate(cells, reasoning=None)
     bsc.tl.annotate(cells, reasoning=None, labels=BLOOD)
 

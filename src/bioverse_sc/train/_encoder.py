@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from bioverse_sc.encoders.scgpt._encoder import pad_cells
+from bioverse_sc.encoders.scgpt._heads import Heads
+from bioverse_sc.encoders.scgpt._io import fingerprint
 from bioverse_sc.train._loop import Task, fit
 
 if TYPE_CHECKING:
@@ -67,29 +68,23 @@ class EncoderTask(Task):
 
     type_targets: torch.Tensor
 
-    def __init__(self, module: ScGPT, *, n_types: int, type_targets: torch.Tensor | None, values_weight: float) -> None:
+    def __init__(self, module: ScGPT, heads: Heads, *, type_targets: torch.Tensor | None, values_weight: float) -> None:
         super().__init__()
-        width = module.config.embsize
         self.module = module
-        self.n_bins = module.config.n_bins
+        self.heads = heads
         self.values_weight = values_weight
-        self.value_decoder = nn.Sequential(nn.Linear(width, width), nn.LeakyReLU(), nn.Linear(width, 1))
-        self.gene_query = nn.Linear(width, width)
-        self.type_head = nn.Linear(width, n_types) if n_types else None
         self.register_buffer("type_targets", type_targets, persistent=False)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         hidden = self.module(batch["gene_ids"], batch["values"])
         cls, masked = hidden[:, 0], batch["masked"]
-        true = batch["true"][masked] / self.n_bins
-        of_gene = self.value_decoder(hidden).squeeze(-1)[masked]
-        query = torch.sigmoid(self.gene_query(self.module.encoder(batch["gene_ids"])))
-        of_cell = torch.einsum("bgd,bd->bg", query, cls)[masked] / cls.shape[-1] ** 0.5
+        true = batch["true"][masked] / self.heads.n_bins
+        of_gene = self.heads.decoder(hidden)[masked]
+        of_cell = self.heads.mvc_decoder(cls, self.module.encoder(batch["gene_ids"]))[masked]
         values = F.mse_loss(of_gene, true) + F.mse_loss(of_cell, true)
         out = {"loss": self.values_weight * values, "values": values}
-        if self.type_head is not None:
-            # the embedding is used at unit length, so the head sees it that way
-            logits = self.type_head(F.normalize(cls, dim=-1) * cls.shape[-1] ** 0.5)
+        if self.heads.cls_decoder is not None:
+            logits = self.heads.cls_decoder(cls)
             known = batch["types"] >= 0
             target = self.type_targets[batch["types"][known]]
             types = -(target * F.log_softmax(logits[known], dim=-1)).sum(-1).mean()
@@ -110,6 +105,10 @@ def pretrain_encoder(
     folder: str | Path | None = None,
 ) -> list[dict[str, float]]:
     """Train an encoder of cells, in place: masked values, and cell types where they are known.
+
+    A new encoder is pretrained; one that was loaded is trained on, with the heads that came with it. The heads are kept in
+    :attr:`~bioverse_sc.encoders.scgpt.ScGPTEncoder.head_weights`, and ``encoder.save(folder, format="official")`` writes
+    what the ``scgpt`` package loads.
 
     Source: the gene expression prediction objectives of scGPT (Cui et al., Nature Methods 2024), from the states of the
     genes and from the state of ``<cls>``, with mean squared error, plus cross entropy of the type.
@@ -144,8 +143,10 @@ def pretrain_encoder(
         table = np.eye(n_types) if type_targets is None else type_targets
         targets = torch.from_numpy(np.asarray(table, dtype=np.float32))
     torch.manual_seed(config.seed)
+    heads = Heads(encoder.module.config, n_types)
+    heads.load(encoder.head_weights)
     task = EncoderTask(
-        encoder.module.requires_grad_(), n_types=n_types, type_targets=targets, values_weight=values_weight
+        encoder.module.requires_grad_(), heads.to(encoder.device), type_targets=targets, values_weight=values_weight
     )
     shape = encoder.module.config
     source = CellSource(
@@ -158,4 +159,6 @@ def pretrain_encoder(
     )
     history = fit(task, source, config, folder=folder, description="encoder")
     encoder.module.eval().requires_grad_(requires_grad=False)
+    encoder.head_weights |= heads.official()
+    encoder.fingerprint = fingerprint(encoder.module, encoder.vocabulary)
     return history

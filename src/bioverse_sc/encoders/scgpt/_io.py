@@ -51,12 +51,17 @@ def read_folder(folder: Path) -> tuple[ScGPT, GeneVocabulary, str, dict[str, tor
         config = replace(config, n_input_bins=len(values))
     module = ScGPT(config, len(vocabulary), vocabulary.pad_id)
     load_weights(module, stored, appended=vocabulary.appended)
+    heads = {name: tensor for name, tensor in stored.items() if name.split(".")[0] in (*HEADS, "flag_encoder")}
+    return module.eval().requires_grad_(requires_grad=False), vocabulary, fingerprint(module, vocabulary), heads
+
+
+def fingerprint(module: ScGPT, vocabulary: GeneVocabulary) -> str:
+    """Hash of the weights and of the vocabulary."""
     digest = hashlib.sha256(vocabulary.fingerprint.encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.numpy().tobytes())
-    heads = {name: tensor for name, tensor in stored.items() if name.split(".")[0] in (*HEADS, "flag_encoder")}
-    return module.eval().requires_grad_(requires_grad=False), vocabulary, digest.hexdigest()[:16], heads
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
