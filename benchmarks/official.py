@@ -21,6 +21,7 @@ import sysconfig
 import time
 import types
 import venv
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -32,7 +33,8 @@ def environment(folder: Path) -> Path:
     if not (folder / ".ready").exists():
         venv.create(folder, with_pip=True, clear=True)
         subprocess.run(
-            [python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "--no-deps", "scgpt==0.2.4"], check=True
+            [python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "--no-deps", "scgpt==0.2.4"],
+            check=True,
         )
         code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
         target = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
@@ -49,6 +51,7 @@ def call(python: Path, *arguments: object, flash: bool = False) -> None:
     subprocess.run([python, __file__, *map(str, arguments)], check=True, env=env)
 
 
+@cache
 def official_modules() -> tuple[types.ModuleType, types.ModuleType, types.ModuleType]:
     """Import model, embedding and utilities of scGPT without its package files, which import all of its dependencies."""
 
@@ -134,7 +137,9 @@ def make(options: argparse.Namespace) -> None:
         "pre_norm": options.pre_norm,
     }
     options.folder.mkdir(parents=True, exist_ok=True)
-    tokens = [f"GENE{i}" for i in range(options.genes)] + ([] if options.bare_vocabulary else ["<pad>", "<cls>", "<eoc>"])
+    tokens = [f"GENE{i}" for i in range(options.genes)] + (
+        [] if options.bare_vocabulary else ["<pad>", "<cls>", "<eoc>"]
+    )
     (options.folder / "args.json").write_text(json.dumps(args))
     (options.folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     torch.manual_seed(options.seed)
@@ -198,7 +203,14 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     maker = commands.add_parser("make")
     maker.add_argument("folder", type=Path)
-    for name, default in [("width", 64), ("heads", 4), ("hidden", 96), ("layers", 3), ("genes", 500), ("max-length", 1200)]:
+    for name, default in [
+        ("width", 64),
+        ("heads", 4),
+        ("hidden", 96),
+        ("layers", 3),
+        ("genes", 500),
+        ("max-length", 1200),
+    ]:
         maker.add_argument(f"--{name}", type=int, default=default)
     maker.add_argument("--style", default="continuous")
     maker.add_argument("--seed", type=int, default=0)

@@ -102,7 +102,7 @@ def test_chosen_vectors_are_not_replaced_by_the_models_own(adata):
 
 def test_a_model_without_an_encoder_asks_for_vectors(adata):
     for function in (bsc.tl.embed, bsc.tl.align):
-        with pytest.raises(ValueError, match="no encoder of its own.*encoder='precomputed'"):
+        with pytest.raises(ValueError, match=r"no encoder of its own.*encoder='precomputed'"):
             function(adata, model=model_for(OWN))
 
 

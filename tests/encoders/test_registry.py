@@ -55,7 +55,12 @@ def test_a_published_name_that_is_not_there_says_what_to_put_where():
     with pytest.raises(FileNotFoundError) as error:
         get_encoder("whole-human")
     message = str(error.value)
-    for part in ("args.json, vocab.json and best_model.pt", str(kept), "https://drive.google.com", "github.com/bowang-lab"):
+    for part in (
+        "args.json, vocab.json and best_model.pt",
+        str(kept),
+        "https://drive.google.com",
+        "github.com/bowang-lab",
+    ):
         assert part in message
 
 
@@ -102,7 +107,7 @@ def test_a_hub_out_of_reach_says_what_to_put_where_and_that_then_works(folder, m
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     kept = bsc.settings.cache_dir / "encoders" / "owner--name@v1"
-    with pytest.raises(FileNotFoundError, match="args.json, vocab.json and best_model.pt") as error:
+    with pytest.raises(FileNotFoundError, match=r"args\.json, vocab\.json and best_model\.pt") as error:
         get_encoder("owner/name", revision="v1")
     assert str(kept) in str(error.value)
     kept.parent.mkdir(parents=True)

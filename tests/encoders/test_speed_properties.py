@@ -1,0 +1,188 @@
+"""What makes it fast must not change what it gives."""
+
+import threading
+import tracemalloc
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csc_matrix, csr_matrix, random_array, vstack
+
+import bioverse_sc as bsc
+from bioverse_sc import _modalities
+from bioverse_sc._modalities import ahead, row_chunks
+from bioverse_sc.encoders import TokenEncoder
+from bioverse_sc.encoders.scgpt import _encoder as module
+from bioverse_sc.encoders.scgpt._encoder import length_batches, pack_cells, pad_cells
+from tests.tiny import GENES, make_encoder, make_model
+
+
+def cells(n=9, *, seed=0):
+    """Cells of very different lengths, one of them empty."""
+    rng = np.random.default_rng(seed)
+    shares = np.linspace(0.03, 1, n)
+    values = rng.integers(1, 30, size=(n, len(GENES))) * (rng.random((n, len(GENES))) < shares[:, None])
+    values[n // 2] = 0
+    return csr_matrix(values.astype(np.float32))
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize(("style", "pad"), [("continuous", -2), ("scaling", -2), ("category", 51)])
+def test_packed_cells_give_what_padded_ones_give(style, pad, pre_norm):
+    encoder = make_encoder(input_emb_style=style, pad_value=pad, pre_norm=pre_norm)
+    tokens = encoder.tokenize(cells(), GENES)
+    rows = np.flatnonzero(tokens.lengths)[[3, 0, 0, 5, 7]]
+    ids, values, padded = pad_cells(tokens, rows, encoder.vocabulary, pad)
+    assert padded
+    flat_ids, flat_values, runs = pack_cells(tokens, rows, encoder.vocabulary, pad)
+    assert len(flat_ids) == sum(n * length for n, length in runs) == (tokens.lengths[rows] + 1).sum()
+    assert [n for n, _ in runs] == [1, 2, 1, 1]
+    with torch.inference_mode():
+        expected = encoder.module(ids, values, cls_only=True)[:, 0]
+        torch.testing.assert_close(encoder.module.packed(flat_ids, flat_values, runs), expected, atol=2e-5, rtol=1e-5)
+
+
+def test_the_padded_way_of_other_devices_gives_the_same(monkeypatch):
+    encoder, matrix = make_encoder(), cells()
+    expected = encoder.encode(matrix, GENES)
+    device = type("Device", (), {"type": "other"})()
+    monkeypatch.setattr(type(encoder), "device", property(lambda self: device))
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *_, **__: self)
+    np.testing.assert_allclose(encoder.encode(matrix, GENES, batch_size=3), expected, atol=1e-5)
+
+
+@given(st.lists(st.integers(0, 1200), max_size=60), st.integers(1, 20), st.integers(1, 5000))
+@settings(max_examples=60, deadline=None)
+def test_batches_hold_every_cell_once_and_keep_their_limits(lengths, batch_size, limit):
+    lengths = np.array(lengths, dtype=np.int64)
+    batches = list(length_batches(lengths, batch_size, limit))
+    held = np.concatenate([np.empty(0, dtype=np.int64), *batches])
+    assert sorted(held) == np.flatnonzero(lengths).tolist()
+    for rows in batches:
+        assert len(rows) <= batch_size
+        assert len(rows) == 1 or (lengths[rows].max() + 1) * len(rows) <= limit
+    assert (np.diff(lengths[held]) >= 0).all()
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 400))
+@settings(max_examples=8, deadline=None)
+def test_neither_batch_nor_limit_nor_order_changes_a_cell(seed, batch_size, limit):
+    encoder, matrix = make_encoder(), cells(seed=seed)
+    expected = encoder.encode(matrix, GENES)
+    order = np.random.default_rng(seed).permutation(matrix.shape[0])
+    before = module.POSITIONS["cpu"]
+    module.POSITIONS["cpu"] = limit
+    try:
+        found = encoder.encode(csr_matrix(matrix[order]), GENES, batch_size=batch_size)
+    finally:
+        module.POSITIONS["cpu"] = before
+    np.testing.assert_allclose(found, expected[order], atol=2e-6)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=8, deadline=None)
+def test_absent_genes_are_genes_that_are_zero(seed):
+    encoder, matrix = make_encoder(), cells(seed=seed).tocsc()
+    rng = np.random.default_rng(seed)
+    present = np.sort(rng.choice(len(GENES), size=rng.integers(1, len(GENES)), replace=False))
+    zeroed = matrix.toarray()
+    zeroed[:, np.setdiff1d(np.arange(len(GENES)), present)] = 0
+    part = encoder.encode(csr_matrix(matrix[:, present]), [GENES[i] for i in present])
+    np.testing.assert_array_equal(part, encoder.encode(csr_matrix(zeroed), GENES))
+
+
+def test_bfloat16_is_close_and_changes_nothing_else():
+    encoder, matrix = make_encoder(), cells()
+    expected = encoder.encode(matrix, GENES)
+    half = encoder.encode(matrix, GENES, dtype="bfloat16")
+    assert half.dtype == np.float32
+    real = expected.any(axis=1)
+    assert ((half * expected).sum(axis=1)[real] > 0.999).all()
+    assert not half[~real].any()
+    np.testing.assert_array_equal(encoder.encode(matrix, GENES), expected)
+    assert {p.dtype for p in encoder.module.parameters()} == {torch.float32}
+
+
+def test_float16_needs_a_gpu_and_others_have_no_name(cells_of_pbmc):
+    adata, model = cells_of_pbmc
+    with pytest.raises(ValueError, match="needs a GPU"):
+        bsc.tl.embed(adata, model=model, dtype="float16")
+    with pytest.raises(ValueError, match="dtype is 'int8'"):
+        bsc.tl.embed(adata, model=model, dtype="int8")
+    bsc.tl.embed(adata, model=model, dtype="bfloat16")
+    assert adata.uns["bioverse"]["embed"]["dtype"] == "bfloat16"
+
+
+@pytest.fixture
+def cells_of_pbmc(cells):
+    from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTEncoder
+
+    encoder = ScGPTEncoder.untrained(make_encoder().module.config, GeneVocabulary(list(cells.var_names[:120])))
+    encoder.module.eval()
+    return cells, make_model(encoders={"rna": encoder})
+
+
+def test_the_next_chunk_is_prepared_meanwhile():
+    started, release = threading.Event(), threading.Event()
+
+    def items():
+        yield 0
+        started.set()
+        release.wait(10)
+        yield 1
+
+    series = ahead(items())
+    assert next(series) == 0
+    assert started.wait(10), "the second item is not begun while the first one is in use"
+    release.set()
+    assert list(series) == [1]
+
+
+def test_an_error_in_the_background_is_raised_and_the_order_kept():
+    def items():
+        yield from range(3)
+        raise ValueError("broken")
+
+    found = []
+    with pytest.raises(ValueError, match="broken"):
+        for item in ahead(items()):
+            found.append(item)
+    assert found == [0, 1, 2]
+    assert list(ahead([])) == []
+
+
+def test_scgpt_is_prepared_apart():
+    assert isinstance(make_encoder(), TokenEncoder)
+
+
+@pytest.mark.parametrize("form", [csr_matrix, csc_matrix])
+def test_chunks_of_sparse_rows_are_those_of_the_matrix(form):
+    matrix = cells(11)
+    columns = np.array([5, 3, 70, 4])
+    parts = [chunk for _, chunk in row_chunks(form(matrix), columns, size=4)]
+    assert [p.shape[0] for p in parts] == [4, 4, 3]
+    np.testing.assert_array_equal(vstack(parts).toarray(), matrix.toarray()[:, columns])
+
+
+@pytest.mark.parametrize("form", [csr_matrix, csc_matrix])
+def test_memory_depends_on_the_chunk_and_not_on_the_cells(form, monkeypatch):
+    """Beyond the input and the vectors themselves."""
+    from bioverse_sc.tl import _embed
+
+    monkeypatch.setattr(_embed, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=500))
+    encoder = make_encoder(nlayers=1)
+    model = make_model(encoders={"rna": encoder})
+    peaks = []
+    for n in (1_000, 8_000):
+        counts = random_array((n, len(GENES)), density=0.4, rng=np.random.default_rng(0), dtype=np.float32)
+        counts.data[:] = 1 + (counts.data * 20).astype(int)
+        adata = ad.AnnData(form(counts))
+        adata.var_names = GENES
+        tracemalloc.start()
+        bsc.tl.embed(adata, model=model)
+        peaks.append(tracemalloc.get_traced_memory()[1] - adata.obsm["X_scgpt"].nbytes)
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
