@@ -13,7 +13,7 @@ EXTRA_docs := [doc]
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test lint docs parity clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-lint ## check style, format and types
 
 docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -b html docs docs/_build/html
+
+parity: $(VENV)/.installed-run ## compare scGPT with the official code (installs scgpt, online)
+	$(BIN)/python benchmarks/parity.py
 
 clean: ## remove the environment, caches and everything that was built
 	rm -rf $(VENV) build dist docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis

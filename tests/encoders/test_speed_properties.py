@@ -146,11 +146,10 @@ def test_an_error_in_the_background_is_raised_and_the_order_kept():
         yield from range(3)
         raise ValueError("broken")
 
-    found = []
+    series = ahead(items())
+    assert [next(series) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="broken"):
-        for item in ahead(items()):
-            found.append(item)
-    assert found == [0, 1, 2]
+        next(series)
     assert list(ahead([])) == []
 
 
