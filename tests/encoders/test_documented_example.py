@@ -15,5 +15,5 @@ def test_the_encoder_of_the_page_is_used_by_name(capsys, monkeypatch):
         pytest.skip("the documentation is not here")
     monkeypatch.setattr(registry, "_factories", {})
     example = next(code for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "class" in code)
-    exec(compile(example, PAGE.name, "exec"), {})  # noqa: S102
+    exec(compile(example, PAGE.name, "exec"), {})
     assert capsys.readouterr().out == "(100, 32)\n"
