@@ -54,9 +54,10 @@ class Precomputed:
         if vectors.ndim != 2 or vectors.shape[1] != self.width:
             msg = f"{self.use_rep!r} has shape {vectors.shape}; expected vectors of width {self.width}."
             raise ValueError(msg)
-        if (bad := ~np.isfinite(vectors).all(axis=1)).any():
+        bad = ~np.isfinite(vectors).all(axis=1)
+        if bad.any():
             msg = (
-                f"{self.use_rep!r} holds NaN or infinite values in {bad.sum()} of {len(bad)} rows, the first is row {bad.argmax()}. "
+                f"{self.use_rep!r} holds NaN or infinite values in {bad.sum()} of {len(vectors)} rows, the first is row {bad.argmax()}. "
                 "Compute it again, or leave those cells out."
             )
             raise ValueError(msg)

@@ -116,7 +116,7 @@ def embed(
             chosen = get_encoder(cast("str | Path", encoder))
         else:
             check_encoder(encoder, "encoder")
-            chosen = cast("CellEncoder", encoder)
+            chosen = encoder
         embed_cells(
             adata,
             chosen,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -169,7 +168,7 @@ class ScGPTEncoder:
                 msg = "dtype='float16' needs a GPU. On a CPU use 'bfloat16', or 'float32' where the CPU has no bfloat16 units."
                 raise ValueError(msg)
             # a copy for the time of this call: the weights may be trained on in between
-            module = copy.deepcopy(module).to(getattr(torch, dtype))
+            module = _cast(module, len(self.vocabulary), getattr(torch, dtype))
         out = np.zeros((len(cells), self.width), dtype=np.float32)
         pad_value = module.config.pad_value
         limit = POSITIONS["cpu" if on_cpu else "other"]
@@ -184,6 +183,14 @@ class ScGPTEncoder:
                     cls = module(ids, values, padded=padded, cls_only=True)[:, 0]
                 out[rows] = torch.nn.functional.normalize(cls.float(), dim=-1).cpu().numpy()
         return out
+
+
+def _cast(module: ScGPT, n_tokens: int, dtype: torch.dtype) -> ScGPT:
+    """Copy a network into another number format."""
+    with torch.device("meta"):
+        copy = ScGPT(module.config, n_tokens, module.pad_id)
+    copy.load_state_dict({k: v.to(dtype) for k, v in module.state_dict().items()}, assign=True)
+    return copy.eval().requires_grad_(requires_grad=False)
 
 
 def length_batches(lengths: np.ndarray, batch_size: int, limit: int) -> Iterator[np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -81,8 +81,8 @@ class SelfAttention(nn.Module):
         for n_cells, length in runs:
             positions = slice(position, position + n_cells * length)
             rows = positions if len(q) == len(k) else slice(cell, cell + n_cells)
-            parts = (x.unflatten(0, (n_cells, -1)) for x in (q[rows], k[positions], v[positions]))
-            mixed = F.scaled_dot_product_attention(*(self._heads(x) for x in parts))
+            parts = [x.unflatten(0, (n_cells, -1)) for x in (q[rows], k[positions], v[positions])]
+            mixed = F.scaled_dot_product_attention(self._heads(parts[0]), self._heads(parts[1]), self._heads(parts[2]))
             out[rows] = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
             cell, position = cell + n_cells, positions.stop
         return out
@@ -242,5 +242,5 @@ class ScGPT(nn.Module):
         first = lengths.cumsum(0) - lengths
         last = len(self.transformer_encoder.layers) - 1
         for i, layer in enumerate(self.transformer_encoder.layers):
-            x = layer.packed(x, runs, first if i == last else None)
+            x = cast("EncoderLayer", layer).packed(x, runs, first if i == last else None)
         return x
