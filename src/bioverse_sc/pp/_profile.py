@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    Kind = Literal["counts", "normalised", "log-normalised", "scaled", "NaN", "infinite", "empty"]
+    Kind = Literal["counts", "normalised", "log-normalised", "scaled", "NaN", "empty"]
 
 MIN_GENES = 50
 """Fewer genes of the vocabulary than this say too little about a cell."""
@@ -138,10 +138,9 @@ def describe_source(adata: AnnData, source: str) -> str:
 
 def get_matrix(adata: AnnData, source: str) -> Any:
     """Take ``layers[source]``, ``X`` or ``raw.X``."""
-    # as the user names it, or as describe_source does
-    layer = next((key for key in adata.layers if source in (key, f"layers[{key!r}]")), None)
-    if layer is not None:
-        return adata.layers[layer]
+    source = source.removeprefix("layers['").removesuffix("']")
+    if source in adata.layers:
+        return adata.layers[source]
     if source == "X":
         return adata.X
     if source == "raw" and adata.raw is not None:
@@ -181,8 +180,6 @@ def matrix_kind(matrix: Any) -> Kind:
         low, high = float(values.min()), float(values.max())
         if np.isnan(low) or np.isnan(high):
             return "NaN"
-        if not np.isfinite(low) or not np.isfinite(high):
-            return "infinite"
         largest, smallest = max(largest, high), min(smallest, low)
         integers = integers and bool((values == np.round(values)).all())
     if smallest < 0:
@@ -212,11 +209,6 @@ def _remedy(kinds: dict[str, Kind]) -> str:
         return (
             f"No usable matrix ({found}). NaN is not a measurement: remove those cells or genes, or set what was not measured to "
             "zero: adata.X = np.nan_to_num(adata.X)"
-        )
-    if "infinite" in kinds.values():
-        return (
-            f"No usable matrix ({found}). An infinite value is no measurement; a division by zero or log of zero makes one. Remove "
-            "those cells or genes, or go back to the counts."
         )
     if "scaled" in kinds.values():
         return (
