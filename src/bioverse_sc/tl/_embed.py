@@ -15,7 +15,7 @@ from bioverse_sc._settings import settings
 from bioverse_sc.encoders._base import Dtype, TokenEncoder
 from bioverse_sc.encoders._registry import check_encoder, get_encoder
 from bioverse_sc.encoders.precomputed import Precomputed
-from bioverse_sc.pp._profile import describe_source, get_matrix, profile
+from bioverse_sc.pp._profile import get_matrix, profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -285,8 +285,8 @@ def has_embedding(
     """Whether the vectors of this model's encoder are there, made from the matrix that the caller asks for, if any."""
     name, fingerprint, _ = contract(model)
     made_by = recorded(adata, keys, "embed")
-    if layer is not None and made_by.get("source") != describe_source(adata, layer):
+    if layer is not None and made_by.get("source") != layer:
         return False
     if gene_symbols is not None and made_by.get("gene_symbols") != gene_symbols:
         return False
-    return keys.embedding(name) in adata.obsm and made_by.get("encoder_fingerprint") == fingerprint
+    return keys.embedding(name) in adata.obsm and made_by.get("encoder_fingerprint") == fingerprint != ""
