@@ -9,7 +9,7 @@ last checkpoint. Two CPU cores need about an hour and a half.
 2. encoder   train an scGPT-format encoder on them: masked values and types
 3. vectors   embed fresh simulated cells; list their informative genes
 4. text      make the tokenizer and the language model; train it on knowledge text
-5. align     stage 1: contrastive, then autoregressive
+5. align     stage 1, contrastive
 6. instruct  stage 2: labels, then labels with reasoning (LoRA and projector)
 7. save      write the bundle
 """
@@ -58,26 +58,23 @@ class Recipe:
     encoder: TrainConfig = TrainConfig(
         steps=1300, batch_size=128, learning_rate=1e-3, warmup_steps=80, mixed_precision="bf16", checkpoint_every=100
     )
-    cells: int = 120_000
+    cells: int = 100_000
     balance: float = 0.7
     """How far the language model sees common types more often; see :func:`cells.simulate`."""
-    reasoned_cells: int = 48_000
-    lm_width: int = 256
+    reasoned_cells: int = 24_000
+    lm_width: int = 192
     lm_layers: int = 4
     lm_heads: int = 4
     min_word_count: int = 3
     text: TrainConfig = TrainConfig(
-        steps=1200, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100
+        steps=700, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100
     )
-    contrastive: TrainConfig = TrainConfig(steps=1500, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
-    autoregressive: TrainConfig = TrainConfig(
-        steps=300, batch_size=64, learning_rate=5e-4, mixed_precision="bf16", checkpoint_every=100
-    )
+    contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     label: TrainConfig = TrainConfig(
-        steps=1200, batch_size=256, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100
+        steps=500, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
     )
     reason: TrainConfig = TrainConfig(
-        steps=1000, batch_size=48, learning_rate=7e-4, mixed_precision="bf16", checkpoint_every=100
+        steps=450, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100
     )
     lora: LoraSettings = LoraSettings(rank=16, alpha=32)
 
@@ -271,16 +268,6 @@ class Run:
         vectors, types, shown = self.vectors(model)
         descriptions = [self.ontology.describe(t) for t in self.terms]
         bsc.train.align(model, vectors, descriptions, types, r.contrastive, folder=self.work / "contrastive")
-        if r.autoregressive.steps > 1:
-            bsc.train.align(
-                model,
-                vectors,
-                descriptions,
-                types,
-                r.autoregressive,
-                objective="autoregressive",
-                folder=self.work / "autoregressive",
-            )
         names = [self.ontology.names[t] for t in self.terms]
         labelled = [Example(label_prompt(names[t]), (i,)) for i, t in enumerate(types)]
         bsc.train.instruct(model, labelled, {"rna": vectors}, r.label, lora=r.lora, folder=self.work / "label")

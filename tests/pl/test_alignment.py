@@ -8,13 +8,6 @@ from tests.same import differences
 mpl.use("Agg")
 
 
-@pytest.fixture(scope="module")
-def compared(annotated):
-    adata = annotated.copy()
-    bsc.tl.alignment(adata)
-    return adata
-
-
 @pytest.fixture(autouse=True)
 def _close():
     import matplotlib.pyplot as plt

@@ -120,7 +120,7 @@ def test_a_layer_is_taken_when_it_is_named():
         assert (found.source, found.kind) == (source, kind)
 
 
-@pytest.mark.parametrize("name", ["it's", "a]b", "['x']", "X "])
+@pytest.mark.parametrize("name", ["it's", "a]b", "X "])
 def test_any_name_of_a_layer_works(name, mini):
     genes = mini.encoders["rna"].genes[:200]
     values = np.random.default_rng(0).poisson(2, size=(3, 200)).astype(np.float32)
@@ -184,7 +184,7 @@ def test_bad_input_is_an_error_that_names_the_remedy_and_changes_nothing(case):
 
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")
 @pytest.mark.parametrize("case", BAD)
-@pytest.mark.parametrize("function", [bsc.tl.embed, bsc.tl.align, bsc.tl.annotate, bsc.tl.alignment])
+@pytest.mark.parametrize("function", [bsc.tl.embed, bsc.tl.align, bsc.tl.annotate])
 def test_the_tools_refuse_bad_input_and_change_nothing(function, case):
     build, error, _ = BAD[case]
     adata = build()

@@ -11,13 +11,6 @@ METRICS = {"retrieval_at_1", "retrieval_at_5", "retrieval_at_10", "modality_gap"
 SLOTS = {"obsm['X_bioverse_umap_before']", "obsm['X_bioverse_umap_after']", "uns['bioverse']"}
 
 
-@pytest.fixture(scope="module")
-def compared(annotated):
-    adata = annotated.copy()
-    bsc.tl.alignment(adata)
-    return adata
-
-
 def test_it_writes_its_slots_and_nothing_else(annotated, compared):
     assert differences(annotated, compared) == SLOTS
     assert set(compared.uns["bioverse"]) == {"embed", "align", "annotate", "alignment"}

@@ -81,15 +81,16 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: Answer) -> list[int]:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Padded prompts. ``ids`` holds :data:`SLOT` at soft tokens; ``mask`` is 0 at padding."""
+    """Padded prompts. ``ids`` holds :data:`SLOT` at soft tokens; ``mask`` is 0 at padding, ``None`` when not needed."""
 
     ids: torch.Tensor
-    mask: torch.Tensor
+    mask: torch.Tensor | None
     targets: torch.Tensor
 
     def to(self, device: str | torch.device) -> PromptBatch:
         """Move to a device."""
-        return PromptBatch(self.ids.to(device), self.mask.to(device), self.targets.to(device))
+        mask = None if self.mask is None else self.mask.to(device)
+        return PromptBatch(self.ids.to(device), mask, self.targets.to(device))
 
 
 def pad_prompts(prompts: Sequence[TokenizedPrompt], pad_id: int, *, left: bool) -> PromptBatch:

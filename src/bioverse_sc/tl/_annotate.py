@@ -184,7 +184,7 @@ def label_probabilities(model: BioVerse, vectors: np.ndarray, labels: Sequence[s
 
     The model scores its own label set and the user's labels that are not in it, in one trie. A user's label that the Cell
     Ontology knows then takes over what the model gave to labels of its own at or below that term; the nearest of the
-    user's terms takes it where several would.
+    user's terms takes it where several would. A cell for which that leaves nothing is scored over the user's labels alone.
     """
     import torch
 
@@ -195,18 +195,16 @@ def label_probabilities(model: BioVerse, vectors: np.ndarray, labels: Sequence[s
     asked = own + [label for label in labels if label not in own]
     with torch.inference_mode():
         soft_tokens = model.project("rna", torch.from_numpy(vectors).to(model.device))
-    log_p = label_log_probabilities(model, label_prompt(), soft_tokens, asked)
-    p = np.exp(log_p / model.config.temperature)
+    log_p = label_log_probabilities(model, label_prompt(), soft_tokens, asked) / model.config.temperature
     into = np.zeros((len(asked), len(labels)))
     for i, label in enumerate(asked):
         target = _collector(label, labels)
         if target is not None:
             into[i, target] = 1
-    collected = p @ into
-    total = collected.sum(axis=1, keepdims=True)
-    # where the model gave all its mass to labels that nobody asked for, the asked ones are compared by themselves
-    alone = np.exp(log_p - log_p.max(axis=1, keepdims=True))[:, [asked.index(label) for label in labels]]
-    collected = np.where(total > 0, collected, np.maximum(alone, 1e-12))
+    collected = np.exp(log_p - log_p.max(axis=1, keepdims=True)) @ into
+    if (left_out := np.flatnonzero(collected.sum(axis=1) == 0)).size:
+        alone = label_log_probabilities(model, label_prompt(), soft_tokens[left_out], labels)
+        collected[left_out] = np.exp(alone / model.config.temperature)
     return collected / collected.sum(axis=1, keepdims=True)
 
 

@@ -76,7 +76,7 @@ class PromptSource:
         chosen = [self.examples[i] for i in indices]
         prompts = [self.prompts[i] for i in indices]
         padded = pad_prompts(prompts, self.model.pad_id, left=False)
-        batch = {"ids": padded.ids, "mask": padded.mask, "targets": padded.targets}
+        batch = {"ids": padded.ids, "targets": padded.targets}
         order: dict[str, list[int]] = {}
         for prompt, example in zip(prompts, chosen, strict=True):
             for mod, row in zip(prompt.modalities, example.rows, strict=True):
