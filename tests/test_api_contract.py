@@ -19,7 +19,9 @@ def cases(items):
 
 def section(item, title):
     """Lines of a section of a numpydoc docstring."""
-    match = re.search(rf"^{title}\n-+\n(.*?)(?=^\S[^\n]*\n-{{3,}}\n|\Z)", inspect.getdoc(item) or "", re.MULTILINE | re.DOTALL)
+    match = re.search(
+        rf"^{title}\n-+\n(.*?)(?=^\S[^\n]*\n-{{3,}}\n|\Z)", inspect.getdoc(item) or "", re.MULTILINE | re.DOTALL
+    )
     return match.group(1) if match else ""
 
 

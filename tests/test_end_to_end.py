@@ -44,7 +44,10 @@ def right(ids, truth):
     """Whether each id is one of the lineage terms of the truth, or lies below one."""
     ontology = cell_ontology()
     return np.array(
-        [bool(term) and bool(ontology.ancestors(term) & set(COARSE[label])) for term, label in zip(ids, truth, strict=True)]
+        [
+            bool(term) and bool(ontology.ancestors(term) & set(COARSE[label]))
+            for term, label in zip(ids, truth, strict=True)
+        ]
     )
 
 

@@ -79,10 +79,14 @@ def test_helpers_and_what_a_user_calls_load_nothing_heavy(file):
 
 
 @pytest.mark.parametrize(
-    "file", [f for f in FILES if f.relative_to(SOURCE).parts[0] in ("pl", "metrics", "datasets", "ontology")], ids=name_of
+    "file",
+    [f for f in FILES if f.relative_to(SOURCE).parts[0] in ("pl", "metrics", "datasets", "ontology")],
+    ids=name_of,
 )
 def test_figures_metrics_and_data_never_import_torch(file):
-    assert not {m for m in imported(file, inside_functions=True) if m.split(".")[0] in ("torch", "transformers", "peft")}
+    assert not {
+        m for m in imported(file, inside_functions=True) if m.split(".")[0] in ("torch", "transformers", "peft")
+    }
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

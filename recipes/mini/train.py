@@ -3,14 +3,14 @@
     python recipes/mini/train.py --shared ../shared --work /tmp/mini --out src/bioverse_sc/bundled/mini
 
 Every step leaves its result in the work folder and is skipped when that is there; training inside a step resumes from its
-last checkpoint. Two CPU cores need about an hour and a half.
+last checkpoint. Two CPU cores need about an hour.
 
 1. cells     simulate cells from reference profiles
 2. encoder   train an scGPT-format encoder on them: masked values and types
 3. vectors   embed fresh simulated cells; list their informative genes
 4. text      make the tokenizer and the language model; train it on knowledge text
 5. align     stage 1, contrastive
-6. instruct  stage 2: labels, then labels with reasoning (LoRA and projector)
+6. instruct  stage 2: labels (LoRA and projector), then labels with reasoning (LoRA)
 7. save      write the bundle
 """
 
@@ -71,10 +71,10 @@ class Recipe:
     )
     contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     label: TrainConfig = TrainConfig(
-        steps=500, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
+        steps=300, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
     )
     reason: TrainConfig = TrainConfig(
-        steps=450, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100
+        steps=400, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100
     )
     lora: LoraSettings = LoraSettings(rank=16, alpha=32)
 
@@ -276,7 +276,10 @@ class Run:
         for i, genes in enumerate(shown):
             text = language.reason(self.ontology, self.terms[types[i]], genes, rng)
             reasoned.append(Example(reasoning_prompt(names[types[i]], genes, text), (i,)))
-        bsc.train.instruct(model, reasoned, {"rna": vectors}, r.reason, folder=self.work / "reason")
+        # here only the language model learns: the soft tokens stay where labels and stage 1 put them
+        bsc.train.instruct(
+            model, reasoned, {"rna": vectors}, r.reason, train_projectors=False, folder=self.work / "reason"
+        )
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         bsc.models.save(model, fresh, dtype=torch.float16)

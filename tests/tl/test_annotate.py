@@ -171,7 +171,9 @@ def test_reasoning_of_a_cell_does_not_depend_on_the_others(annotated, pbmc):
 def test_chunks_do_not_matter(annotated, pbmc, monkeypatch):
     from bioverse_sc import _modalities
 
-    monkeypatch.setattr(_annotate, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=1))
+    monkeypatch.setattr(
+        _annotate, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=1)
+    )
     few = pbmc.raw.to_adata()[annotated.obs_names[:3]].copy()
     bsc.tl.annotate(few)
     for name in ("reasoning", "genes_supported", "genes_unsupported"):
@@ -414,7 +416,22 @@ def test_informative_genes_are_expressed(mini):
         assert all(row[genes.index(gene)] > 0 for gene in shown)
 
 
-KNOWN = {"CD4", "CD8A", "BEST4", "HLA-DRA", "CD19", "MS4A1", "T", "B", "NKX2-1", "AC012.3", "PVALB", "SST", "WAS", "REST"}
+KNOWN = {
+    "CD4",
+    "CD8A",
+    "BEST4",
+    "HLA-DRA",
+    "CD19",
+    "MS4A1",
+    "T",
+    "B",
+    "NKX2-1",
+    "AC012.3",
+    "PVALB",
+    "SST",
+    "WAS",
+    "REST",
+}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ EXAMPLES = [
 def naive_answer_loss(model, examples, vectors):
     """One example at a time, one token at a time."""
     total, n, right = 0.0, 0, 0
-    encode = lambda text: model.tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+    encode = lambda text: model.tokenizer.encode(text, add_special_tokens=False)
     for example in examples:
         rows, targets, entity = [], [], iter(example.rows)
         for segment in example.segments:
@@ -81,7 +81,7 @@ def test_text_without_entities_trains_too(tiny):
 
 def naive_contrastive(entities, texts, negatives, text_of, scale):
     """InfoNCE by loops: unrelated texts stand among the texts of an entity, never the other way round."""
-    unit = lambda v: v / math.sqrt(sum(x * x for x in v))  # noqa: E731
+    unit = lambda v: v / math.sqrt(sum(x * x for x in v))
     entities = [unit(e) for e in entities]
     used = sorted(set(text_of))
     items = [unit(texts[t]) for t in used] + [unit(n) for n in negatives]
