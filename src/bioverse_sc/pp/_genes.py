@@ -42,7 +42,7 @@ class GeneMap:
 
     def gather(self, chunk: csr_matrix) -> csr_matrix:
         """Turn the used columns, in order, into the found genes."""
-        if not self.summed:
+        if np.array_equal(self.target, np.arange(len(self.genes))):
             return chunk
         ones = np.ones(len(self.target), dtype=chunk.dtype)
         into = csr_matrix((ones, (np.arange(len(self.target)), self.target)), (len(self.target), len(self.genes)))
