@@ -342,7 +342,7 @@ def test_no_code_in_a_checkpoint_runs(tmp_path, checkpoint):
             return (Path.touch, (tmp_path / "ran",))
 
     folder = checkpoint(state={"encoder.embedding.weight": Attack()})
-    with pytest.raises(Exception, match="(?i)weights.only"):
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
         ScGPTEncoder.from_folder(folder)
     assert not (tmp_path / "ran").exists()
 

@@ -24,7 +24,7 @@ def score_alone(model, prompt, soft, label):
             rows.append(model.embeddings(torch.tensor(tokenizer.encode(segment.text, add_special_tokens=False))))
         elif isinstance(segment, Entity):
             rows.append(soft)
-    answer = tokenizer.encode(f" {label}", add_special_tokens=False) + [tokenizer.eos_token_id]
+    answer = [*tokenizer.encode(f" {label}", add_special_tokens=False), tokenizer.eos_token_id]
     before = sum(len(r) for r in rows)
     rows.append(model.embeddings(torch.tensor(answer)))
     with torch.inference_mode():

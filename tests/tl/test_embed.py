@@ -160,7 +160,7 @@ def test_a_model_in_memory_works(cells):
 
 def test_an_unknown_model_is_an_error_and_changes_nothing(cells):
     before = cells.copy()
-    with pytest.raises(ValueError, match="no model 'maxi'.*mini"):
+    with pytest.raises(ValueError, match=r"no model 'maxi'.*mini"):
         bsc.tl.embed(cells, model="maxi")
     assert differences(before, cells) == set()
 

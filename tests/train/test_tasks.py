@@ -31,7 +31,7 @@ def naive_answer_loss(model, examples, vectors):
                 targets += [None] * len(soft)
             else:
                 answer = isinstance(segment, Answer)
-                ids = encode(f" {segment.text}") + [model.tokenizer.eos_token_id] if answer else encode(segment.text)
+                ids = [*encode(f" {segment.text}"), model.tokenizer.eos_token_id] if answer else encode(segment.text)
                 rows += [model.embeddings.weight[i] for i in ids]
                 targets += ids if answer else [None] * len(ids)
         logits = model.language_model(inputs_embeds=torch.stack(rows)[None], use_cache=False).logits[0]
