@@ -53,7 +53,7 @@ def test_labels_stem_and_layer_are_passed_on(file, tmp_path):
     assert result.exit_code == 0, result.output
     adata = ad.read_h5ad(tmp_path / "o.h5ad")
     assert set(adata.obs["mine_label"]) <= {"B cell", "T cell"}
-    assert adata.uns["mine"]["embed"]["source"] == "layers['twice']"
+    assert adata.uns["mine"]["embed"]["source"] == "twice"
     assert "mine_reasoning" not in adata.obs
 
 

@@ -130,7 +130,7 @@ def test_a_file_on_disk_is_read_as_it_lies(cells, tmp_path):
 def test_another_layer_is_read(cells):
     cells.layers["other"] = cells.X[:, ::-1].copy()
     bsc.tl.embed(cells, layer="other")
-    assert cells.uns["bioverse"]["embed"]["source"] == "layers['other']"
+    assert cells.uns["bioverse"]["embed"]["source"] == "other"
     assert not np.allclose(cells.obsm["X_scgpt"], embedded(cells, layer="X"), atol=1e-2)
 
 

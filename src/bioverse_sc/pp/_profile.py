@@ -31,7 +31,7 @@ class MatrixProfile:
     """The matrix that will be read, and how it fits an encoder."""
 
     source: str
-    """``"X"``, ``"raw"``, or ``"layers[...]"``."""
+    """``"X"``, ``"raw"``, or the key of a layer."""
     kind: str
     """``"counts"``, ``"normalised"`` or ``"log-normalised"``."""
     n_cells: int
@@ -43,7 +43,7 @@ class MatrixProfile:
     def __str__(self) -> str:
         found = len(self.gene_map.genes)
         text = (
-            f"{self.source}: {self.n_cells} cells, {self.n_genes} genes, {self.kind}; {found} of the encoder's "
+            f"{_shown(self.source)}: {self.n_cells} cells, {self.n_genes} genes, {self.kind}; {found} of the encoder's "
             f"{self.gene_map.n_vocabulary} genes are there, by {self.gene_map.kind}"
         )
         if self.gene_map.renamed:
@@ -110,9 +110,9 @@ def profile(
             "If they stand in a column of .var, pass gene_symbols='that column'."
         )
         raise ValueError(msg)
-    skipped = [f"{describe_source(adata, s)} is {kinds[s]}" for s in sources if s not in usable]
+    skipped = [f"{_shown(s)} is {kinds[s]}" for s in sources if s not in usable]
     return MatrixProfile(
-        source=describe_source(adata, chosen),
+        source=chosen,
         kind=kinds[chosen],
         n_cells=adata.n_obs,
         n_genes=get_matrix(adata, chosen).shape[1],
@@ -121,14 +121,13 @@ def profile(
     )
 
 
-def describe_source(adata: AnnData, source: str) -> str:
+def _shown(source: str) -> str:
     """Name a matrix as a user writes it."""
-    return f"layers[{source!r}]" if source in adata.layers else source
+    return source if source in ("X", "raw") else f"layers[{source!r}]"
 
 
 def get_matrix(adata: AnnData, source: str) -> Any:
     """Take ``layers[source]``, ``X`` or ``raw.X``."""
-    source = source.removeprefix("layers['").removesuffix("']")
     if source in adata.layers:
         return adata.layers[source]
     if source == "X":
@@ -170,7 +169,7 @@ def matrix_kind(matrix: Any) -> Kind:
         if not values.size:
             continue
         low, high = float(values.min()), float(values.max())
-        if np.isnan(low) or np.isnan(high):
+        if not (np.isfinite(low) and np.isfinite(high)):
             return "NaN"
         largest, smallest = max(largest, high), min(smallest, low)
         integers = integers and bool((values == np.round(values)).all())
@@ -188,8 +187,8 @@ def _remedy(kinds: dict[str, Kind]) -> str:
     found = ", ".join(f"{source} is {kind}" for source, kind in kinds.items())
     if "NaN" in kinds.values():
         return (
-            f"No usable matrix ({found}). NaN is not a measurement: remove those cells or genes, or set what was not measured to "
-            "zero: adata.X = np.nan_to_num(adata.X)"
+            f"No usable matrix ({found}, or infinite). That is no measurement: remove those cells or genes, or set what was not "
+            "measured to zero: adata.X = np.nan_to_num(adata.X, posinf=0, neginf=0)"
         )
     if "scaled" in kinds.values():
         return (

@@ -11,7 +11,7 @@ from bioverse_sc._logging import finish_log, logger, progress
 from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record, recorded
-from bioverse_sc.pp._profile import describe_source, get_matrix, profile
+from bioverse_sc.pp._profile import get_matrix, profile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,7 +123,7 @@ def has_embedding(
     """Whether the vectors of this model's encoder are there, made from the matrix that the caller asks for, if any."""
     encoder = model.encoders["rna"]
     made_by = recorded(adata, keys, "embed")
-    if layer is not None and made_by.get("source") != describe_source(adata, layer):
+    if layer is not None and made_by.get("source") != layer:
         return False
     if gene_symbols is not None and made_by.get("gene_symbols") != gene_symbols:
         return False
