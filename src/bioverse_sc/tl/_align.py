@@ -99,4 +99,5 @@ def projected(projector: torch.nn.Module, vectors: np.ndarray) -> np.ndarray:
 def has_alignment(adata: AnnData, model: BioVerse, keys: Keys) -> bool:
     """Whether the soft tokens of this model are there."""
     made_by = recorded(adata, keys, "align").get("model_fingerprint")
-    return keys.soft_token in adata.obsm and made_by == model.fingerprint
+    # a model that was trained since it was loaded has no fingerprint
+    return keys.soft_token in adata.obsm and made_by == model.fingerprint != ""

@@ -91,6 +91,9 @@ def alignment(
     if labels_key is not None and labels_key not in adata.obs:
         msg = f"There is no column {labels_key!r} in .obs; there are {list(adata.obs.columns)}."
         raise KeyError(msg)
+    if texts is not None and not all(text.strip() for text in texts):
+        msg = "A text is empty: it has no place in the embedding space. Remove it from texts."
+        raise ValueError(msg)
     if not has_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols):
         embed_cells(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     if not has_alignment(adata, loaded, keys):

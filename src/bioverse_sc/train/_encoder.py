@@ -158,4 +158,5 @@ def pretrain_encoder(
     )
     history = fit(task, source, config, folder=folder, description="encoder")
     encoder.module.eval().requires_grad_(requires_grad=False)
+    encoder.fingerprint = ""
     return history

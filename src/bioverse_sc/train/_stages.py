@@ -52,6 +52,7 @@ def pretrain_language_model(
     model.language_model.requires_grad_()
     history = fit(PromptTask(model), PromptSource(model, examples, {}), config, folder=folder, description="text")
     model.requires_grad_(requires_grad=False)
+    model.fingerprint = ""
     return history
 
 
@@ -114,6 +115,7 @@ def align(
         raise ValueError(msg)
     history = fit(task, source, config, folder=folder, description=f"stage 1, {objective}")
     model.requires_grad_(requires_grad=False)
+    model.fingerprint = ""
     return history
 
 
@@ -154,6 +156,7 @@ def instruct(
     The logged metrics.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers.pytorch_utils import Conv1D
 
     lora = lora or LoraSettings()
     model.requires_grad_(requires_grad=False)
@@ -165,6 +168,8 @@ def instruct(
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=targets,
+            # GPT-2 keeps its weights transposed
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.language_model.modules()),
             task_type="CAUSAL_LM",
         )
         model.language_model = get_peft_model(model.language_model, shape)
@@ -174,4 +179,5 @@ def instruct(
     source = PromptSource(model, examples, vectors)
     history = fit(PromptTask(model), source, config, folder=folder, description="stage 2")
     model.requires_grad_(requires_grad=False)
+    model.fingerprint = ""
     return history
