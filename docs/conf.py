@@ -1,5 +1,4 @@
 # Configuration of the documentation, https://www.sphinx-doc.org/en/master/usage/configuration.html
-import shutil
 import sys
 import tomllib
 from importlib.util import find_spec
@@ -29,7 +28,6 @@ exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 default_role = "literal"
 
 # Pages and notebooks: the notebooks are committed with their outputs and are not run here.
-shutil.copytree(ROOT / "notebooks", ROOT / "docs/notebooks", dirs_exist_ok=True)
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"

@@ -467,7 +467,8 @@ def test_words_of_cell_types_are_not_genes():
 def test_the_names_of_labels_are_not_genes(mini):
     known = set(_annotate.known_symbols(mini.encoders["rna"].genes))
     wrong = {label: found for label in mini.config.labels if (found := named_genes(label, known))}
-    assert wrong == {}
+    # this one is named after the gene
+    assert wrong.keys() <= {"VIP GABAergic cortical interneuron"}
 
 
 def test_named_genes_are_looked_up_in_the_cell():
