@@ -40,7 +40,7 @@ def trained(genes):
     assert history[-1]["accuracy"] > 0.9, "the types are far apart"
     model = make_model(encoders={"rna": encoder}, labels=LABELS, dropout=0.0)
     vectors = encoder.encode(counts, genes)
-    bsc.train.align(model, vectors, [f"{label}." for label in LABELS], types, quick)
+    bsc.train.align(model, vectors, bsc.train.Descriptions([f"{label}." for label in LABELS], types), quick)
     examples = [Example(label_prompt(LABELS[t]), (i,)) for i, t in enumerate(types)]
     tune = TrainConfig(steps=120, batch_size=32, learning_rate=0.01, warmup_steps=10)
     bsc.train.instruct(model, examples, {"rna": vectors}, tune, lora=LoraSettings(rank=4))

@@ -74,6 +74,6 @@ def test_soft_tokens_of_a_retrained_projector_are_made_anew(cells):
     bsc.tl.annotate(cells, model=model, reasoning=None, labels=["B cell", "T cell"])
     first = cells.obsm["X_bioverse"].copy()
     config = bsc.train.TrainConfig(steps=2, batch_size=8, warmup_steps=1)
-    bsc.train.align(model, cells.obsm["X_scgpt"], ["a", "b"], np.arange(12) % 2, config)
+    bsc.train.align(model, cells.obsm["X_scgpt"], bsc.train.Descriptions(["a", "b"], np.arange(12) % 2), config)
     bsc.tl.annotate(cells, model=model, reasoning=None, labels=["B cell", "T cell"])
     assert not np.allclose(cells.obsm["X_bioverse"], first, atol=1e-4)
