@@ -34,8 +34,8 @@ def pbmc(_pbmc):
 
 @pytest.fixture
 def cells(_pbmc):
-    """24 of them, spread over the types, log-normalised values in X."""
-    adata = _pbmc.raw.to_adata()[::29][:24].copy()
+    """Twelve of them, spread over the types, log-normalised values in X."""
+    adata = _pbmc.raw.to_adata()[::58][:12].copy()
     adata.layers["twice"] = adata.X * 2
     return adata
 
@@ -45,6 +45,14 @@ def annotated(_pbmc):
     """Eight cells with everything that annotate writes. Not to be changed."""
     adata = _pbmc.raw.to_adata()[::83][:8].copy()
     bsc.tl.annotate(adata)
+    return adata
+
+
+@pytest.fixture(scope="session")
+def compared(annotated):
+    """The same cells with what alignment writes. Not to be changed."""
+    adata = annotated.copy()
+    bsc.tl.alignment(adata)
     return adata
 
 

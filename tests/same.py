@@ -25,7 +25,7 @@ def same(one, two):
             return False
         return True
     if hasattr(one, "keys"):
-        return set(one.keys()) == set(two.keys()) and all(same(one[k], two[k]) for k in one.keys())  # noqa: SIM118
+        return set(one.keys()) == set(two.keys()) and all(same(one[k], two[k]) for k in one.keys())
     if isinstance(one, np.ndarray) and one.dtype.kind != "O" and one.dtype.names is None:
         equal = np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
         return isinstance(two, np.ndarray) and one.dtype == two.dtype and equal

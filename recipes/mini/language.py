@@ -148,7 +148,7 @@ def knowledge_texts(ontology: CellOntology, gene_names: dict[str, str], *, terms
     """Statements about types and genes: definitions, kinds, synonyms, markers both ways, gene names."""
     wanted = set().union(*(ontology.ancestors(t) for t in terms)) | set(ontology.markers)
     texts = []
-    marks: dict[str, list[str]] = {}
+    marks: dict[str, list[tuple[int, str]]] = {}
     for term in sorted(wanted & set(ontology.names)):
         name = ontology.names[term]
         if ontology.definitions[term]:
@@ -161,8 +161,11 @@ def knowledge_texts(ontology: CellOntology, gene_names: dict[str, str], *, terms
         for start in range(0, min(len(genes), 40), 8):
             texts.append(f"Markers of the {name} are {join(genes[start : start + 8])}.")
         for gene in genes:
-            marks.setdefault(gene, []).append(name)
-    for gene, names in sorted(marks.items()):
-        texts.append(f"{gene} is a marker of the {join(names[:5])}.")
+            marks.setdefault(gene, []).append((ontology.markers[term][gene], name))
+    for gene, found in sorted(marks.items()):
+        best = sorted(found, key=lambda pair: (-pair[0], pair[1]))
+        texts.append(f"{gene} is a marker of the {join([name for _, name in best[:5]])}.")
+        sources, name = best[0]
+        texts.append(f"{gene} marks the {name} according to {sources} {'source' if sources == 1 else 'sources'}.")
     texts += [f"{gene} encodes {name}." for gene, name in sorted(gene_names.items())]
     return texts

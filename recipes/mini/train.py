@@ -3,14 +3,14 @@
     python recipes/mini/train.py --shared ../shared --work /tmp/mini --out src/bioverse_sc/bundled/mini
 
 Every step leaves its result in the work folder and is skipped when that is there; training inside a step resumes from its
-last checkpoint. Two CPU cores need about an hour and a half.
+last checkpoint. Two CPU cores need about an hour.
 
 1. cells     simulate cells from reference profiles
 2. encoder   train an scGPT-format encoder on them: masked values and types
 3. vectors   embed fresh simulated cells; list their informative genes
 4. text      make the tokenizer and the language model; train it on knowledge text
-5. align     stage 1: contrastive, then autoregressive
-6. instruct  stage 2: labels, then labels with reasoning (LoRA and projector)
+5. align     stage 1, contrastive
+6. instruct  stage 2: labels (LoRA and projector), then labels with reasoning (LoRA)
 7. save      write the bundle
 """
 
@@ -31,11 +31,11 @@ import torch
 
 import bioverse_sc as bsc
 from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
-from bioverse_sc.models import Answer, BioVerse, ModelConfig, ProjectorConfig
+from bioverse_sc.models import Answer, BioVerse, ModelConfig, ProjectorConfig, Text
 from bioverse_sc.models._prompt import label_prompt, reasoning_prompt
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.tl._annotate import informative_genes
-from bioverse_sc.train import Example, LoraSettings, TrainConfig
+from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,26 +58,23 @@ class Recipe:
     encoder: TrainConfig = TrainConfig(
         steps=1300, batch_size=128, learning_rate=1e-3, warmup_steps=80, mixed_precision="bf16", checkpoint_every=100
     )
-    cells: int = 120_000
+    cells: int = 100_000
     balance: float = 0.7
     """How far the language model sees common types more often; see :func:`cells.simulate`."""
-    reasoned_cells: int = 48_000
-    lm_width: int = 256
+    reasoned_cells: int = 24_000
+    lm_width: int = 192
     lm_layers: int = 4
     lm_heads: int = 4
     min_word_count: int = 3
     text: TrainConfig = TrainConfig(
-        steps=1200, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100
+        steps=1500, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100
     )
-    contrastive: TrainConfig = TrainConfig(steps=1500, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
-    autoregressive: TrainConfig = TrainConfig(
-        steps=300, batch_size=64, learning_rate=5e-4, mixed_precision="bf16", checkpoint_every=100
-    )
+    contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     label: TrainConfig = TrainConfig(
-        steps=1200, batch_size=256, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100
+        steps=300, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
     )
     reason: TrainConfig = TrainConfig(
-        steps=1000, batch_size=48, learning_rate=7e-4, mixed_precision="bf16", checkpoint_every=100
+        steps=400, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100
     )
     lora: LoraSettings = LoraSettings(rank=16, alpha=32)
 
@@ -216,6 +213,28 @@ class Run:
             examples.append(Example(segments))
         return examples
 
+    def gene_exercises(self, genes: Sequence[str], rng: np.random.Generator, n: int) -> list[Example]:
+        """Lists of any genes to copy, and to pick a type's markers from: what reasoning about a cell is made of.
+
+        Without them the language model learns which genes go with a type, and names these rather than the cell's own.
+        """
+        names = np.array(genes)
+        markers = {t: known for t in self.terms if (known := self.ontology.known_markers(t))}
+        terms = list(markers)
+        examples = []
+        for i in range(n):
+            listed = [str(g) for g in names[rng.integers(len(names), size=rng.integers(3, 13))]]
+            if i % 2:
+                text = ", ".join(listed)
+                examples.append(Example([Text(f"Genes: {text}. Again:"), Answer(text)]))
+                continue
+            term = terms[rng.integers(len(terms))]
+            own = [str(g) for g in rng.choice(list(markers[term])[:60], size=rng.integers(1, 7))]
+            listed = [str(g) for g in rng.permutation(sorted({*listed[:8], *own}))]
+            question = f"Genes: {', '.join(listed)}. Markers of the {self.ontology.names[term]}:"
+            examples.append(Example([Text(question), Answer(", ".join(g for g in listed if g in markers[term]))]))
+        return examples
+
     def language_model(self, encoder: ScGPTEncoder) -> BioVerse:
         """Step 4."""
         r = self.recipe
@@ -225,9 +244,10 @@ class Run:
             return model
         rng = np.random.default_rng(r.seed)
         texts = language.knowledge_texts(self.ontology, self.gene_names(), terms=self.terms)
-        cards = self.marker_cards(rng, 30_000)
+        cards = self.marker_cards(rng, 40_000)
         card_texts = [" ".join(getattr(s, "text", "") or "" for s in e.segments) for e in cards[:3000]]
         genes = sorted(set(self.profiles.genes) | {g for m in self.ontology.markers.values() for g in m})
+        exercises = self.gene_exercises(genes, rng, 40_000)
         everyday = bsc.train.general_domain_texts()
         labels = [" " + self.ontology.names[t] for t in self.terms]
         tokenizer = language.build_tokenizer(
@@ -258,7 +278,7 @@ class Run:
         )
         model = BioVerse(config, language_model, tokenizer, {"rna": encoder}, self.gene_reference())
         plain = [Example([Answer(text)]) for text in [*texts, *everyday]]
-        bsc.train.pretrain_language_model(model, plain + cards, r.text, folder=self.work / "text_training")
+        bsc.train.pretrain_language_model(model, plain + cards + exercises, r.text, folder=self.work / "text_training")
         # the untrained projector is scaled to the embeddings of the trained language model
         model.projectors["rna"] = model.untrained_projector("rna")
         bsc.models.save(model, self.work / "text_model.new", dtype=torch.float16)
@@ -271,27 +291,28 @@ class Run:
         encoder = self.encoder()
         model = self.language_model(encoder)
         vectors, types, shown = self.vectors(model)
-        descriptions = [self.ontology.describe(t) for t in self.terms]
-        bsc.train.align(model, vectors, descriptions, types, r.contrastive, folder=self.work / "contrastive")
-        if r.autoregressive.steps > 1:
-            bsc.train.align(
-                model,
-                vectors,
-                descriptions,
-                types,
-                r.autoregressive,
-                objective="autoregressive",
-                folder=self.work / "autoregressive",
-            )
+        descriptions = Descriptions([self.ontology.describe(t) for t in self.terms], types)
+        bsc.train.align(model, vectors, descriptions, r.contrastive, folder=self.work / "contrastive")
         names = [self.ontology.names[t] for t in self.terms]
         labelled = [Example(label_prompt(names[t]), (i,)) for i, t in enumerate(types)]
-        bsc.train.instruct(model, labelled, {"rna": vectors}, r.label, lora=r.lora, folder=self.work / "label")
+        bsc.train.instruct(
+            model,
+            labelled,
+            {"rna": vectors},
+            r.label,
+            lora=r.lora,
+            descriptions={"rna": descriptions},
+            folder=self.work / "label",
+        )
         rng = np.random.default_rng(r.seed + 3)
         reasoned = []
         for i, genes in enumerate(shown):
             text = language.reason(self.ontology, self.terms[types[i]], genes, rng)
             reasoned.append(Example(reasoning_prompt(names[types[i]], genes, text), (i,)))
-        bsc.train.instruct(model, reasoned, {"rna": vectors}, r.reason, folder=self.work / "reason")
+        # here only the language model learns: the soft tokens stay where labels and stage 1 put them
+        bsc.train.instruct(
+            model, reasoned, {"rna": vectors}, r.reason, train_projectors=False, folder=self.work / "reason"
+        )
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         bsc.models.save(model, fresh, dtype=torch.float16)

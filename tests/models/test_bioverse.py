@@ -1,11 +1,15 @@
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
 
 from bioverse_sc.models import Answer, Entity, Text
 from bioverse_sc.models._inject import pad_prompts, tokenize_prompt
-from bioverse_sc.models._projector import Projector
 from tests.tiny import CONFIGS, VECTOR, WIDTH, make_model, make_vectors
+
+if TYPE_CHECKING:
+    from bioverse_sc.models._projector import Projector
 
 
 def test_untrained_projector_is_the_same_each_time(tiny):

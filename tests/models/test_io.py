@@ -136,7 +136,7 @@ def test_a_loaded_model_is_frozen_and_in_evaluation_mode(saved):
 
 
 def test_the_fingerprint_is_of_the_content(saved, tmp_path):
-    model, folder = saved
+    _model, folder = saved
     assert load(folder).fingerprint == load(copy_of(folder, tmp_path)).fingerprint
     save(make_model(seed=5), tmp_path / "other")
     assert load(tmp_path / "other").fingerprint != load(folder).fingerprint
@@ -186,7 +186,7 @@ def test_a_folder_without_checksums_is_no_model(tmp_path):
 @pytest.mark.parametrize("name", ["maxi", "no/such/folder", ""])
 def test_an_unknown_name_lists_the_known_ones(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, FileNotFoundError), match="mini|checksums"):
+    with pytest.raises((ValueError, FileNotFoundError), match=r"mini|checksums"):
         load(name)
 
 
@@ -195,7 +195,7 @@ def test_another_format_version_is_an_error(saved, tmp_path):
     stored = json.loads((folder / "bioverse.json").read_text())
     (folder / "bioverse.json").write_text(json.dumps(stored | {"format_version": 99}))
     write_checksums(folder)
-    with pytest.raises(ValueError, match="version 99.*Update bioverse-sc"):
+    with pytest.raises(ValueError, match=r"version 99.*Update bioverse-sc"):
         load(folder)
 
 

@@ -1,3 +1,4 @@
+import anndata as ad
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -6,13 +7,6 @@ import bioverse_sc as bsc
 from tests.same import differences
 
 mpl.use("Agg")
-
-
-@pytest.fixture(scope="module")
-def compared(annotated):
-    adata = annotated.copy()
-    bsc.tl.alignment(adata)
-    return adata
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +59,8 @@ def test_any_column_colours_the_cells(color, compared):
 
 
 def test_beyond_twelve_labels_the_rest_is_grey(compared):
-    many = compared.copy()
-    many = many[np.repeat(np.arange(8), 4)].copy()
-    many.obs_names_make_unique()
+    many = ad.concat([compared] * 4, index_unique="-")
+    many.uns["bioverse"] = compared.uns["bioverse"]
     many.obs["many"] = [f"type {i % 16}" for i in range(32)]
     drawn = points(bsc.pl.alignment_umap(many, color="many")[0])
     assert drawn["other cells (8)"] == 8

@@ -56,7 +56,7 @@ def test_counts_of_any_number_type_are_counts(dtype):
 
 def test_a_layer_of_counts_goes_before_normalised_x():
     found = profile(make(logged(counts()), layers={"counts": csr_matrix(counts())}))
-    assert (found.source, found.kind) == ("layers['counts']", "counts")
+    assert (found.source, found.kind) == ("counts", "counts")
 
 
 def test_counts_in_raw_go_before_normalised_x():
@@ -112,7 +112,7 @@ def test_a_layer_is_taken_when_it_is_named():
     adata = make(counts(), layers={"mine": logged(counts()), "counts": counts()})
     adata.raw = adata
     for layer, source, kind in [
-        ("mine", "layers['mine']", "log-normalised"),
+        ("mine", "mine", "log-normalised"),
         ("X", "X", "counts"),
         ("raw", "raw", "counts"),
     ]:
@@ -120,7 +120,7 @@ def test_a_layer_is_taken_when_it_is_named():
         assert (found.source, found.kind) == (source, kind)
 
 
-@pytest.mark.parametrize("name", ["it's", "a]b", "['x']", "X "])
+@pytest.mark.parametrize("name", ["it's", "a]b", "X "])
 def test_any_name_of_a_layer_works(name, mini):
     genes = mini.encoders["rna"].genes[:200]
     values = np.random.default_rng(0).poisson(2, size=(3, 200)).astype(np.float32)
@@ -146,8 +146,8 @@ def with_value(value):
 
 
 BAD = {
-    "NaN": (lambda: make(with_value(np.nan)), ValueError, r"NaN is not a measurement.*np\.nan_to_num"),
-    "sparse NaN": (lambda: make(csr_matrix(with_value(np.nan))), ValueError, "NaN is not a measurement"),
+    "NaN": (lambda: make(with_value(np.nan)), ValueError, r"no measurement.*np\.nan_to_num"),
+    "sparse NaN": (lambda: make(csr_matrix(with_value(np.nan))), ValueError, "no measurement"),
     "infinite": (lambda: make(with_value(np.inf)), ValueError, "(?i)inf|finite"),
     "negative": (lambda: make(with_value(-0.5)), ValueError, r"negative values.*before sc\.pp\.scale"),
     "negative counts": (lambda: make(csr_matrix(with_value(-1.0))), ValueError, "negative values"),
@@ -184,7 +184,7 @@ def test_bad_input_is_an_error_that_names_the_remedy_and_changes_nothing(case):
 
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")
 @pytest.mark.parametrize("case", BAD)
-@pytest.mark.parametrize("function", [bsc.tl.embed, bsc.tl.align, bsc.tl.annotate, bsc.tl.alignment])
+@pytest.mark.parametrize("function", [bsc.tl.embed, bsc.tl.align, bsc.tl.annotate])
 def test_the_tools_refuse_bad_input_and_change_nothing(function, case):
     build, error, _ = BAD[case]
     adata = build()

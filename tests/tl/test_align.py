@@ -14,7 +14,7 @@ def test_soft_tokens_are_those_of_the_projector(cells, mini):
         expected = mini.project("rna", torch.from_numpy(cells.obsm["X_scgpt"])).mean(dim=1).numpy()
     np.testing.assert_allclose(cells.obsm["X_bioverse"], expected, atol=1e-5)
     assert cells.obsm["X_bioverse"].dtype == np.float32
-    assert cells.obsm["X_bioverse"].shape == (24, mini.embeddings.weight.shape[1])
+    assert cells.obsm["X_bioverse"].shape == (12, mini.embeddings.weight.shape[1])
 
 
 def test_it_writes_its_slots_and_nothing_else(cells):
@@ -44,7 +44,7 @@ def test_vectors_that_are_there_are_used(cells, monkeypatch):
 def test_vectors_of_something_else_are_made_anew(change, cells):
     bsc.tl.embed(cells)
     expected = cells.obsm["X_scgpt"].copy()
-    cells.obsm["X_scgpt"] = np.ones((24, 3), dtype=np.float32)
+    cells.obsm["X_scgpt"] = np.ones((12, 3), dtype=np.float32)
     if change == "another encoder":
         cells.uns["bioverse"]["embed"]["encoder_fingerprint"] = "0" * 16
     elif change == "another layer":
@@ -66,7 +66,7 @@ def test_zeros_stay_zeros(cells):
     cells.obsm["X_scgpt"][2] = 0
     bsc.tl.align(cells)
     assert not cells.obsm["X_bioverse"][2].any()
-    assert cells.obsm["X_bioverse"].any(axis=1).sum() == 23
+    assert cells.obsm["X_bioverse"].any(axis=1).sum() == 11
 
 
 def test_soft_tokens_of_a_retrained_projector_are_made_anew(cells):
@@ -74,6 +74,6 @@ def test_soft_tokens_of_a_retrained_projector_are_made_anew(cells):
     bsc.tl.annotate(cells, model=model, reasoning=None, labels=["B cell", "T cell"])
     first = cells.obsm["X_bioverse"].copy()
     config = bsc.train.TrainConfig(steps=2, batch_size=8, warmup_steps=1)
-    bsc.train.align(model, cells.obsm["X_scgpt"], ["a", "b"], np.arange(24) % 2, config)
+    bsc.train.align(model, cells.obsm["X_scgpt"], bsc.train.Descriptions(["a", "b"], np.arange(12) % 2), config)
     bsc.tl.annotate(cells, model=model, reasoning=None, labels=["B cell", "T cell"])
     assert not np.allclose(cells.obsm["X_bioverse"], first, atol=1e-4)

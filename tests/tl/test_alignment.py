@@ -11,13 +11,6 @@ METRICS = {"retrieval_at_1", "retrieval_at_5", "retrieval_at_10", "modality_gap"
 SLOTS = {"obsm['X_bioverse_umap_before']", "obsm['X_bioverse_umap_after']", "uns['bioverse']"}
 
 
-@pytest.fixture(scope="module")
-def compared(annotated):
-    adata = annotated.copy()
-    bsc.tl.alignment(adata)
-    return adata
-
-
 def test_it_writes_its_slots_and_nothing_else(annotated, compared):
     assert differences(annotated, compared) == SLOTS
     assert set(compared.uns["bioverse"]) == {"embed", "align", "annotate", "alignment"}
@@ -44,10 +37,7 @@ def test_metrics_are_those_of_the_vectors(compared, mini):
     texts = list(stored["texts"])
     n = len(mini.config.labels)
     vectors = np.stack(
-        [
-            mini.embeddings.weight[mini.tokenizer.encode(t, add_special_tokens=False)].mean(dim=0).numpy()
-            for t in texts
-        ]
+        [mini.embeddings.weight[mini.tokenizer.encode(t, add_special_tokens=False)].mean(dim=0).numpy() for t in texts]
     )
     own = np.array([mini.config.labels.index(label) for label in compared.obs["bioverse_label"]])
     expected = alignment_metrics(compared.obsm["X_bioverse"], vectors[:n], own, vectors[n:])
@@ -73,7 +63,17 @@ def test_it_is_written_and_read_back(compared, tmp_path):
 
 def test_it_stands_alone_with_labels_of_the_user(cells):
     some = cells[:9].copy()
-    some.obs["mine"] = ["B cells", "T cell", "CL:0000182", "hepatocytes", "nonsense", "", "platelet", "fibroblast", "mast cell"]
+    some.obs["mine"] = [
+        "B cells",
+        "T cell",
+        "CL:0000182",
+        "hepatocytes",
+        "nonsense",
+        "",
+        "platelet",
+        "fibroblast",
+        "mast cell",
+    ]
     before = some.copy()
     bsc.tl.alignment(some, labels_key="mine", key_added="k")
     assert differences(before, some) == {

@@ -5,9 +5,11 @@ import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
+from bioverse_sc.models import label_log_probabilities, label_prompt
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.tl import _annotate, _embed
 from bioverse_sc.tl._annotate import informative_genes, label_probabilities, named_genes
@@ -132,13 +134,17 @@ def test_two_runs_give_identical_columns(annotated):
     again = annotated.copy()
     for name in COLUMNS:
         del again.obs[f"bioverse_{name}"]
-    again.obsm.clear()
-    del again.uns["bioverse"]
+    del again.obsm["X_scgpt"], again.obsm["X_bioverse"], again.uns["bioverse"]
     bsc.tl.annotate(again)
-    assert differences(annotated, again) == set()
+    # where memory lies may change the last bit of a float, and nothing else
+    floats = {"obs['bioverse_confidence']", "obsm['X_scgpt']", "obsm['X_bioverse']"}
+    assert differences(annotated, again) <= floats
+    np.testing.assert_allclose(again.obs["bioverse_confidence"], annotated.obs["bioverse_confidence"], atol=1e-5)
+    for slot in ("X_scgpt", "X_bioverse"):
+        np.testing.assert_allclose(again.obsm[slot], annotated.obsm[slot], atol=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+@pytest.mark.parametrize("batch_size", [1, 5])
 def test_the_batch_size_does_not_matter(batch_size, cells):
     assert_same_labels(labelled(cells, batch_size=batch_size), labelled(cells))
 
@@ -149,7 +155,7 @@ def test_the_order_of_cells_does_not_matter(cells):
 
 
 def test_halves_give_what_the_whole_gives(cells):
-    halves = pd.concat([labelled(cells[part].copy()) for part in (slice(0, 10), slice(10, None))])
+    halves = pd.concat([labelled(cells[part].copy()) for part in (slice(0, 5), slice(5, None))])
     assert_same_labels(labelled(cells), halves)
 
 
@@ -170,7 +176,9 @@ def test_reasoning_of_a_cell_does_not_depend_on_the_others(annotated, pbmc):
 def test_chunks_do_not_matter(annotated, pbmc, monkeypatch):
     from bioverse_sc import _modalities
 
-    monkeypatch.setattr(_annotate, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=1))
+    monkeypatch.setattr(
+        _annotate, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=1)
+    )
     few = pbmc.raw.to_adata()[annotated.obs_names[:3]].copy()
     bsc.tl.annotate(few)
     for name in ("reasoning", "genes_supported", "genes_unsupported"):
@@ -216,23 +224,22 @@ def test_one_label_is_certain(cells):
 
 def test_a_broad_label_collects_what_lies_below_it(mini):
     vectors = make_vectors(6, width=mini.encoders["rna"].width)
-    own = list(mini.config.labels)
-    p = label_probabilities(mini, vectors, own)
-    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
-    broad = ["leukocyte", "hepatocyte", "fibroblast", "neuron"]
-    found = label_probabilities(mini, vectors, broad)
+    broad = ["leukocyte", "hepatocyte", "lymphocyte", "neuron"]
+    asked = [*mini.config.labels, *(label for label in broad if label not in mini.config.labels)]
+    with torch.inference_mode():
+        soft = mini.project("rna", torch.from_numpy(vectors))
+    p = np.exp(label_log_probabilities(mini, label_prompt(), soft, asked) / mini.config.temperature)
     ontology = cell_ontology()
-    expected = np.zeros((6, len(broad)))
-    for i, label in enumerate(own):
-        above = ontology.ancestors(ontology.find(label))
-        takers = [j for j, b in enumerate(broad) if ontology.find(b) in above]
+    terms = [ontology.find(label) for label in broad]
+    expected, to_lymphocytes = np.zeros((6, len(broad))), 0
+    for i, label in enumerate(asked):
+        takers = [j for j, term in enumerate(terms) if term in ontology.ancestors(ontology.find(label))]
         if takers:
-            nearest = max(takers, key=lambda j: len(ontology.ancestors(ontology.find(broad[j]))))
-            expected[:, nearest] += p[:, i]
+            expected[:, max(takers, key=lambda j: len(ontology.ancestors(terms[j])))] += p[:, i]
+            to_lymphocytes += len(takers) == 2
+    assert to_lymphocytes > 5, "lymphocytes are leukocytes too: the nearest term takes them"
     expected /= expected.sum(axis=1, keepdims=True)
-    # the broad words themselves are scored beside the model's own, so they may only add
-    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.8
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(label_probabilities(mini, vectors, broad), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -300,16 +307,16 @@ def test_vectors_that_are_there_are_used(cells, monkeypatch):
 def test_vectors_of_another_encoder_are_made_anew(cells):
     expected = labelled(cells)
     bsc.tl.embed(cells)
-    cells.obsm["X_scgpt"] = np.ones((24, 4), dtype=np.float32)
+    cells.obsm["X_scgpt"] = np.ones((12, 4), dtype=np.float32)
     cells.uns["bioverse"]["embed"]["encoder_fingerprint"] = "another"
     bsc.tl.annotate(cells, reasoning=None)
     assert_same_labels(expected, cells.obs)
 
 
 def test_an_embedding_of_the_user_in_our_slot_is_not_taken_for_ours(cells, mini):
-    cells.obsm["X_scgpt"] = np.zeros((24, 512), dtype=np.float32)
+    cells.obsm["X_scgpt"] = np.zeros((12, 512), dtype=np.float32)
     bsc.tl.annotate(cells, reasoning=None)
-    assert cells.obsm["X_scgpt"].shape == (24, mini.encoders["rna"].width)
+    assert cells.obsm["X_scgpt"].shape == (12, mini.encoders["rna"].width)
 
 
 # --- containers ------------------------------------------------------------------------------------------------------
@@ -414,7 +421,22 @@ def test_informative_genes_are_expressed(mini):
         assert all(row[genes.index(gene)] > 0 for gene in shown)
 
 
-KNOWN = {"CD4", "CD8A", "BEST4", "HLA-DRA", "CD19", "MS4A1", "T", "B", "NKX2-1", "AC012.3", "PVALB", "SST", "WAS", "REST"}
+KNOWN = {
+    "CD4",
+    "CD8A",
+    "BEST4",
+    "HLA-DRA",
+    "CD19",
+    "MS4A1",
+    "T",
+    "B",
+    "NKX2-1",
+    "AC012.3",
+    "PVALB",
+    "SST",
+    "WAS",
+    "REST",
+}
 
 
 @pytest.mark.parametrize(
@@ -438,18 +460,15 @@ def test_genes_named_in_a_text(text, genes):
 
 def test_words_of_cell_types_are_not_genes():
     """T and B are old names of TBXT and others: in 'T cell' they name no gene."""
-    from bioverse_sc.pp._genes import gene_table
-
-    known = set(gene_table()[1])
+    known = set(_annotate.known_symbols([]))
     assert named_genes("This is a T cell, not a B cell: it expresses CD3E, a marker of T cells.", known) == {"CD3E"}
 
 
 def test_the_names_of_labels_are_not_genes(mini):
-    from bioverse_sc.pp._genes import gene_table
-
-    known = set(gene_table()[1]) | set(mini.encoders["rna"].genes)
+    known = set(_annotate.known_symbols(mini.encoders["rna"].genes))
     wrong = {label: found for label in mini.config.labels if (found := named_genes(label, known))}
-    assert wrong == {}
+    # this one is named after the gene
+    assert wrong.keys() <= {"VIP GABAergic cortical interneuron"}
 
 
 def test_named_genes_are_looked_up_in_the_cell():
@@ -458,19 +477,17 @@ def test_named_genes_are_looked_up_in_the_cell():
     texts = np.array(["CD3E, MS4A1, CD19 and INS.", "CD3E and again CD3E.", ""], dtype=object)
     supported, unsupported = np.zeros(5, dtype=np.int64), np.zeros(5, dtype=np.int64)
     texts = np.concatenate([np.array(["", ""], dtype=object), texts])
-    _annotate._check_named_genes(texts, supported, unsupported, chunk, genes, 2)
+    _annotate._check_named_genes(texts, supported, unsupported, chunk, genes, _annotate.known_symbols(genes), 2)
     assert supported.tolist() == [0, 0, 2, 0, 0]
     assert unsupported.tolist() == [0, 0, 2, 1, 0]
 
 
 def test_counts_of_genes_fit_the_text_and_the_cell(annotated):
-    from bioverse_sc.pp._genes import gene_table
-
     expressed = csr_matrix(annotated.X).toarray() > 0
     names = list(annotated.var_names)
     for i in range(annotated.n_obs):
         obs = annotated.obs.iloc[i]
-        mentioned = named_genes(obs["bioverse_reasoning"], set(gene_table()[1]) | set(names))
+        mentioned = named_genes(obs["bioverse_reasoning"], set(_annotate.known_symbols(names)))
         direct = sum(gene in names and expressed[i, names.index(gene)] for gene in mentioned)
         assert obs["bioverse_genes_supported"] + obs["bioverse_genes_unsupported"] == len(mentioned)
         assert obs["bioverse_genes_supported"] >= direct - 1  # one may go by another name in the encoder

@@ -37,7 +37,7 @@ def test_the_order_of_cells_batches_and_halves_do_not_matter(cells):
     order = np.random.default_rng(0).permutation(cells.n_obs)
     np.testing.assert_allclose(embedded(cells[order].copy()), expected[order], atol=1e-6)
     np.testing.assert_allclose(embedded(cells, batch_size=3), expected, atol=1e-6)
-    halves = [embedded(cells[part].copy()) for part in (slice(0, 9), slice(9, None))]
+    halves = [embedded(cells[part].copy()) for part in (slice(0, 5), slice(5, None))]
     np.testing.assert_allclose(np.concatenate(halves), expected, atol=1e-6)
 
 
@@ -130,7 +130,7 @@ def test_a_file_on_disk_is_read_as_it_lies(cells, tmp_path):
 def test_another_layer_is_read(cells):
     cells.layers["other"] = cells.X[:, ::-1].copy()
     bsc.tl.embed(cells, layer="other")
-    assert cells.uns["bioverse"]["embed"]["source"] == "layers['other']"
+    assert cells.uns["bioverse"]["embed"]["source"] == "other"
     assert not np.allclose(cells.obsm["X_scgpt"], embedded(cells, layer="X"), atol=1e-2)
 
 
@@ -144,7 +144,7 @@ def test_an_empty_cell_has_a_vector_of_zeros_and_one_warning(cells, log):
     assert not cells.obsm["X_scgpt"][4].any()
     others = np.arange(cells.n_obs) != 4
     np.testing.assert_allclose(cells.obsm["X_scgpt"][others], expected[others], atol=1e-6)
-    assert [r.getMessage()[:7] for r in log if r.levelno >= logging.WARNING] == ["1 of 24"]
+    assert [r.getMessage()[:7] for r in log if r.levelno >= logging.WARNING] == ["1 of 12"]
 
 
 def test_a_model_in_memory_works(cells):
@@ -155,12 +155,12 @@ def test_a_model_in_memory_works(cells):
     encoder = ScGPTEncoder.untrained(encoder.module.config, GeneVocabulary(genes))
     encoder.module.eval()
     bsc.tl.embed(cells, model=make_model(encoders={"rna": encoder}))
-    assert cells.obsm["X_scgpt"].shape == (24, 16)
+    assert cells.obsm["X_scgpt"].shape == (12, 16)
 
 
 def test_an_unknown_model_is_an_error_and_changes_nothing(cells):
     before = cells.copy()
-    with pytest.raises(ValueError, match="no model 'maxi'.*mini"):
+    with pytest.raises(ValueError, match=r"no model 'maxi'.*mini"):
         bsc.tl.embed(cells, model="maxi")
     assert differences(before, cells) == set()
 

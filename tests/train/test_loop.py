@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bioverse_sc.train import TrainConfig
-from bioverse_sc.train._loop import Task, batch_indices, fit, learning_rate_factor
+from bioverse_sc.train._loop import GROUPED_BATCHES, Task, batch_indices, fit, learning_rate_factor
 
 
 class Line(Task):
@@ -25,6 +25,8 @@ class Line(Task):
 
 class Points:
     """Points of a plane with noise from the generator; breaks down at the batch that it is told."""
+
+    lengths = None
 
     def __init__(self, n=20, *, breaks_at=None):
         self.x = torch.from_numpy(np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32))
@@ -164,6 +166,18 @@ def test_every_epoch_is_a_permutation(n, size):
         assert sorted(epoch) == list(range(n))
     if n > 4:
         assert len({tuple(e) for e in epochs}) > len(epochs) / 2, "epochs have orders of their own"
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 3), (70, 8), (1000, 16)])
+def test_sorting_by_length_keeps_the_examples_of_each_group(n, size):
+    lengths = np.random.default_rng(0).integers(5, 90, size=n)
+    for group in range(3):
+        steps = range(group * GROUPED_BATCHES, (group + 1) * GROUPED_BATCHES)
+        batches = [batch_indices(n, size, step, 4, lengths) for step in steps]
+        plain = [batch_indices(n, size, step, 4) for step in steps]
+        assert sorted(np.concatenate(batches)) == sorted(np.concatenate(plain))
+        spread, unsorted = (np.mean([np.ptp(lengths[b]) for b in drawn]) for drawn in (batches, plain))
+        assert spread < 0.5 * unsorted, "examples of one length come together"
 
 
 def test_indices_follow_from_seed_and_step():

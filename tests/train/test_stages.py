@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from bioverse_sc import train
+from bioverse_sc.metrics import modality_gap
 from bioverse_sc.models import Answer, generate_text, label_log_probabilities, label_prompt
-from bioverse_sc.train import Example, LoraSettings, TrainConfig
+from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
 from tests.tiny import CONFIGS, make_encoder, make_model, make_vectors
 
 TEXTS = ["B cell. Markers: CD19.", "T cell. Markers: CD3E.", "monocyte."]
@@ -36,7 +37,7 @@ def test_align_changes_the_projector_and_nothing_else(objective):
     model = make_model(encoders={"rna": make_encoder()})
     vectors, which = groups()
     before, encoder = copied(model), {k: v.clone() for k, v in model.encoders["rna"].module.state_dict().items()}
-    train.align(model, vectors, TEXTS, which, CONFIG, objective=objective)
+    train.align(model, vectors, Descriptions(TEXTS, which), CONFIG, objective=objective)
     projector = {name for name in before if name.startswith("projectors.rna.")}
     assert changed(before, model) == projector
     after = model.encoders["rna"].module.state_dict()
@@ -92,13 +93,40 @@ def test_alignment_is_learnt(objective):
     model = make_model(dropout=0.0)
     vectors, which = groups()
     config = TrainConfig(steps=120, batch_size=15, learning_rate=0.01, warmup_steps=10, log_every=40)
-    history = train.align(model, vectors, TEXTS, which, config, objective=objective)
+    history = train.align(model, vectors, Descriptions(TEXTS, which), config, objective=objective)
     assert history[-1]["loss"] < (0.7 if objective == "contrastive" else 0.95) * history[0]["loss"]
     if objective == "contrastive":
         assert history[-1]["retrieval"] > 0.95
         soft = model.project("rna", torch.from_numpy(vectors)).mean(dim=1)
         similarity = torch.nn.functional.cosine_similarity(soft[:, None], model.text_vectors(TEXTS)[None], dim=-1)
         assert (similarity.argmax(dim=1).numpy() == which).mean() > 0.95
+
+
+def test_attraction_brings_entities_to_their_texts():
+    vectors, which = groups()
+    config = TrainConfig(steps=120, batch_size=15, learning_rate=0.01, warmup_steps=10)
+    gaps = []
+    for attraction in (0.0, 1.0):
+        model = make_model(dropout=0.0)
+        train.align(model, vectors, Descriptions(TEXTS, which), config, attraction=attraction)
+        soft = model.project("rna", torch.from_numpy(vectors)).mean(dim=1).detach().numpy()
+        gaps.append(modality_gap(soft, model.text_vectors(TEXTS).numpy()))
+    assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_stage_two_beside_contrast_keeps_the_alignment():
+    vectors, which = groups()
+    config = TrainConfig(steps=150, batch_size=15, learning_rate=0.02, warmup_steps=10)
+    cosines = []
+    for descriptions in (None, {"rna": Descriptions(TEXTS, which)}):
+        model = make_model(dropout=0.0)
+        train.align(model, vectors, Descriptions(TEXTS, which), config)
+        train.instruct(model, examples_of(which), {"rna": vectors}, config, descriptions=descriptions)
+        soft = model.project("rna", torch.from_numpy(vectors)).mean(dim=1)
+        own = model.text_vectors([TEXTS[w] for w in which])
+        cosines.append(float(torch.nn.functional.cosine_similarity(soft, own, dim=-1).mean()))
+    assert cosines[1] > 0.9
+    assert cosines[1] > cosines[0]
 
 
 def test_labels_are_learnt_from_the_soft_token_alone():
@@ -174,7 +202,7 @@ def test_a_resumed_alignment_equals_an_unbroken_one_bit_by_bit(tmp_path, monkeyp
 
     vectors, which = groups()
     whole, broken, resumed = make_model(), make_model(), make_model()
-    train.align(whole, vectors, TEXTS, which, CONFIG, folder=tmp_path / "whole")
+    train.align(whole, vectors, Descriptions(TEXTS, which), CONFIG, folder=tmp_path / "whole")
     real, calls = PairSource.batch, []
 
     def fails(self, indices, rng):
@@ -186,8 +214,8 @@ def test_a_resumed_alignment_equals_an_unbroken_one_bit_by_bit(tmp_path, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(PairSource, "batch", fails)
         with pytest.raises(KeyboardInterrupt):
-            train.align(broken, vectors, TEXTS, which, CONFIG, folder=tmp_path / "broken")
-    train.align(resumed, vectors, TEXTS, which, CONFIG, folder=tmp_path / "broken")
+            train.align(broken, vectors, Descriptions(TEXTS, which), CONFIG, folder=tmp_path / "broken")
+    train.align(resumed, vectors, Descriptions(TEXTS, which), CONFIG, folder=tmp_path / "broken")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
@@ -205,7 +233,7 @@ def test_no_examples_are_an_error():
     with pytest.raises(ValueError, match="nothing to train on"):
         train.instruct(make_model(), [], {"rna": make_vectors(1)}, CONFIG)
     with pytest.raises(ValueError, match="nothing to train on"):
-        train.align(make_model(), np.zeros((0, 16)), TEXTS, np.zeros(0, dtype=int), CONFIG)
+        train.align(make_model(), np.zeros((0, 16)), Descriptions(TEXTS, np.zeros(0, dtype=int)), CONFIG)
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "autoregressive"])
@@ -215,14 +243,14 @@ def test_nan_is_an_error_and_changes_nothing(objective):
     vectors[3, 3] = np.nan
     before = copied(model)
     with pytest.raises(ValueError, match="finite"):
-        train.align(model, vectors, TEXTS, which, CONFIG, objective=objective)
+        train.align(model, vectors, Descriptions(TEXTS, which), CONFIG, objective=objective)
     assert not changed(before, model)
 
 
 def test_an_unknown_objective_is_an_error():
     vectors, which = groups()
     with pytest.raises(ValueError, match="'telepathic'; expected"):
-        train.align(make_model(), vectors, TEXTS, which, CONFIG, objective="telepathic")
+        train.align(make_model(), vectors, Descriptions(TEXTS, which), CONFIG, objective="telepathic")
 
 
 def test_everyday_sentences_are_many_and_different():

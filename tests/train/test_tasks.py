@@ -7,7 +7,7 @@ import torch
 from bioverse_sc.models import Answer, Entity, Text, label_prompt
 from bioverse_sc.train import Example
 from bioverse_sc.train._data import PairSource, PromptSource
-from bioverse_sc.train._tasks import ContrastiveTask, PromptTask
+from bioverse_sc.train._tasks import ALIGNMENT_WEIGHT, ContrastiveTask, PromptTask
 from tests.tiny import CONFIGS, VECTOR, WIDTH, make_model, make_vectors
 
 EXAMPLES = [
@@ -21,7 +21,7 @@ EXAMPLES = [
 def naive_answer_loss(model, examples, vectors):
     """One example at a time, one token at a time."""
     total, n, right = 0.0, 0, 0
-    encode = lambda text: model.tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+    encode = lambda text: model.tokenizer.encode(text, add_special_tokens=False)
     for example in examples:
         rows, targets, entity = [], [], iter(example.rows)
         for segment in example.segments:
@@ -31,7 +31,7 @@ def naive_answer_loss(model, examples, vectors):
                 targets += [None] * len(soft)
             else:
                 answer = isinstance(segment, Answer)
-                ids = encode(f" {segment.text}") + [model.tokenizer.eos_token_id] if answer else encode(segment.text)
+                ids = [*encode(f" {segment.text}"), model.tokenizer.eos_token_id] if answer else encode(segment.text)
                 rows += [model.embeddings.weight[i] for i in ids]
                 targets += ids if answer else [None] * len(ids)
         logits = model.language_model(inputs_embeds=torch.stack(rows)[None], use_cache=False).logits[0]
@@ -79,9 +79,9 @@ def test_text_without_entities_trains_too(tiny):
     assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
-def naive_contrastive(entities, texts, negatives, text_of, scale):
-    """InfoNCE by loops: unrelated texts stand among the texts of an entity, never the other way round."""
-    unit = lambda v: v / math.sqrt(sum(x * x for x in v))  # noqa: E731
+def naive_contrastive(entities, texts, negatives, text_of, scale, attraction):
+    """InfoNCE by loops: unrelated texts stand among the texts of an entity, never the other way round. And cosines."""
+    unit = lambda v: v / math.sqrt(sum(x * x for x in v))
     entities = [unit(e) for e in entities]
     used = sorted(set(text_of))
     items = [unit(texts[t]) for t in used] + [unit(n) for n in negatives]
@@ -95,31 +95,31 @@ def naive_contrastive(entities, texts, negatives, text_of, scale):
         norm = math.log(sum(math.exp(s) for s in scores))
         own = [s - norm for s, of in zip(scores, text_of, strict=True) if of == t]
         to_entity -= sum(own) / len(own)
-    return (to_text / len(entities) + to_entity / len(used)) / 2
+    apart = sum(1 - float(e @ items[used.index(own)]) for e, own in zip(entities, text_of, strict=True))
+    return (to_text / len(entities) + to_entity / len(used)) / 2 + attraction * apart / len(entities)
 
 
-@pytest.mark.parametrize("n_negatives", [0, 5])
+@pytest.mark.parametrize(("n_negatives", "attraction"), [(0, 1.0), (5, 0.0), (5, 0.7)])
 @pytest.mark.parametrize("text_of", [[0, 1, 2], [2, 2, 0, 2, 0, 4], [3, 3, 3]])
-def test_contrastive_loss_is_that_of_plain_loops(text_of, n_negatives):
+def test_contrastive_loss_is_that_of_plain_loops(text_of, n_negatives, attraction):
     model = make_model(n_tokens=2)
     rng = np.random.default_rng(1)
     texts = rng.normal(size=(6, WIDTH)).astype(np.float32)
     negatives = rng.normal(size=(n_negatives, WIDTH)).astype(np.float32)
     vectors = make_vectors(len(text_of))
-    task = ContrastiveTask(
-        model, "rna", torch.from_numpy(texts), torch.from_numpy(negatives) if n_negatives else None
-    ).eval()
+    bank = torch.from_numpy(negatives) if n_negatives else None
+    task = ContrastiveTask(model, "rna", torch.from_numpy(texts), bank, attraction=attraction).eval()
     with torch.no_grad():
         task.logit_scale.copy_(torch.tensor(5.0).log())
         out = task({"vectors": torch.from_numpy(vectors), "text_of": torch.tensor(text_of)})
         soft = model.project("rna", torch.from_numpy(vectors)).mean(dim=1).double().numpy()
-    expected = naive_contrastive(soft, texts.astype(float), negatives.astype(float), text_of, 5.0)
+    expected = naive_contrastive(soft, texts.astype(float), negatives.astype(float), text_of, 5.0, attraction)
     assert float(out["loss"]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_scale_of_contrast_is_limited():
     model = make_model()
-    task = ContrastiveTask(model, "rna", torch.randn(3, WIDTH), None).eval()
+    task = ContrastiveTask(model, "rna", torch.randn(3, WIDTH), None, attraction=0.0).eval()
     with torch.no_grad():
         assert float(task.logit_scale.exp()) == pytest.approx(1 / 0.07)
         task.logit_scale.fill_(20.0)
@@ -140,6 +140,22 @@ def test_vectors_that_are_not_finite_are_an_error(bad, tiny):
 def test_each_vector_needs_a_text():
     with pytest.raises(ValueError, match="3 vectors but 2"):
         PairSource(make_vectors(3), np.zeros(2, dtype=int))
+    examples = [Example(label_prompt("a"), (0,))]
+    with pytest.raises(ValueError, match="3 vectors but 2"):
+        PromptSource(make_model(), examples, {"rna": make_vectors(3)}, text_of={"rna": np.zeros(2, dtype=int)})
+
+
+def test_contrast_beside_the_answers_adds_its_loss():
+    model, vectors, text_of = make_model(), make_vectors(4), np.array([1, 0, 1, 2])
+    contrast = ContrastiveTask(model, "rna", torch.randn(3, WIDTH), torch.randn(2, WIDTH), attraction=1.0)
+    source = PromptSource(model, EXAMPLES, {"rna": vectors}, text_of={"rna": text_of})
+    batch = source.batch(np.array([3, 1]), np.random.default_rng(0))
+    np.testing.assert_array_equal(batch["text_of:rna"], text_of[[3, 0, 2]])
+    with torch.no_grad():
+        both = PromptTask(model, {"rna": contrast}).eval()(batch)
+        answers = PromptTask(model).eval()(batch)
+        pairs = contrast.eval()({"vectors": batch["vectors:rna"], "text_of": batch["text_of:rna"]})
+    assert float(both["loss"]) == pytest.approx(float(answers["loss"] + ALIGNMENT_WEIGHT * pairs["loss"]), abs=1e-5)
 
 
 def test_an_example_needs_a_row_for_each_entity():
@@ -148,9 +164,8 @@ def test_an_example_needs_a_row_for_each_entity():
 
 
 def test_an_example_is_never_cut_in_silence(tiny):
-    source = PromptSource(tiny, [Example([Answer("long " * 30)])], {}, max_tokens=50)
     with pytest.raises(ValueError, match="more than max_tokens=50"):
-        source.batch(np.array([0]), np.random.default_rng(0))
+        PromptSource(tiny, [Example([Answer("long " * 30)])], {}, max_tokens=50)
 
 
 def test_rows_are_taken_in_the_order_of_the_prompts(tiny):

@@ -33,12 +33,29 @@ def modality_gap(one: np.ndarray, two: np.ndarray) -> float:
     """Distance between the means of two sets of unit vectors, 0 to 2.
 
     Source: Liang et al., Mind the gap, NeurIPS 2022.
+
+    Parameters
+    ----------
+    one
+        Shape (vectors, width).
+    two
+        Shape (vectors, width).
     """
     return float(np.linalg.norm(_unit(one).mean(axis=0) - _unit(two).mean(axis=0)))
 
 
 def knn_agreement(vectors: np.ndarray, labels: np.ndarray, k: int = 15) -> float:
-    """Mean share of a vector's ``k`` nearest others, by cosine, that have its label."""
+    """Mean share of a vector's ``k`` nearest others, by cosine, that have its label.
+
+    Parameters
+    ----------
+    vectors
+        Shape (vectors, width).
+    labels
+        Shape (vectors,).
+    k
+        Neighbours; fewer where there are fewer vectors.
+    """
     from sklearn.neighbors import NearestNeighbors
 
     k = min(k, len(vectors) - 1)

@@ -53,6 +53,7 @@ class BioVerse(nn.Module):
         self.encoders = dict(encoders or {})
         self.gene_reference = dict(gene_reference or {})
         self.fingerprint = ""
+        self.has_merged_adapter = False
         self.projectors = nn.ModuleDict({mod: self.untrained_projector(mod) for mod in config.projectors})
 
     def untrained_projector(self, modality: str) -> Projector:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from bioverse_sc.models import BioVerse
     from bioverse_sc.models._prompt import Segment
 
-PRUNED_BELOW = -9.0
-"""A prefix this far (in log-probability) below a cell's best one is dropped: about 1e-4 of its mass."""
+PRUNED_BELOW = -7.0
+"""A prefix this far (in log-probability) below a cell's best one is dropped: less than a thousandth of its mass."""
 
 
 @dataclass
@@ -115,9 +115,46 @@ def label_log_probabilities(
     return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
 
 
+class ShownGenes:
+    """A constraint of decoding: of all gene symbols, only those that the prompt shows may be written, each once.
+
+    It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Which of the shown genes
+    are written, in what order and in what words stays with the language model.
+
+    Parameters
+    ----------
+    model
+        Gives the tokenizer.
+    symbols
+        All gene symbols.
+    shown
+        Genes that each prompt shows.
+    """
+
+    def __init__(self, model: BioVerse, symbols: Sequence[str], shown: Sequence[Sequence[str]]) -> None:
+        vocabulary = model.language_model.get_output_embeddings().weight.shape[0]
+        spelled = model.tokenizer([" " + symbol for symbol in symbols], add_special_tokens=False)["input_ids"]
+        token = {symbol: ids[0] for symbol, ids in zip(symbols, spelled, strict=True) if len(ids) == 1}
+        self.is_gene = torch.zeros(vocabulary, dtype=torch.bool, device=model.device)
+        self.is_gene[list(token.values())] = True
+        self.closed = self.is_gene.repeat(len(shown), 1)
+        for row, genes in enumerate(shown):
+            self.closed[row, [token[gene] for gene in genes if gene in token]] = False
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Forbid the symbols that are not shown, and those that have been written."""
+        written = torch.zeros_like(self.closed).scatter_(1, input_ids, value=True)
+        return scores.masked_fill(self.closed | (written & self.is_gene), -torch.inf)
+
+
 @torch.inference_mode()
 def generate_text(
-    model: BioVerse, prompts: Sequence[Sequence[Segment]], soft_tokens: torch.Tensor, *, max_new_tokens: int
+    model: BioVerse,
+    prompts: Sequence[Sequence[Segment]],
+    soft_tokens: torch.Tensor,
+    *,
+    max_new_tokens: int,
+    constraint: ShownGenes | None = None,
 ) -> list[str]:
     """Write the open answers of prompts, greedily, in one batch.
 
@@ -131,7 +168,11 @@ def generate_text(
         Soft tokens of all entities in the order of the prompts, shape (entities, n_tokens, width).
     max_new_tokens
         Limit of the answer.
+    constraint
+        Which gene symbols each answer may name.
     """
+    from transformers import LogitsProcessorList
+
     tokens = [tokenize_prompt(model.tokenizer, prompt, model.n_tokens) for prompt in prompts]
     batch = pad_prompts(tokens, model.pad_id, left=True).to(model.device)
     embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, 1))
@@ -142,5 +183,6 @@ def generate_text(
         do_sample=False,
         eos_token_id=model.tokenizer.eos_token_id,
         pad_token_id=model.pad_id,
+        logits_processor=LogitsProcessorList([constraint] if constraint else []),
     )
     return [text.strip() for text in model.tokenizer.batch_decode(written, skip_special_tokens=True)]

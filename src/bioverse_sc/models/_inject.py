@@ -59,7 +59,7 @@ def tokenize_prompt(
             new = [SLOT] * n_tokens[segment.modality]
             kept = [IGNORED] * len(new)
         elif isinstance(segment, Text):
-            new = tokenizer.encode(segment.text, add_special_tokens=False)
+            new = text_ids(tokenizer, segment.text)
             kept = [IGNORED] * len(new)
         elif segment.text is None:
             if i != len(segments) - 1:
@@ -76,20 +76,26 @@ def tokenize_prompt(
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: Answer) -> list[int]:
     """Token ids of a written answer with its end token; a space comes first, as after any colon."""
-    return [*tokenizer.encode(" " + (answer.text or ""), add_special_tokens=False), tokenizer.eos_token_id]
+    return [*text_ids(tokenizer, " " + (answer.text or "")), tokenizer.eos_token_id]
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of words; what looks like a special token (``<|end|>``) is spelled out, as it is only text."""
+    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Padded prompts. ``ids`` holds :data:`SLOT` at soft tokens; ``mask`` is 0 at padding."""
+    """Padded prompts. ``ids`` holds :data:`SLOT` at soft tokens; ``mask`` is 0 at padding, ``None`` when not needed."""
 
     ids: torch.Tensor
-    mask: torch.Tensor
+    mask: torch.Tensor | None
     targets: torch.Tensor
 
     def to(self, device: str | torch.device) -> PromptBatch:
         """Move to a device."""
-        return PromptBatch(self.ids.to(device), self.mask.to(device), self.targets.to(device))
+        mask = None if self.mask is None else self.mask.to(device)
+        return PromptBatch(self.ids.to(device), mask, self.targets.to(device))
 
 
 def pad_prompts(prompts: Sequence[TokenizedPrompt], pad_id: int, *, left: bool) -> PromptBatch:

@@ -124,6 +124,7 @@ def load(model: str | Path = "mini", *, device: str | None = None, merge_adapter
     loaded.projectors.load_state_dict(load_file(folder / PROJECTORS))
     if (folder / "adapter").is_dir():
         loaded.language_model = _with_adapter(loaded.language_model, folder / "adapter", merge=merge_adapter)
+        loaded.has_merged_adapter = merge_adapter
     loaded.fingerprint = hashlib.sha256((folder / CHECKSUMS).read_bytes()).hexdigest()[:16]
     device = device or settings.torch_device()
     loaded.to(device)
@@ -179,13 +180,21 @@ def save(
     if folder.exists() and any(folder.iterdir()):
         msg = f"{folder} is not empty; save to a new folder."
         raise FileExistsError(msg)
-    folder.mkdir(parents=True, exist_ok=True)
     inside = model.config.language_model == INSIDE if include_language_model is None else include_language_model
+    if model.has_merged_adapter and not inside:
+        msg = (
+            "The adapter of this model is merged into its language model, which would not be saved. Load it with "
+            "merge_adapter=False, or save with include_language_model=True."
+        )
+        raise ValueError(msg)
+    folder.mkdir(parents=True, exist_ok=True)
     config = replace(model.config, language_model=INSIDE) if inside else model.config
     language_model = model.language_model
     if isinstance(language_model, PeftModel):
         language_model.save_pretrained(str(folder / "adapter"))
         base_name = INSIDE if inside else model.config.language_model
+        # an empty form that peft adds
+        (folder / "adapter" / "README.md").unlink(missing_ok=True)
         _set_base(folder / "adapter" / "adapter_config.json", base_name)
     if inside:
         _save_base(language_model, model.tokenizer, folder / INSIDE, dtype)

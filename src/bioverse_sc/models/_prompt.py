@@ -37,16 +37,27 @@ PROMPT_ID = "annotate-1"
 
 
 def label_prompt(label: str | None = None) -> list[Segment]:
-    """Ask for the type of a cell, from its soft token alone."""
+    """Ask for the type of a cell, from its soft token alone.
+
+    Parameters
+    ----------
+    label
+        The answer, to train on; open by default.
+    """
     return [Text("Cell:"), Entity("rna"), Text(" Type:"), Answer(label)]
 
 
 def reasoning_prompt(label: str, genes: Sequence[str], reasoning: str | None = None) -> list[Segment]:
-    """After the label, show the cell's informative genes and ask why."""
+    """After the label, show the cell's informative genes and ask why.
+
+    Parameters
+    ----------
+    label
+        The label that was given.
+    genes
+        Informative genes of the cell.
+    reasoning
+        The answer, to train on; open by default.
+    """
     listed = ", ".join(genes) if genes else "none"
     return [*label_prompt(label), Text(f" Genes: {listed}. Why?"), Answer(reasoning)]
-
-
-def description_prompt(description: str | None = None) -> list[Segment]:
-    """Ask for a description of a cell: the text of stage 1."""
-    return [Text("Cell:"), Entity("rna"), Text(" Description:"), Answer(description)]

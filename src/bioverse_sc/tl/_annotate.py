@@ -15,6 +15,7 @@ from bioverse_sc._models import get_model
 from bioverse_sc._record import record
 from bioverse_sc._validation import check_labels
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
+from bioverse_sc.pp._genes import gene_table
 from bioverse_sc.pp._profile import get_matrix, profile
 from bioverse_sc.tl._align import align_cells, has_alignment
 from bioverse_sc.tl._embed import embedding_slot, ensure_embedding
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 GENES_SHOWN = 12
 """Informative genes of a cell that the reasoning prompt lists."""
 REASONING_TOKENS = 96
-SYMBOL = re.compile(r"[A-Za-z0-9]+(?:[-.][A-Za-z0-9]+)*")
+SYMBOL = re.compile(r"[A-Za-z0-9]+(?:[-.][A-Za-z0-9]+)*(?![+])\b")
 
 
 def annotate(
@@ -52,8 +53,9 @@ def annotate(
 
     The language model reads a cell through its soft token alone and gives every label of the set a probability, over a
     trie of the labels (BioVERSE, arXiv 2510.01428, with constrained decoding). Then it is shown its label and the cell's
-    informative genes, those that exceed the average profile most, and writes the reasoning freely and greedily. The
-    genes that it names are looked up in the cell.
+    informative genes, those that exceed the average profile most, and writes the reasoning greedily. A constraint of
+    decoding keeps it from naming a gene that it was not shown, or one twice; the words, and which of the shown genes it
+    names, are its own. The genes that it names are then looked up in the cell.
 
     Parameters
     ----------
@@ -197,7 +199,7 @@ def label_probabilities(model: BioVerse, vectors: np.ndarray, labels: Sequence[s
 
     The model scores its own label set and the user's labels that are not in it, in one trie. A user's label that the Cell
     Ontology knows then takes over what the model gave to labels of its own at or below that term; the nearest of the
-    user's terms takes it where several would.
+    user's terms takes it where several would. A cell for which that leaves nothing is scored over the user's labels alone.
     """
     import torch
 
@@ -208,18 +210,16 @@ def label_probabilities(model: BioVerse, vectors: np.ndarray, labels: Sequence[s
     asked = own + [label for label in labels if label not in own]
     with torch.inference_mode():
         soft_tokens = model.project("rna", torch.from_numpy(vectors).to(model.device))
-    log_p = label_log_probabilities(model, label_prompt(), soft_tokens, asked)
-    p = np.exp(log_p / model.config.temperature)
+    log_p = label_log_probabilities(model, label_prompt(), soft_tokens, asked) / model.config.temperature
     into = np.zeros((len(asked), len(labels)))
     for i, label in enumerate(asked):
         target = _collector(label, labels)
         if target is not None:
             into[i, target] = 1
-    collected = p @ into
-    total = collected.sum(axis=1, keepdims=True)
-    # where the model gave all its mass to labels that nobody asked for, the asked ones are compared by themselves
-    alone = np.exp(log_p - log_p.max(axis=1, keepdims=True))[:, [asked.index(label) for label in labels]]
-    collected = np.where(total > 0, collected, np.maximum(alone, 1e-12))
+    collected = np.exp(log_p - log_p.max(axis=1, keepdims=True)) @ into
+    if (left_out := np.flatnonzero(collected.sum(axis=1) == 0)).size:
+        alone = label_log_probabilities(model, label_prompt(), soft_tokens[left_out], labels)
+        collected[left_out] = np.exp(alone / model.config.temperature)
     return collected / collected.sum(axis=1, keepdims=True)
 
 
@@ -274,7 +274,7 @@ def reason_about_cells(
     """Reasoning of each cell, and how many of the genes that it names the cell expresses and does not."""
     import torch
 
-    from bioverse_sc.models._generate import generate_text
+    from bioverse_sc.models._generate import ShownGenes, generate_text
     from bioverse_sc.models._prompt import reasoning_prompt
 
     texts = np.full(len(vectors), "", dtype=object)
@@ -282,6 +282,7 @@ def reason_about_cells(
     unsupported = np.zeros(len(vectors), dtype=np.int64)
     source = get_matrix(adata, matrix.source)
     genes = matrix.gene_map.genes
+    symbols = known_symbols(genes)
     with progress(total=len(vectors), description="reason", unit="cell") as bar:
         for rows, raw_chunk in row_chunks(source, matrix.gene_map.columns):
             chunk = matrix.gene_map.gather(raw_chunk)
@@ -295,10 +296,18 @@ def reason_about_cells(
                 prompts = [reasoning_prompt(names[cell], shown[i]) for cell, i in zip(cells, part, strict=True)]
                 with torch.inference_mode():
                     soft_tokens = model.project("rna", torch.from_numpy(vectors[cells]).to(model.device))
-                texts[cells] = generate_text(model, prompts, soft_tokens, max_new_tokens=REASONING_TOKENS)
+                allowed = ShownGenes(model, symbols, [shown[i] for i in part])
+                texts[cells] = generate_text(
+                    model, prompts, soft_tokens, max_new_tokens=REASONING_TOKENS, constraint=allowed
+                )
                 bar.update(len(part))
-            _check_named_genes(texts, supported, unsupported, chunk, genes, rows.start)
+            _check_named_genes(texts, supported, unsupported, chunk, genes, symbols, rows.start)
     return texts, supported, unsupported
+
+
+def known_symbols(genes: Sequence[str]) -> list[str]:
+    """What counts as a gene in a text: the data's genes and the approved symbols; an alias may be a word, as ``T`` is."""
+    return sorted({*gene_table()[0].values(), *genes})
 
 
 def _check_named_genes(
@@ -307,12 +316,11 @@ def _check_named_genes(
     unsupported: np.ndarray,
     chunk: csr_matrix,
     genes: Sequence[str],
+    symbols: Sequence[str],
     start: int,
 ) -> None:
     """Look up the genes that each text names."""
-    from bioverse_sc.pp._genes import gene_table
-
-    known = set(gene_table()[1]) | set(genes)
+    known = set(symbols)
     column = {gene: j for j, gene in enumerate(genes)}
     for i in range(chunk.shape[0]):
         expressed = set(chunk.indices[chunk.indptr[i] : chunk.indptr[i + 1]])

@@ -1,11 +1,12 @@
 """Training: encoders, and the two stages of BioVERSE."""
 
 from bioverse_sc.train._config import LoraSettings, TrainConfig
-from bioverse_sc.train._data import Example
+from bioverse_sc.train._data import Descriptions, Example
 from bioverse_sc.train._encoder import pretrain_encoder
 from bioverse_sc.train._stages import align, general_domain_texts, instruct, pretrain_language_model
 
 __all__ = [
+    "Descriptions",
     "Example",
     "LoraSettings",
     "TrainConfig",

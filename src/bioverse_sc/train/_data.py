@@ -32,6 +32,16 @@ class Example:
             raise ValueError(msg)
 
 
+@dataclass(frozen=True)
+class Descriptions:
+    """Texts to align entities with."""
+
+    texts: Sequence[str]
+    """Each text once."""
+    text_of: np.ndarray
+    """Index of each entity's text, shape (entities,). Entities of one text are positives of each other."""
+
+
 class PromptSource:
     """Examples for next-token training.
 
@@ -43,6 +53,8 @@ class PromptSource:
         The examples.
     vectors
         Encoder vectors by modality, shape (entities, width).
+    text_of
+        By modality, the index of each entity's description, for the contrastive loss beside.
     max_tokens
         A longer example is an error: nothing is cut in silence.
     """
@@ -53,9 +65,11 @@ class PromptSource:
         examples: Sequence[Example],
         vectors: Mapping[str, np.ndarray],
         *,
+        text_of: Mapping[str, np.ndarray] | None = None,
         max_tokens: int = 512,
     ) -> None:
         self.model = model
+        self.text_of = dict(text_of or {})
         self.examples = examples
         self.vectors = {mod: np.asarray(v, dtype=np.float32) for mod, v in vectors.items()}
         self.prompts = [tokenize_prompt(model.tokenizer, e.segments, model.n_tokens) for e in examples]
@@ -68,6 +82,7 @@ class PromptSource:
             raise ValueError(msg)
         for mod, array in self.vectors.items():
             check_finite(mod, array)
+            check_text_of(array, self.text_of.get(mod))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -76,7 +91,7 @@ class PromptSource:
         chosen = [self.examples[i] for i in indices]
         prompts = [self.prompts[i] for i in indices]
         padded = pad_prompts(prompts, self.model.pad_id, left=False)
-        batch = {"ids": padded.ids, "mask": padded.mask, "targets": padded.targets}
+        batch = {"ids": padded.ids, "targets": padded.targets}
         order: dict[str, list[int]] = {}
         for prompt, example in zip(prompts, chosen, strict=True):
             for mod, row in zip(prompt.modalities, example.rows, strict=True):
@@ -86,6 +101,8 @@ class PromptSource:
             raise NotImplementedError(msg)
         for mod, rows in order.items():
             batch[f"vectors:{mod}"] = torch.from_numpy(self.vectors[mod][rows])
+            if mod in self.text_of:
+                batch[f"text_of:{mod}"] = torch.from_numpy(self.text_of[mod][rows])
         return batch
 
 
@@ -97,7 +114,7 @@ class PairSource:
     vectors
         Encoder vectors, shape (entities, width).
     text_of
-        Index of each entity's text, shape (entities,). Entities of one text are positives of each other.
+        Index of each entity's text, shape (entities,).
     """
 
     def __init__(self, vectors: np.ndarray, text_of: np.ndarray) -> None:
@@ -105,9 +122,7 @@ class PairSource:
         self.vectors = np.asarray(vectors, dtype=np.float32)
         self.text_of = np.asarray(text_of)
         check_finite("entities", self.vectors)
-        if len(self.vectors) != len(self.text_of):
-            msg = f"There are {len(self.vectors)} vectors but {len(self.text_of)} text indices."
-            raise ValueError(msg)
+        check_text_of(self.vectors, self.text_of)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -123,4 +138,11 @@ def check_finite(name: str, vectors: np.ndarray) -> None:
     """Raise when vectors hold NaN or infinity."""
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         msg = f"The vectors of {name!r} must be a finite array of shape (entities, width); found shape {vectors.shape}."
+        raise ValueError(msg)
+
+
+def check_text_of(vectors: np.ndarray, text_of: np.ndarray | None) -> None:
+    """Raise when not every vector has a text."""
+    if text_of is not None and len(vectors) != len(text_of):
+        msg = f"There are {len(vectors)} vectors but {len(text_of)} text indices."
         raise ValueError(msg)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from bioverse_sc.train._config import LoraSettings, TrainConfig
-from bioverse_sc.train._data import Example, PairSource, PromptSource
+from bioverse_sc.train._data import Descriptions, Example, PairSource, PromptSource
 from bioverse_sc.train._loop import fit
 from bioverse_sc.train._tasks import ContrastiveTask, PromptTask
 
@@ -52,19 +52,20 @@ def pretrain_language_model(
     model.language_model.requires_grad_()
     history = fit(PromptTask(model), PromptSource(model, examples, {}), config, folder=folder, description="text")
     model.requires_grad_(requires_grad=False)
+    model.fingerprint = ""
     return history
 
 
 def align(
     model: BioVerse,
     vectors: np.ndarray,
-    texts: Sequence[str],
-    text_of: np.ndarray,
+    descriptions: Descriptions,
     config: TrainConfig,
     *,
     modality: str = "rna",
     objective: Literal["contrastive", "autoregressive"] = "contrastive",
     negatives: Sequence[str] | None = None,
+    attraction: float = 1.0,
     folder: str | Path | None = None,
 ) -> list[dict[str, float]]:
     """Stage 1 of BioVERSE (arXiv 2510.01428): train a projector, in place; encoder and language model are frozen.
@@ -75,10 +76,8 @@ def align(
         The model.
     vectors
         Encoder vectors of the entities, shape (entities, width of the encoder).
-    texts
-        Descriptions, each once.
-    text_of
-        Index of each entity's description, shape (entities,).
+    descriptions
+        Texts of the entities.
     config
         Steps, batch size, rates.
     modality
@@ -88,6 +87,9 @@ def align(
         language model does not run. ``"autoregressive"`` (AR): next-token loss of the language model on the description.
     negatives
         Unrelated texts, for ``"contrastive"``; the package's own sentences by default.
+    attraction
+        Weight of one minus the cosine between an entity and its own text, beside InfoNCE, which alone leaves a gap between
+        all entities and all texts. 0 is the loss of the paper.
     folder
         Folder of the checkpoint; training resumes from it.
 
@@ -101,20 +103,27 @@ def align(
     model.projectors[modality].requires_grad_()
     torch.manual_seed(config.seed)
     if objective == "contrastive":
-        unrelated = list(general_domain_texts() if negatives is None else negatives)
-        bank = model.text_vectors(unrelated) if unrelated else None
-        task: ContrastiveTask | PromptTask = ContrastiveTask(model, modality, model.text_vectors(list(texts)), bank)
-        source: PairSource | PromptSource = PairSource(vectors, text_of)
+        task: ContrastiveTask | PromptTask = _contrast(model, modality, descriptions, negatives, attraction)
+        source: PairSource | PromptSource = PairSource(vectors, descriptions.text_of)
     elif objective == "autoregressive":
         before: list[Segment] = [Text(_NAMES[modality] + ":"), Entity(modality), Text(" Description:")]
-        examples = [Example([*before, Answer(texts[t])], (i,)) for i, t in enumerate(text_of)]
+        examples = [Example([*before, Answer(descriptions.texts[t])], (i,)) for i, t in enumerate(descriptions.text_of)]
         task, source = PromptTask(model), PromptSource(model, examples, {modality: vectors})
     else:
         msg = f"objective is {objective!r}; expected 'contrastive' or 'autoregressive'."
         raise ValueError(msg)
     history = fit(task, source, config, folder=folder, description=f"stage 1, {objective}")
     model.requires_grad_(requires_grad=False)
+    model.fingerprint = ""
     return history
+
+
+def _contrast(
+    model: BioVerse, modality: str, descriptions: Descriptions, negatives: Sequence[str] | None, attraction: float
+) -> ContrastiveTask:
+    unrelated = list(general_domain_texts() if negatives is None else negatives)
+    bank = model.text_vectors(unrelated) if unrelated else None
+    return ContrastiveTask(model, modality, model.text_vectors(list(descriptions.texts)), bank, attraction=attraction)
 
 
 _NAMES = {"rna": "Cell", "protein": "Protein", "molecule": "Molecule"}
@@ -128,6 +137,7 @@ def instruct(
     *,
     lora: LoraSettings | None = None,
     train_projectors: bool = True,
+    descriptions: Mapping[str, Descriptions] | None = None,
     folder: str | Path | None = None,
 ) -> list[dict[str, float]]:
     """Stage 2 of BioVERSE: instruction tuning with LoRA, in place.
@@ -146,6 +156,9 @@ def instruct(
         Shape of the adapter.
     train_projectors
         Whether the projectors train too, as in the paper.
+    descriptions
+        By modality, the texts of the entities that stage 1 aligned them with. Then the contrastive loss of stage 1 goes on
+        beside the next-token loss, and the projectors do not forget where the texts lie. ``None`` is the loss of the paper.
     folder
         Folder of the checkpoint; training resumes from it.
 
@@ -154,6 +167,7 @@ def instruct(
     The logged metrics.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers.pytorch_utils import Conv1D
 
     lora = lora or LoraSettings()
     model.requires_grad_(requires_grad=False)
@@ -165,13 +179,18 @@ def instruct(
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=targets,
+            # GPT-2 keeps its weights transposed
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.language_model.modules()),
             task_type="CAUSAL_LM",
         )
         model.language_model = get_peft_model(model.language_model, shape)
     for name, parameter in model.language_model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     model.projectors.requires_grad_(train_projectors)
-    source = PromptSource(model, examples, vectors)
-    history = fit(PromptTask(model), source, config, folder=folder, description="stage 2")
+    descriptions = descriptions or {}
+    task = PromptTask(model, {mod: _contrast(model, mod, of, None, 1.0) for mod, of in descriptions.items()})
+    source = PromptSource(model, examples, vectors, text_of={mod: of.text_of for mod, of in descriptions.items()})
+    history = fit(task, source, config, folder=folder, description="stage 2")
     model.requires_grad_(requires_grad=False)
+    model.fingerprint = ""
     return history

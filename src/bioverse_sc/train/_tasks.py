@@ -11,20 +11,29 @@ from bioverse_sc.models._inject import IGNORED, PromptBatch
 from bioverse_sc.train._loop import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bioverse_sc.models import BioVerse
 
 MAX_LOGIT_SCALE = 100.0
+ALIGNMENT_WEIGHT = 0.3
+"""Of the contrastive loss beside the next-token loss."""
 
 
 class PromptTask(Task):
-    """Next-token loss on the answers: stage 1 AR, stage 2, and text alone. What trains is set by the caller."""
+    """Next-token loss on the answers: stage 1 AR, stage 2, and text alone. What trains is set by the caller.
 
-    def __init__(self, model: BioVerse) -> None:
+    ``alignment`` adds the contrastive loss of a modality, so that its soft tokens stay where stage 1 put them.
+    """
+
+    def __init__(self, model: BioVerse, alignment: Mapping[str, ContrastiveTask] | None = None) -> None:
         super().__init__()
         self.model = model
+        self.alignment = torch.nn.ModuleDict(dict(alignment or {}))
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        prompts = PromptBatch(batch["ids"], batch["mask"], batch["targets"])
+        # padding is on the right, where causal attention never looks: without a mask the fast kernels can run
+        prompts = PromptBatch(batch["ids"], None, batch["targets"])
         width = self.model.embeddings.weight.shape[1]
         soft_tokens = self.model.embeddings.weight.new_zeros((0, width))
         for key, vectors in batch.items():
@@ -38,19 +47,37 @@ class PromptTask(Task):
         kept = targets != IGNORED
         loss = F.cross_entropy(logits[kept].float(), targets[kept])
         right = logits[kept].argmax(-1) == targets[kept]
-        return {"loss": loss, "token_accuracy": right.float().mean()}
+        out = {"loss": loss, "token_accuracy": right.float().mean()}
+        for modality, contrast in self.alignment.items():
+            if f"text_of:{modality}" in batch:
+                pairs = {name: batch[f"{name}:{modality}"] for name in ("vectors", "text_of")}
+                beside = contrast(pairs)
+                out["loss"] = out["loss"] + ALIGNMENT_WEIGHT * beside["loss"]
+                out |= {name: value for name, value in beside.items() if name != "loss"}
+        return out
 
 
 class ContrastiveTask(Task):
     """Stage 1 CT: InfoNCE in both directions between soft tokens and the mean token embedding of their texts.
 
     Entities of one text are positives of each other; ``negatives`` are unrelated texts that no entity belongs to.
+    InfoNCE only compares: what all texts have in common cancels in it, and entities end up in a cone of their own, far from
+    every text (Liang et al., Mind the gap, 2022). ``attraction`` weighs one minus the cosine to the own text, which closes it.
     """
 
     texts: torch.Tensor
 
-    def __init__(self, model: BioVerse, modality: str, texts: torch.Tensor, negatives: torch.Tensor | None) -> None:
+    def __init__(
+        self,
+        model: BioVerse,
+        modality: str,
+        texts: torch.Tensor,
+        negatives: torch.Tensor | None,
+        *,
+        attraction: float,
+    ) -> None:
         super().__init__()
+        self.attraction = attraction
         self.projector = model.projectors[modality]
         self.logit_scale = torch.nn.Parameter(torch.tensor(1 / 0.07).log())
         bank = texts if negatives is None else torch.cat([texts, negatives])
@@ -68,4 +95,6 @@ class ContrastiveTask(Task):
         by_text = F.log_softmax(logits[:, : len(used)].T, dim=-1)
         to_entity = -((by_text * positive).sum(-1) / positive.sum(-1)).mean()
         right = (logits.argmax(-1) == which).float().mean()
-        return {"loss": (to_text + to_entity) / 2, "retrieval": right, "scale": scale.detach()}
+        own = (entities * self.texts[batch["text_of"]]).sum(-1).mean()
+        loss = (to_text + to_entity) / 2 + self.attraction * (1 - own)
+        return {"loss": loss, "retrieval": right, "cosine": own.detach(), "scale": scale.detach()}

@@ -1,0 +1,96 @@
+import inspect
+import re
+from dataclasses import is_dataclass
+
+import pytest
+
+from bioverse_sc import encoders, metrics, models, pl, pp, tl, train
+
+PACKAGES = {"tl": tl, "pl": pl, "pp": pp, "metrics": metrics, "train": train, "models": models}
+PUBLIC = [(f"{name}.{item}", getattr(package, item)) for name, package in PACKAGES.items() for item in package.__all__]
+FUNCTIONS = [(name, item) for name, item in PUBLIC if inspect.isfunction(item)]
+CLASSES = [(name, item) for name, item in PUBLIC if inspect.isclass(item)]
+TOOLS = [(name, item) for name, item in FUNCTIONS if name.startswith(("tl.", "pl."))]
+
+
+def cases(items):
+    return [pytest.param(item, id=name) for name, item in items]
+
+
+def section(item, title):
+    """Lines of a section of a numpydoc docstring."""
+    match = re.search(
+        rf"^{title}\n-+\n(.*?)(?=^\S[^\n]*\n-{{3,}}\n|\Z)", inspect.getdoc(item) or "", re.MULTILINE | re.DOTALL
+    )
+    return match.group(1) if match else ""
+
+
+def documented(item):
+    heads = re.findall(r"^(\S.*)$", section(item, "Parameters"), re.MULTILINE)
+    return {name.strip() for head in heads for name in head.split(",")}
+
+
+def parameters(item):
+    return {name: p for name, p in inspect.signature(item).parameters.items() if name != "self"}
+
+
+@pytest.mark.parametrize("package", [*PACKAGES.values(), encoders], ids=[*PACKAGES, "encoders"])
+def test_all_is_sorted_and_there(package):
+    assert package.__doc__
+    assert list(package.__all__) == sorted(package.__all__)
+    assert all(hasattr(package, name) for name in package.__all__)
+
+
+@pytest.mark.parametrize("function", cases(FUNCTIONS))
+def test_every_parameter_is_documented(function):
+    assert inspect.getdoc(function)
+    assert set(parameters(function)) - documented(function) == set()
+
+
+@pytest.mark.parametrize("function", cases(FUNCTIONS))
+def test_no_parameter_is_documented_that_is_not_there(function):
+    assert documented(function) - set(parameters(function)) == set()
+
+
+@pytest.mark.parametrize("function", cases(FUNCTIONS))
+def test_every_parameter_and_result_has_a_type(function):
+    signature = inspect.signature(function)
+    assert signature.return_annotation is not inspect.Signature.empty
+    assert [n for n, p in signature.parameters.items() if p.annotation is inspect.Parameter.empty] == []
+
+
+@pytest.mark.parametrize("kind", cases(CLASSES))
+def test_every_class_says_what_it_is(kind):
+    assert kind.__doc__
+    assert not kind.__doc__.startswith(f"{kind.__name__}("), "the docstring that a dataclass makes of itself"
+    if not is_dataclass(kind):
+        assert set(parameters(kind)) - documented(kind) == set()
+
+
+@pytest.mark.parametrize("function", cases(TOOLS))
+def test_at_most_three_parameters_are_positional(function):
+    positional = [p for p in parameters(function).values() if p.kind is not p.KEYWORD_ONLY]
+    assert len(positional) <= 3
+    assert next(iter(parameters(function))) in ("adata", "mdata", "data")
+
+
+@pytest.mark.parametrize("function", cases(FUNCTIONS))
+def test_no_boolean_is_positional(function):
+    flags = [n for n, p in parameters(function).items() if isinstance(p.default, bool) and p.kind is not p.KEYWORD_ONLY]
+    assert flags == []
+
+
+@pytest.mark.parametrize("function", cases([f for f in TOOLS if f[0].startswith("tl.")]))
+def test_tools_share_their_grammar(function):
+    known = parameters(function)
+    assert known["copy"].default is False
+    assert known["key_added"].default is None
+    assert known["model"].default == "mini"
+    assert "Sets" in section(function, "Returns")
+    assert '``.uns["bioverse"]' in section(function, "Returns")
+
+
+@pytest.mark.parametrize("function", cases([f for f in TOOLS if f[0].startswith("pl.")]))
+def test_plots_share_their_grammar(function):
+    assert {"ax", "show"} <= set(parameters(function))
+    assert not {"save", "path"} & set(parameters(function))
