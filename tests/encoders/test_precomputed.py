@@ -117,5 +117,5 @@ def test_they_can_be_trained_on(adata):
     source = Precomputed.of("X_scVI", adata.obsm["X_scVI"])
     vectors = source.vectors(adata.obsm["X_scVI"])
     config = bsc.train.TrainConfig(steps=3, batch_size=4, log_every=1)
-    history = bsc.train.align(model, vectors, ["a B cell", "a T cell"], np.arange(6) % 2, config)
+    history = bsc.train.align(model, vectors, bsc.train.Descriptions(["a B cell", "a T cell"], np.arange(6) % 2), config)
     assert len(history) == 3
