@@ -71,6 +71,7 @@ def test_mouse_genes_beside_the_human_ones_are_not_added():
     names = [*SMALL, "Cd3e", "Lyz"]
     found = map_genes(names, SMALL)
     assert found.columns.tolist() == [0, 1, 2, 3, 4]
+    assert found.left_out == 2
 
 
 def test_the_genes_are_gathered_in_the_order_that_is_named():
@@ -107,6 +108,17 @@ def test_the_profile_says_that_columns_were_summed():
     twice = [ensembl[gene] for gene in VOCABULARY if gene in ensembl][:3]
     profile = bsc.pp.profile(make([*VOCABULARY, *twice]), vocabulary=VOCABULARY)
     assert "3 columns are summed with another of the same gene" in str(profile)
+
+
+def test_the_profile_says_what_was_left_out():
+    names = [*VOCABULARY, *(gene.lower() for gene in VOCABULARY[:4])]
+    assert "4 columns differ from another one in case alone" in str(bsc.pp.profile(make(names), vocabulary=VOCABULARY))
+
+
+def test_a_small_vocabulary_needs_half_of_its_genes():
+    assert len(bsc.pp.profile(make(VOCABULARY[:5]), vocabulary=VOCABULARY[:9]).gene_map.genes) == 5
+    with pytest.raises(ValueError, match="fewer than 5"):
+        bsc.pp.profile(make(VOCABULARY[:4]), vocabulary=VOCABULARY[:9])
 
 
 def test_too_little_overlap_shows_examples_of_both():

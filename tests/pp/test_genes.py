@@ -34,10 +34,33 @@ def test_previous_symbols_are_found_on_either_side():
     assert map_genes(["CD20"], VOCABULARY).renamed == 1
 
 
-def test_the_true_name_goes_before_an_alias():
+def test_an_alias_beside_the_true_name_is_summed():
     found = map_genes(["CD20", "MS4A1"], VOCABULARY)
-    assert found.columns.tolist() == [1]
+    assert found.columns.tolist() == [0, 1]
     assert found.genes == ["MS4A1"]
+    assert found.summed == 1
+
+
+def test_repeats_that_were_made_unique_are_summed():
+    found = map_genes(["LYZ", "LYZ-1", "CD3E", "NKX2-1"], [*VOCABULARY, "NKX2-1"])
+    assert found.genes == ["CD3E", "LYZ", "NKX2-1"]
+    assert found.target.tolist() == [1, 1, 0, 2]
+
+
+def test_ensembl_vocabularies_are_found_too():
+    ids = ["ENSG00000198851", "ENSG00000156738"]
+    assert map_genes(["MS4A1", "CD3E"], ids).genes == ids
+    assert map_genes([f"{i}.5" for i in ids], ids).genes == ids
+    # an id that no symbol belongs to
+    assert map_genes(["ENSG99999999999.2"], ["ENSG99999999999"]).genes == ["ENSG99999999999"]
+    assert map_genes(["ENSG00000198851.9_PAR_Y", "CD3E"], VOCABULARY).summed == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, bool, np.float64])
+def test_small_integers_do_not_overflow_in_a_sum(dtype):
+    found = map_genes(["ENSG00000156738", "MS4A1"], VOCABULARY)
+    chunk = csr_matrix(np.array([[200, 100]]).astype(dtype))
+    assert found.gather(chunk).toarray().tolist() == [[float(np.array([200, 100]).astype(dtype).astype(float).sum())]]
 
 
 def test_columns_of_one_gene_are_summed():

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ENSEMBL = re.compile(r"^ENSG\d{11}(\.\d+)?$")
+ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?(_PAR_Y)?$")
+_MADE_UNIQUE = re.compile(r"^(.+)-\d+$")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class GeneMap:
     """Columns found only when upper and lower case are taken as the same."""
     mouse: bool = False
     """Whether most names look like mouse genes."""
+    left_out: int = 0
+    """Columns that differ from a gene that is there only in upper and lower case: another species, as a rule."""
 
     @property
     def summed(self) -> int:
@@ -50,7 +53,8 @@ class GeneMap:
         """Turn the used columns, in order, into the found genes."""
         if np.array_equal(self.target, np.arange(len(self.genes))):
             return chunk
-        ones = np.ones(len(self.target), dtype=chunk.dtype)
+        # small integers would overflow in the sum
+        ones = np.ones(len(self.target), dtype=np.result_type(chunk.dtype, np.float32))
         into = csr_matrix((ones, (np.arange(len(self.target)), self.target)), (len(self.target), len(self.genes)))
         return (chunk @ into).tocsr()
 
@@ -68,6 +72,14 @@ def gene_table() -> tuple[dict[str, str], dict[str, str]]:
     approved = set(table["symbol"])
     names = {name: next(iter(of)) for name, of in others.items() if len(of) == 1 and name not in approved and name}
     return ensembl, names | {symbol: symbol for symbol in approved}
+
+
+def _approved(name: str) -> str | None:
+    """Approved symbol of an Ensembl id, alias, previous or approved symbol; the bare id of a gene without a symbol."""
+    ensembl, approved = gene_table()
+    if match := ENSEMBL.match(name):
+        return ensembl.get(match[1], match[1])
+    return approved.get(name)
 
 
 @cache
@@ -101,9 +113,10 @@ def looks_like_mouse(names: Sequence[str]) -> bool:
 def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
     """Find the genes of a vocabulary among the names of a data set.
 
-    A name is found as it is, by Ensembl id (with or without version), or by an alias or previous symbol of HGNC on either
-    side, and at last with upper and lower case taken as the same. A name found as it is goes before one that has to be
-    renamed. Columns that are found to be one gene (two ids of it, an id and a previous symbol) are summed.
+    A name is found as it is, by Ensembl id (with or without version), by an alias or previous symbol of HGNC, all of these on
+    either side, or by the name before the number that ``var_names_make_unique`` puts behind a repeat; and at last with upper
+    and lower case taken as the same. Columns that are found to be one gene are summed. Only a column that differs in case
+    alone from one that is there under its own name is left out, as it is another species' gene.
 
     Where most names look like mouse genes (``Cd3e``), case matters: a mouse gene is never read as the human one.
 
@@ -112,35 +125,38 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
     names
         Gene symbols or Ensembl ids of the data set, without repeats.
     vocabulary
-        Gene symbols of an encoder.
+        Gene symbols or Ensembl ids of an encoder.
     """
-    ensembl, approved = gene_table()
     exact = {gene: i for i, gene in enumerate(vocabulary)}
     by_approved: dict[str, int] = {}
     for gene, i in exact.items():
-        by_approved.setdefault(approved.get(gene, gene), i)
+        by_approved.setdefault(_approved(gene) or gene, i)
     mouse = looks_like_mouse(names)
     folded = {} if mouse else _folded((gene, i) for gene, i in exact.items())
-    found: list[int] = []
-    columns, renamed, cased, n_ensembl = [], 0, 0, 0
     taken = {exact[name] for name in names if name in exact}
+    present = set(names)
+    found: list[int] = []
+    columns, renamed, cased, left_out, n_ensembl = [], 0, 0, 0, 0
     for column, name in enumerate(names):
+        n_ensembl += bool(ENSEMBL.match(name))
         position = exact.get(name)
         if position is None:
-            is_ensembl = bool(ENSEMBL.match(name))
-            n_ensembl += is_ensembl
-            symbol = ensembl.get(name.split(".")[0]) if is_ensembl else approved.get(name)
-            as_written = symbol is not None
-            if not as_written and not is_ensembl and not mouse:
-                position = folded.get(name.upper())
-                symbol = _folded_names().get(name.upper())
-            if position is None and symbol is not None:
+            symbol = _approved(name)
+            if symbol is None and (unique := _MADE_UNIQUE.match(name)) and unique[1] in present:
+                symbol = _approved(unique[1]) or unique[1]
+            if symbol is not None:
                 position = exact.get(symbol, by_approved.get(symbol))
-            # a symbol that only resembles one which is there under its own name is another gene's old name, or a mouse's
-            if position is None or (position in taken and not is_ensembl):
+                renamed += position is not None
+            elif not mouse and not ENSEMBL.match(name):
+                position = folded.get(name.upper())
+                if position is None and (resembled := _folded_names().get(name.upper())):
+                    position = exact.get(resembled, by_approved.get(resembled))
+                if position in taken:
+                    left_out += 1
+                    continue
+                cased += position is not None
+            if position is None:
                 continue
-            renamed += as_written
-            cased += not as_written
         columns.append(column)
         found.append(position)
     kept, target = np.unique(np.array(found, dtype=np.int64), return_inverse=True)
@@ -153,4 +169,5 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
         n_vocabulary=len(vocabulary),
         cased=cased,
         mouse=mouse,
+        left_out=left_out,
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Kind = Literal["counts", "normalised", "log-normalised", "scaled", "NaN", "empty"]
 
 MIN_GENES = 50
-"""Fewer genes of the vocabulary than this say too little about a cell."""
+"""Fewer genes of the vocabulary than this say too little about a cell; half of a vocabulary that is smaller than twice this."""
 
 _USABLE = ("counts", "log-normalised", "normalised")
 _LARGEST_LOG = 30.0
@@ -53,6 +53,8 @@ class MatrixProfile:
             text += f", {self.gene_map.cased} of them only when upper and lower case are taken as the same"
         if self.gene_map.summed:
             text += f"; {self.gene_map.summed} columns are summed with another of the same gene"
+        if self.gene_map.left_out:
+            text += f"; {self.gene_map.left_out} columns differ from another one in case alone and are left out"
         if self.gene_map.mouse:
             text += "; most of its names look like mouse genes, which are not read as human ones"
         return text + (f" ({self.passed_over})" if self.passed_over else "")
@@ -107,7 +109,8 @@ def profile(
     maps = {s: map_genes(gene_names(adata, s, gene_symbols), vocabulary) for s in usable}
     chosen = max(usable, key=lambda s: (len(maps[s].genes), kinds[s] == "counts"))
     found = maps[chosen]
-    if len(found.genes) < MIN_GENES:
+    needed = min(MIN_GENES, (len(vocabulary) + 1) // 2)
+    if len(found.genes) < needed:
         names = list(gene_names(adata, chosen, gene_symbols)[:4])
         mouse = (
             " They look like mouse genes, and a mouse gene is not read as the human one: map them to human orthologues first."
@@ -115,7 +118,7 @@ def profile(
             else ""
         )
         msg = (
-            f"Only {len(found.genes)} of the encoder's {len(vocabulary)} genes are in this data set, fewer than {MIN_GENES}. Its gene "
+            f"Only {len(found.genes)} of the encoder's {len(vocabulary)} genes are in this data set, fewer than {needed}. Its gene "
             f"names look like {names}; expected human symbols such as {list(vocabulary[:4])} or Ensembl ids such as 'ENSG00000167286'. "
             f"If they stand in a column of .var, pass gene_symbols='that column'.{mouse}"
         )
@@ -164,7 +167,7 @@ def gene_names(adata: AnnData, source: str, gene_symbols: str | None) -> list[st
         where = f".var[{gene_symbols!r}]" if gene_symbols else (".raw.var_names" if source == "raw" else ".var_names")
         msg = (
             f"{len(repeated)} gene names stand more than once in {where}, e.g. {list(repeated[:5])}. Which one is meant cannot be known; "
-            "make them unique first: adata.var_names_make_unique()"
+            "make them unique first, adata.var_names_make_unique(); the columns of one gene are then summed"
         )
         raise ValueError(msg)
     return list(names)
