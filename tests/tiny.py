@@ -59,7 +59,7 @@ def make_encoder(*, seed=0, **shape):
     """Two layers over 80 made-up genes."""
     config = ScGPTConfig(**{"embsize": VECTOR, "nheads": 2, "d_hid": 32, "nlayers": 2, "max_seq_len": 65} | shape)
     encoder = ScGPTEncoder.untrained(config, GeneVocabulary(GENES), seed=seed)
-    encoder.module.eval().requires_grad_(requires_grad=False)
+    encoder.module.requires_grad_(requires_grad=False)
     return encoder
 
 

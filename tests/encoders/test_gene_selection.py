@@ -84,7 +84,6 @@ def test_tl_embed_takes_it_and_records_it(cells):
 
     shape = make_encoder(max_seq_len=11).module.config
     encoder = ScGPTEncoder.untrained(shape, GeneVocabulary(list(cells.var_names[:200])))
-    encoder.module.eval()
     model = make_model(encoders={"rna": encoder})
     found = {}
     for selection, seed in [("top", 0), ("random", 1), ("random", 2)]:

@@ -25,10 +25,26 @@ def test_the_official_format_keeps_every_tensor_of_the_official_file(official, t
     official.save(tmp_path, format="official")
     written = torch.load(tmp_path / "best_model.pt", weights_only=True)
     expected = golden_state()
-    assert set(written) == set(expected) | {"flag_encoder.weight"}
+    assert set(written) == set(expected)
     for name, tensor in expected.items():
         assert torch.equal(written[name], tensor), name
     assert ScGPTEncoder.from_folder(tmp_path).fingerprint == official.fingerprint
+
+
+@pytest.mark.parametrize("formats", [("safetensors", "official"), ("official", "safetensors")])
+def test_a_folder_holds_what_was_saved_last(formats, tmp_path):
+    first, second = make_encoder(seed=1), make_encoder(seed=2)
+    first.save(tmp_path, format=formats[0])
+    second.save(tmp_path, format=formats[1])
+    matrix, _ = cells(4)
+    np.testing.assert_array_equal(
+        ScGPTEncoder.from_folder(tmp_path).encode(matrix, GENES), second.encode(matrix, GENES)
+    )
+
+
+def test_a_checkpoint_without_heads_predicts_no_values():
+    with pytest.raises(ValueError, match="no decoder and no mvc_decoder"):
+        make_encoder().heads()
 
 
 def test_another_format_is_an_error(tmp_path):
@@ -58,7 +74,6 @@ def test_what_was_trained_is_written_with_the_official_names(tmp_path):
     encoder.save(tmp_path, format="official")
     names = set(torch.load(tmp_path / "best_model.pt", weights_only=True))
     assert {
-        "flag_encoder.weight",
         "decoder.fc.4.bias",
         "mvc_decoder.gene2query.weight",
         "mvc_decoder.W.weight",

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -156,18 +157,88 @@ def test_what_is_no_encoder_is_refused():
 
 
 def test_a_model_with_a_registered_encoder_is_saved_and_loaded_by_its_name(tmp_path, tiny):
-    from dataclasses import replace
-
-    from bioverse_sc import models
-
     register("sums", Sums)
-    shape = replace(tiny.config.projectors["rna"], in_width=2)
-    config = replace(tiny.config, projectors={"rna": shape})
-    model = models.BioVerse(config, tiny.language_model, tiny.tokenizer, {"rna": Sums()})
-    models.save(model, tmp_path / "model")
+    loaded = models_round_trip(tmp_path, tiny, Sums())
     stored = json.loads((tmp_path / "model" / "bioverse.json").read_text())["projectors"]["rna"]
     assert (stored["encoder"], stored["encoder_fingerprint"]) == ("sums", "sums-1")
-    assert models.load(tmp_path / "model").encoders["rna"].name == "sums"
+    assert loaded.encoders["rna"].name == "sums"
+
+
+def test_it_may_be_registered_under_another_name(tmp_path, tiny):
+    register("outer", Sums)
+    assert models_round_trip(tmp_path, tiny, Sums()).encoders["rna"].name == "sums"
+
+
+class Scaled(Sums):
+    """An encoder with a weight, which travels with the model."""
+
+    name = "scaled"
+
+    def __init__(self, factor):
+        self.factor = factor
+        self.fingerprint = f"scaled-{factor}"
+
+    @classmethod
+    def from_folder(cls, folder):
+        return cls(float((folder / "factor.txt").read_text()))
+
+    def save(self, folder, *, dtype):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "factor.txt").write_text(str(self.factor))
+
+
+def test_an_encoder_that_can_be_stored_travels_with_the_model(tmp_path, tiny):
+    register("scaled", Scaled)
+    assert models_round_trip(tmp_path, tiny, Scaled(2.5)).encoders["rna"].factor == 2.5
+    registry._factories.clear()
+    with pytest.raises(ValueError, match=r"'scaled' is none of this package.*register\('scaled'"):
+        bsc.models.load(tmp_path / "model")
+
+
+def models_round_trip(tmp_path, tiny, encoder):
+    from dataclasses import replace
+
+    config = replace(tiny.config, projectors={"rna": replace(tiny.config.projectors["rna"], in_width=2)})
+    model = bsc.models.BioVerse(config, tiny.language_model, tiny.tokenizer, {"rna": encoder})
+    bsc.models.save(model, tmp_path / "model")
+    return bsc.models.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda n: np.zeros(2), r"shape \(2,\); expected"),
+        (lambda n: np.zeros((n, 1)), "expected"),
+        (lambda n: np.full((n, 2), np.nan), "NaN or infinite"),
+    ],
+)
+def test_what_an_encoder_gives_is_checked(given, message, cells):
+    class Broken(Sums):
+        def encode(self, matrix, genes, *, batch_size=64):
+            return given(matrix.shape[0])
+
+    cells = cells[:, :80].copy()
+    cells.var_names = GENES
+    with pytest.raises(ValueError, match=message):
+        bsc.tl.embed(cells, encoder=Broken())
+    assert "X_sums" not in cells.obsm
+
+
+def test_a_folder_has_no_revision(folder):
+    with pytest.raises(ValueError, match="has no revision 'v1'"):
+        get_encoder(folder, revision="v1")
+
+
+def test_a_hub_that_cannot_be_reached_says_what_to_put_where():
+    code = (
+        "import bioverse_sc as bsc\n"
+        "try:\n    bsc.encoders.get_encoder('owner/name', revision='v1')\n"
+        "except FileNotFoundError as error:\n    print(error)\n"
+    )
+    env = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env)
+    assert "'owner/name' at v1 could not be fetched" in done.stdout
+    assert "args.json, vocab.json and best_model.pt" in done.stdout
 
 
 def test_the_registry_needs_no_torch():

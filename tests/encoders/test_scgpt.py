@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix, random_array
 from bioverse_sc.encoders import CellEncoder
 from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
 from bioverse_sc.encoders.scgpt._encoder import pad_cells
-from bioverse_sc.encoders.scgpt._tokenize import bin_values
+from bioverse_sc.encoders.scgpt._tokenize import TokenizedCells, bin_values
 from tests.tiny import GENES, make_encoder
 
 GOLDEN = Path(__file__).parents[1] / "data" / "scgpt_tiny"
@@ -78,6 +78,16 @@ def test_cell_embedding_is_that_of_the_official_code(official, golden):
         cls = official.module(ids, values, cls_only=True)[:, 0]
     unit = cls.numpy() / np.linalg.norm(cls.numpy(), axis=1, keepdims=True)
     np.testing.assert_allclose(unit, golden["cell_embedding"], atol=1e-5, rtol=0)
+
+
+def test_packed_cells_are_those_of_the_official_code(official, golden):
+    lengths = golden["lengths"]
+    real = np.arange(golden["gene_ids"].shape[1]) < lengths[:, None]
+    real[:, 0] = False  # <cls>, which encode_tokens puts in front
+    cells = TokenizedCells(
+        golden["gene_ids"][real], golden["binned_values"][real], np.concatenate([[0], np.cumsum(lengths - 1)])
+    )
+    np.testing.assert_allclose(official.encode_tokens(cells, batch_size=5), golden["cell_embedding"], atol=1e-5, rtol=0)
 
 
 def test_cls_only_equals_the_full_pass(official, golden):
@@ -256,11 +266,69 @@ def test_safetensors_load_as_well(checkpoint, official):
 
 
 @pytest.mark.parametrize(
-    "head", ["decoder.fc.0.weight", "cls_decoder.out_layer.bias", "mvc_decoder.W.weight", "dsbn.bns.0.weight"]
+    "head",
+    [
+        "decoder.fc.0.weight",
+        "cls_decoder.out_layer.bias",
+        "mvc_decoder.W.weight",
+        "grad_reverse_discriminator.out_layer.weight",
+        "flag_encoder.weight",
+    ],
 )
 def test_heads_are_left_out_by_name(head, checkpoint, official):
     state = golden_state() | {head: torch.ones(3)}
     assert ScGPTEncoder.from_folder(checkpoint(state=state)).fingerprint == official.fingerprint
+
+
+@pytest.mark.parametrize("change", [{"nheads": 8}, {"n_bins": 41}, {"max_seq_len": 100}])
+def test_other_settings_give_another_fingerprint(change, checkpoint, official):
+    args = json.loads((GOLDEN / "args.json").read_text())
+    assert ScGPTEncoder.from_folder(checkpoint(args=args | change)).fingerprint != official.fingerprint
+    assert ScGPTEncoder.from_folder(checkpoint(args=args | {"dropout": 0.5})).fingerprint == official.fingerprint
+
+
+def test_an_encoder_without_training_gives_the_same_twice():
+    encoder = ScGPTEncoder.untrained(make_encoder(dropout=0.5).module.config, GeneVocabulary(GENES))
+    matrix = random_cells()
+    np.testing.assert_array_equal(encoder.encode(matrix, GENES), encoder.encode(matrix, GENES))
+    encoder.module.train()
+    np.testing.assert_array_equal(encoder.encode(matrix, GENES), encoder.encode(matrix, GENES))
+
+
+def test_making_an_encoder_leaves_the_random_state_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    make_encoder()
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("genes", "message"),
+    [
+        (GENES[:-1], "80 columns, but 79 genes"),
+        ([*GENES[:-1], "FOO"], r"not in the vocabulary, e.g. \['FOO'\]"),
+        ([*GENES[:-1], GENES[0]], f"named twice, e.g. \\['{GENES[0]}'\\]"),
+    ],
+)
+def test_columns_that_are_not_one_gene_each_are_an_error(genes, message):
+    with pytest.raises(ValueError, match=message):
+        make_encoder().encode(random_cells(), genes)
+
+
+def test_values_below_single_precision_are_no_genes():
+    encoder = make_encoder()
+    matrix = csr_matrix(np.array([[1e-60, 2.0, 3.0]]))
+    assert encoder.tokenize(matrix, GENES[:3]).lengths.tolist() == [2]
+
+
+def test_max_length_counts_cls():
+    encoder, matrix = make_encoder(), csr_matrix(np.arange(1.0, len(GENES) + 1)[None].astype(np.float32))
+    cells = encoder.tokenize(matrix, GENES, max_length=11)
+    assert cells.lengths.tolist() == [10]
+    assert sorted(cells.gene_ids) == sorted(encoder.vocabulary.ids[gene] for gene in GENES[-10:])
+    with pytest.raises(ValueError, match="max_length is 1"):
+        encoder.encode(matrix, GENES, max_length=1)
 
 
 def test_another_weight_gives_another_fingerprint(checkpoint, official):

@@ -153,7 +153,6 @@ def test_a_model_in_memory_works(cells):
 
     encoder = make_encoder()
     encoder = ScGPTEncoder.untrained(encoder.module.config, GeneVocabulary(genes))
-    encoder.module.eval()
     bsc.tl.embed(cells, model=make_model(encoders={"rna": encoder}))
     assert cells.obsm["X_scgpt"].shape == (12, 16)
 

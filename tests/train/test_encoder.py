@@ -31,6 +31,36 @@ def test_the_loss_falls_and_types_are_learnt():
     assert ((vectors @ centres.T).argmax(axis=1) == truth).mean() > 0.95
 
 
+@pytest.mark.parametrize("types", [np.full(60, -1), np.where(np.arange(60) == 7, 1, -1)])
+def test_batches_without_a_known_type_train_on_values(types):
+    encoder = make_encoder(dropout=0.0)
+    config = TrainConfig(steps=4, batch_size=5, warmup_steps=1, log_every=1)
+    counts, _ = two_types()
+    targets = np.eye(2)
+    history = pretrain_encoder(encoder, encoder.tokenize(counts, GENES), config, types=types, type_targets=targets)
+    assert all(np.isfinite(row["loss"]) for row in history)
+
+
+def test_batches_without_masked_values_train_on_types():
+    encoder = make_encoder(dropout=0.0)
+    counts, types = two_types()
+    config = TrainConfig(steps=2, batch_size=5, warmup_steps=1, log_every=1)
+    cells = encoder.tokenize(counts, GENES)
+    history = pretrain_encoder(encoder, cells, config, types=types, mask_share=(0.0, 0.0))
+    assert [row["values"] for row in history] == [0, 0]
+    assert all(row["types"] > 0 for row in history)
+
+
+def test_input_that_does_not_fit_is_an_error():
+    encoder = make_encoder()
+    counts, types = two_types()
+    with pytest.raises(ValueError, match="60 cells but 59 types"):
+        pretrain_encoder(encoder, encoder.tokenize(counts, GENES), CONFIG, types=types[1:])
+    category = make_encoder(input_emb_style="category", pad_value=51)
+    with pytest.raises(ValueError, match="mask_value is -1.*n_bins \\+ 1, 52"):
+        pretrain_encoder(category, category.tokenize(counts, GENES), CONFIG)
+
+
 def test_values_alone_are_learnt_without_types():
     encoder = make_encoder(dropout=0.0)
     counts, _ = two_types()

@@ -1,7 +1,7 @@
 """Biological encoders."""
 
 from bioverse_sc.encoders._base import CellEncoder, StoredEncoder, TokenEncoder
-from bioverse_sc.encoders._registry import get_encoder, is_registered, known_encoders, register
+from bioverse_sc.encoders._registry import get_encoder, known_encoders, register
 from bioverse_sc.encoders.precomputed import Precomputed
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "StoredEncoder",
     "TokenEncoder",
     "get_encoder",
-    "is_registered",
     "known_encoders",
     "register",
 ]

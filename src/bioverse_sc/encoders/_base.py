@@ -82,7 +82,13 @@ class TokenEncoder(CellEncoder, Protocol):
     """
 
     def tokenize(
-        self, matrix: csr_matrix, genes: Sequence[str], *, gene_selection: Literal["top", "random"], seed: int
+        self,
+        matrix: csr_matrix,
+        genes: Sequence[str],
+        *,
+        gene_selection: Literal["top", "random"],
+        max_length: int | None,
+        seed: int,
     ) -> Any:
         """Prepare cells; the result is only for :meth:`encode_tokens`."""
         ...

@@ -7,13 +7,15 @@ import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bioverse_sc._settings import settings
 from bioverse_sc.encoders._base import CellEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from bioverse_sc.encoders._base import StoredEncoder
 
 FILES = ("args.json", "vocab.json", "best_model.pt")
 _PATTERNS = (*FILES, "model.safetensors")
@@ -55,7 +57,7 @@ def register(name: str, factory: Callable[[], CellEncoder], *, overwrite: bool =
     if not name or "/" in name or "\\" in name:
         msg = f"{name!r} cannot be the name of an encoder: a name with a slash is a folder or a hub repository."
         raise ValueError(msg)
-    if name == "precomputed" or name in _published()["checkpoints"] or (name in _factories and not overwrite):
+    if name in ("precomputed", "scgpt") or name in _published()["checkpoints"] or (name in _factories and not overwrite):
         msg = f"There is an encoder {name!r} already; choose another name" + (
             ", or pass overwrite=True." if name in _factories else "."
         )
@@ -66,9 +68,30 @@ def register(name: str, factory: Callable[[], CellEncoder], *, overwrite: bool =
     _factories[name] = factory
 
 
-def is_registered(name: str) -> bool:
-    """Whether :func:`register` has made this name known."""
-    return name in _factories
+def restore(name: str, folder: Path) -> CellEncoder | None:
+    """Make the encoder of a saved model again, by the encoder's own name: from its folder where it was stored, or anew.
+
+    ``None`` when it was not stored and nothing of that name is registered.
+    """
+    if name == "scgpt" and folder.is_dir():
+        from bioverse_sc.encoders.scgpt import ScGPTEncoder
+
+        return ScGPTEncoder.from_folder(folder)
+    # it may have been registered under another name than its own
+    named = [_factories[name]] if name in _factories else list(_factories.values())
+    for factory in named:
+        if folder.is_dir():
+            if getattr(factory, "name", None) == name and hasattr(factory, "from_folder"):
+                return cast("type[StoredEncoder]", factory).from_folder(folder)
+        elif (encoder := factory()).name == name:
+            return encoder
+    if folder.is_dir():
+        msg = (
+            f"The model's encoder {name!r} is none of this package. Register its class, which has from_folder(), before the "
+            f"model is loaded: bsc.encoders.register({name!r}, TheClass)"
+        )
+        raise ValueError(msg)
+    return None
 
 
 def get_encoder(name_or_path: str | Path, *, revision: str | None = None, device: str | None = None) -> CellEncoder:
@@ -101,7 +124,9 @@ def get_encoder(name_or_path: str | Path, *, revision: str | None = None, device
         from bioverse_sc.encoders.scgpt import ScGPTEncoder
 
         encoder = ScGPTEncoder.from_folder(_folder(name_or_path, revision))
-    return encoder.to(device or settings.torch_device())
+    moved = encoder.to(device or settings.torch_device())
+    check_encoder(moved, f"What to() of the encoder {name!r} returns")
+    return moved
 
 
 def check_encoder(encoder: Any, what: str) -> None:
@@ -120,6 +145,9 @@ def _folder(name_or_path: str | Path, revision: str | None) -> Path:
     published = _published()["checkpoints"].get(name) if isinstance(name_or_path, str) else None
     kept = settings.cache_dir / "encoders" / (name.replace("/", "--") + (f"@{revision}" if revision else ""))
     if published is None and here.is_dir():
+        if revision is not None:
+            msg = f"{name!r} is a folder, which has no revision {revision!r}; leave revision out."
+            raise ValueError(msg)
         return here
     if isinstance(name_or_path, str) and kept.is_dir():
         return kept
@@ -127,7 +155,8 @@ def _folder(name_or_path: str | Path, revision: str | None) -> Path:
         msg = (
             f"The scGPT checkpoint {name!r} ({published['description']}) is not on this machine, and no hub repository holds it in "
             f"scGPT's own format. Its authors publish it at {published['url']} (see {_published()['page']}): put "
-            f"{_in_words(FILES)} of it into {kept}, or pass the folder where you have them."
+            f"{_in_words(FILES)} of it into {kept}, or pass the folder where you have them"
+            f"{f', as ./{name}' if here.is_dir() else ''}."
         )
         raise FileNotFoundError(msg)
     if isinstance(name_or_path, str) and _HUB_ID.fullmatch(name):
@@ -141,11 +170,11 @@ def _folder(name_or_path: str | Path, revision: str | None) -> Path:
 
 def _fetch(repository: str, revision: str | None, kept: Path) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         folder = snapshot_download(repository, revision=revision, allow_patterns=list(_PATTERNS))
-    except (OSError, HfHubHTTPError) as error:
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
         msg = (
             f"The hub repository {repository!r}{f' at {revision}' if revision else ''} could not be fetched "
             f"({type(error).__name__}). If its name is right and this machine has no access to the hub, put "

@@ -84,8 +84,7 @@ def load(model: str | Path = "mini", *, device: str | None = None, merge_adapter
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from bioverse_sc._settings import settings
-    from bioverse_sc.encoders import get_encoder, is_registered
-    from bioverse_sc.encoders.scgpt import ScGPTEncoder
+    from bioverse_sc.encoders._registry import restore
 
     folder = model_folder(model)
     check_files(folder)
@@ -105,18 +104,16 @@ def load(model: str | Path = "mini", *, device: str | None = None, merge_adapter
     encoders: dict[str, CellEncoder] = {}
     for modality, shape in config.projectors.items():
         encoder_folder = folder / "encoders" / modality
-        # an encoder that the user registered does not travel with the model; it is made again by its name
-        if encoder_folder.is_dir() or is_registered(shape.encoder):
-            encoder: CellEncoder = (
-                ScGPTEncoder.from_folder(encoder_folder) if encoder_folder.is_dir() else get_encoder(shape.encoder)
+        encoder = restore(shape.encoder, encoder_folder)
+        if encoder is None:
+            continue
+        if shape.encoder_fingerprint not in ("", encoder.fingerprint):
+            msg = (
+                f"The {modality} projector was trained for encoder {shape.encoder_fingerprint}, but "
+                f"{'the folder holds' if encoder_folder.is_dir() else f'{shape.encoder!r} is now'} {encoder.fingerprint}."
             )
-            if shape.encoder_fingerprint not in ("", encoder.fingerprint):
-                msg = (
-                    f"The {modality} projector was trained for encoder {shape.encoder_fingerprint}, but "
-                    f"{'the folder holds' if encoder_folder.is_dir() else f'{shape.encoder!r} is now'} {encoder.fingerprint}."
-                )
-                raise ValueError(msg)
-            encoders[modality] = encoder
+            raise ValueError(msg)
+        encoders[modality] = encoder
     reference = json.loads((folder / REFERENCE).read_text(encoding="utf-8")) if (folder / REFERENCE).is_file() else {}
     genes = {gene: (mean, weight) for gene, (mean, weight) in reference.items()}
     loaded = BioVerse(config, language_model, tokenizer, encoders, genes)

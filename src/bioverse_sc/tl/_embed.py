@@ -38,6 +38,7 @@ def embed(
     layer: str | None = None,
     gene_symbols: str | None = None,
     gene_selection: Literal["top", "random"] = "top",
+    max_length: int | None = None,
     seed: int = 0,
     dtype: Dtype = "float32",
     batch_size: int = 64,
@@ -66,10 +67,12 @@ def embed(
     gene_selection
         Which genes of a cell that has more than the encoder reads: the ``"top"`` ones by value, ties in the order of the
         vocabulary, or ``"random"`` ones, as in the official scGPT code.
+    max_length
+        Positions of a cell, ``<cls>`` among them; the checkpoint's ``max_seq_len`` by default.
     seed
         Of the random choice. It depends on the seed and on the cell, not on the cells beside it.
     dtype
-        Number format of the computation; ``"float16"`` needs a GPU.
+        Number format of the computation: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
     batch_size
         Cells per forward pass at most. It does not change the result beyond rounding.
     key_added
@@ -125,6 +128,7 @@ def embed(
             gene_symbols=gene_symbols,
             batch_size=batch_size,
             gene_selection=gene_selection,
+            max_length=max_length,
             seed=seed,
             dtype=dtype,
             chosen=encoder is not None,
@@ -141,24 +145,31 @@ def embed_cells(
     gene_symbols: str | None,
     batch_size: int,
     gene_selection: Literal["top", "random"] = "top",
+    max_length: int | None = None,
     seed: int = 0,
     dtype: Dtype = "float32",
     chosen: bool = False,
 ) -> None:
     """Embed and write; ``chosen`` says that the user named the encoder, so that nothing else may take its place."""
-    if not isinstance(encoder, TokenEncoder) and (gene_selection, dtype) != ("top", "float32"):
-        msg = f"The encoder {encoder.name!r} has no choice of genes and number formats: leave gene_selection and dtype out."
+    if not isinstance(encoder, TokenEncoder) and (gene_selection, max_length, dtype) != ("top", None, "float32"):
+        msg = (
+            f"The encoder {encoder.name!r} has no choice of genes and number formats: leave gene_selection, max_length and "
+            "dtype out."
+        )
         raise ValueError(msg)
+    choice = {"gene_selection": gene_selection, "max_length": max_length, "seed": seed}
     matrix = profile(adata, vocabulary=encoder.genes, layer=layer, gene_symbols=gene_symbols)
     with finish_log(f"embedding {adata.n_obs} cells with {encoder.name}") as slots:
         logger.info("    %s", matrix)
         vectors = np.zeros((adata.n_obs, encoder.width), dtype=np.float32)
         with progress(total=adata.n_obs, description="embed", unit="cell") as bar:
-            for rows, cells in ahead(_prepared(adata, matrix, encoder, gene_selection=gene_selection, seed=seed)):
+            for rows, cells in ahead(_prepared(adata, matrix, encoder, choice)):
                 if isinstance(encoder, TokenEncoder):
-                    vectors[rows] = encoder.encode_tokens(cells, batch_size=batch_size, dtype=dtype)
+                    found = encoder.encode_tokens(cells, batch_size=batch_size, dtype=dtype)
                 else:
-                    vectors[rows] = encoder.encode(cells, matrix.gene_map.genes, batch_size=batch_size)
+                    found = encoder.encode(cells, matrix.gene_map.genes, batch_size=batch_size)
+                _check_vectors(found, (rows.stop - rows.start, encoder.width), encoder.name)
+                vectors[rows] = found
                 bar.update(rows.stop - rows.start)
         params = {
             "source": matrix.source,
@@ -167,6 +178,7 @@ def embed_cells(
             "genes_found": len(matrix.gene_map.genes),
             "genes_of_encoder": matrix.gene_map.n_vocabulary,
             "gene_selection": gene_selection,
+            "max_length": max_length or 0,
             "seed": seed,
             "dtype": dtype,
             "device": str(getattr(encoder, "device", settings.torch_device())),
@@ -179,14 +191,24 @@ def embed_cells(
         )
 
 
+def _check_vectors(vectors: Any, shape: tuple[int, int], name: str) -> None:
+    """Raise when an encoder gives something else than a vector for each cell."""
+    if np.shape(vectors) != shape:
+        msg = f"The encoder {name!r} gave an array of shape {np.shape(vectors)}; expected {shape}, cells by its width."
+        raise ValueError(msg)
+    if not np.isfinite(vectors).all():
+        msg = f"The encoder {name!r} gave NaN or infinite values; its weights or its computation are broken."
+        raise ValueError(msg)
+
+
 def _prepared(
-    adata: AnnData, matrix: MatrixProfile, encoder: CellEncoder, *, gene_selection: Literal["top", "random"], seed: int
+    adata: AnnData, matrix: MatrixProfile, encoder: CellEncoder, choice: dict[str, Any]
 ) -> Iterator[tuple[slice, Any]]:
     """Yield rows and what the encoder reads of them."""
     for rows, chunk in row_chunks(get_matrix(adata, matrix.source), matrix.gene_map.columns):
         counts = matrix.gene_map.gather(chunk)
         if isinstance(encoder, TokenEncoder):
-            yield rows, encoder.tokenize(counts, matrix.gene_map.genes, gene_selection=gene_selection, seed=seed)
+            yield rows, encoder.tokenize(counts, matrix.gene_map.genes, **choice)
         else:
             yield rows, counts
 
@@ -232,7 +254,8 @@ def own_encoder(model: BioVerse) -> CellEncoder:
         name, _, width = contract(model)
         msg = (
             f"The model {model.config.name!r} has no encoder of its own: it reads vectors of {name!r}, width {width}. Give it those "
-            "first, e.g. bsc.tl.embed(adata, encoder='precomputed', use_rep='X_scVI')"
+            "first, e.g. bsc.tl.embed(adata, encoder='precomputed', use_rep='X_scVI'); an encoder of your own has to be "
+            "registered, bsc.encoders.register(name, factory), before the model is loaded."
         )
         raise ValueError(msg)
     return model.encoders["rna"]
@@ -258,7 +281,15 @@ def ensure_embedding(
     if made_by.get("encoder_chosen") and keys.embedding(made_by["encoder"]) in adata.obsm:
         name, fingerprint, width = contract(model)
         found = adata.obsm[keys.embedding(made_by["encoder"])].shape[1]
-        if found == width and fingerprint in ("", made_by["encoder_fingerprint"]):
+        if (made_by["encoder"], found) == (name, width) and fingerprint in ("", made_by["encoder_fingerprint"]):
+            asked = {"layer": ("source", layer), "gene_symbols": ("gene_symbols", gene_symbols)}
+            for argument, (key, value) in asked.items():
+                if value is not None and made_by.get(key) != value:
+                    msg = (
+                        f"The cells were embedded with {argument}={made_by.get(key)!r} and encoder={name!r}, which you chose; embed "
+                        f"them again with {argument}={value!r}, bsc.tl.embed(adata, encoder=..., {argument}={value!r})."
+                    )
+                    raise ValueError(msg)
             return
         what = (
             f"{made_by['encoder']!r} ({made_by['source']}), width {found}, fingerprint {made_by['encoder_fingerprint']}"

@@ -81,15 +81,18 @@ class EncoderTask(Task):
         true = batch["true"][masked] / self.heads.n_bins
         of_gene = self.heads.decoder(hidden)[masked]
         of_cell = self.heads.mvc_decoder(cls, self.module.encoder(batch["gene_ids"]))[masked]
-        values = F.mse_loss(of_gene, true) + F.mse_loss(of_cell, true)
+        # a batch without masked values, or without known types, has none of that loss
+        n_masked = max(1, len(true))
+        values = ((of_gene - true).square().sum() + (of_cell - true).square().sum()) / n_masked
         out = {"loss": self.values_weight * values, "values": values}
         if self.heads.cls_decoder is not None:
             logits = self.heads.cls_decoder(cls)
             known = batch["types"] >= 0
             target = self.type_targets[batch["types"][known]]
-            types = -(target * F.log_softmax(logits[known], dim=-1)).sum(-1).mean()
+            n_known = max(1, len(target))
+            types = -(target * F.log_softmax(logits[known], dim=-1)).sum() / n_known
             right = logits[known].argmax(-1) == batch["types"][known]
-            out |= {"loss": out["loss"] + types, "types": types, "accuracy": right.float().mean()}
+            out |= {"loss": out["loss"] + types, "types": types, "accuracy": right.float().sum() / n_known}
         return out
 
 
@@ -136,19 +139,29 @@ def pretrain_encoder(
     -------
     The logged metrics.
     """
+    shape = encoder.module.config
+    if shape.input_emb_style == "category" and not 0 <= shape.mask_value < shape.n_values:
+        msg = (
+            f"mask_value is {shape.mask_value}, but with input_emb_style 'category' it is a row of the value embedding, 0 to "
+            f"{shape.n_values - 1}; scGPT uses n_bins + 1, {shape.n_bins + 1}."
+        )
+        raise ValueError(msg)
     n_types = 0
     targets = None
     if types is not None:
+        if len(types) != len(cells):
+            msg = f"There are {len(cells)} cells but {len(types)} types."
+            raise ValueError(msg)
         n_types = int(types.max()) + 1 if type_targets is None else len(type_targets)
         table = np.eye(n_types) if type_targets is None else type_targets
         targets = torch.from_numpy(np.asarray(table, dtype=np.float32))
-    torch.manual_seed(config.seed)
-    heads = Heads(encoder.module.config, n_types)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        heads = Heads(shape, n_types)
     heads.load(encoder.head_weights)
     task = EncoderTask(
         encoder.module.requires_grad_(), heads.to(encoder.device), type_targets=targets, values_weight=values_weight
     )
-    shape = encoder.module.config
     source = CellSource(
         cells,
         encoder.vocabulary,

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+_LEAST = {"embsize": 1, "nheads": 1, "d_hid": 1, "nlayers": 1, "n_layers_cls": 1, "n_bins": 3, "max_seq_len": 2}
 _STYLES = ("continuous", "category", "scaling")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; the error names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path} is not JSON ({error}); fetch it again."
+        raise ValueError(msg) from error
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,11 @@ class ScGPTConfig:
     """Rows of the value embedding of the category style, ``n_bins + 2`` by default; a checkpoint's own number is used."""
 
     def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                msg = f"args.json: {name} is {value!r}; expected a whole number, at least {least}."
+                raise ValueError(msg)
         if self.input_emb_style not in _STYLES:
             msg = f"args.json: input_emb_style is {self.input_emb_style!r}; expected one of {', '.join(_STYLES)}."
             raise ValueError(msg)
@@ -57,6 +72,9 @@ class ScGPTConfig:
     @classmethod
     def from_args(cls, args: dict[str, Any]) -> ScGPTConfig:
         """Take what matters from a parsed ``args.json``."""
+        if not isinstance(args, dict):
+            msg = f"args.json holds a {type(args).__name__}; expected a mapping of names to settings."
+            raise ValueError(msg)
         known = {f.name for f in fields(cls)}
         required = {"embsize", "nheads", "d_hid", "nlayers"}
         if missing := sorted(required - args.keys()):
@@ -67,7 +85,7 @@ class ScGPTConfig:
     @classmethod
     def read(cls, path: Path) -> ScGPTConfig:
         """Read ``args.json``."""
-        return cls.from_args(json.loads(path.read_text(encoding="utf-8")))
+        return cls.from_args(read_json(path))
 
     def write(self, path: Path) -> None:
         """Write ``args.json`` as scGPT reads it."""

@@ -84,8 +84,10 @@ class ScGPTEncoder:
     @classmethod
     def untrained(cls, config: ScGPTConfig, vocabulary: GeneVocabulary, *, seed: int = 0) -> ScGPTEncoder:
         """Make one with random weights, to train with :func:`bioverse_sc.train.pretrain_encoder`."""
-        torch.manual_seed(seed)
-        return cls(ScGPT(config, len(vocabulary), vocabulary.pad_id), vocabulary, "")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = ScGPT(config, len(vocabulary), vocabulary.pad_id)
+        return cls(module.eval(), vocabulary, "")
 
     @property
     def width(self) -> int:
@@ -108,14 +110,29 @@ class ScGPTEncoder:
         return self
 
     def heads(self) -> Heads:
-        """Make the heads of :attr:`head_weights`, in evaluation mode; what is not there has random weights."""
+        """Make the heads of :attr:`head_weights`, in evaluation mode.
+
+        Raises
+        ------
+        ValueError
+            When the checkpoint has no decoders of values that fit, as without heads or when they also read the batch.
+        """
         out = self.head_weights.get("cls_decoder.out_layer.bias")
         heads = Heads(self.module.config, 0 if out is None else len(out))
-        heads.load(self.head_weights)
+        taken = heads.load(self.head_weights)
+        if missing := [head for head in ("decoder", "mvc_decoder") if head not in taken]:
+            msg = f"This checkpoint has no {' and no '.join(missing)} of the usual shape; it predicts no masked values."
+            raise ValueError(msg)
         return heads.to(self.device).eval().requires_grad_(requires_grad=False)
 
     def tokenize(
-        self, matrix: csr_matrix, genes: Sequence[str], *, gene_selection: GeneSelection = "top", seed: int = 0
+        self,
+        matrix: csr_matrix,
+        genes: Sequence[str],
+        *,
+        gene_selection: GeneSelection = "top",
+        max_length: int | None = None,
+        seed: int = 0,
     ) -> TokenizedCells:
         """Gene ids and binned values of each cell.
 
@@ -124,25 +141,49 @@ class ScGPTEncoder:
         matrix, genes
             As in :meth:`encode`.
         gene_selection
-            Which genes of a cell with more than ``max_seq_len - 1`` are read: the ``"top"`` ones by value, ties in the
+            Which genes of a cell with more than ``max_length - 1`` are read: the ``"top"`` ones by value, ties in the
             order of the vocabulary, or ``"random"`` ones, as in the official code.
+        max_length
+            Positions of a cell, ``<cls>`` among them; ``max_seq_len`` of the checkpoint by default. (The official
+            ``embed_data`` takes 1200, whatever the checkpoint says.)
         seed
             Of the random choice, which depends on it and on the cell, and on nothing else.
         """
+        self._check_genes(matrix, genes)
+        length = self.module.config.max_seq_len if max_length is None else max_length
+        if length < 2:
+            msg = f"max_length is {length}; expected at least 2, as <cls> takes the first position."
+            raise ValueError(msg)
         ids = np.array([self.vocabulary.ids[gene] for gene in genes], dtype=np.int64)
         order = np.argsort(ids)
-        matrix = matrix[:, order].tocsr()
+        # the official code bins in single precision
+        matrix = matrix[:, order].tocsr().astype(np.float32)
         matrix.eliminate_zeros()
         matrix.sort_indices()
-        config = self.module.config
         return tokenize(
             matrix,
             ids[order],
-            n_bins=config.n_bins,
-            max_genes=config.max_seq_len - 1,
+            n_bins=self.module.config.n_bins,
+            max_genes=length - 1,
             gene_selection=gene_selection,
             seed=seed,
         )
+
+    def _check_genes(self, matrix: csr_matrix, genes: Sequence[str]) -> None:
+        """Raise unless every column is one gene of the vocabulary, each once."""
+        if matrix.shape[1] != len(genes):
+            msg = f"The matrix has {matrix.shape[1]} columns, but {len(genes)} genes were named."
+            raise ValueError(msg)
+        if unknown := [gene for gene in genes if gene not in self.vocabulary.ids]:
+            msg = (
+                f"{len(unknown)} genes are not in the vocabulary, e.g. {unknown[:5]}; leave their columns out, or let "
+                "bsc.tl.embed match the names."
+            )
+            raise ValueError(msg)
+        if len(set(genes)) < len(genes):
+            repeated = sorted({gene for gene in genes if list(genes).count(gene) > 1})[:5]
+            msg = f"Genes are named twice, e.g. {repeated}; sum their columns, or let bsc.tl.embed do it."
+            raise ValueError(msg)
 
     def encode(
         self,
@@ -152,21 +193,19 @@ class ScGPTEncoder:
         batch_size: int = 64,
         dtype: Dtype = "float32",
         gene_selection: GeneSelection = "top",
+        max_length: int | None = None,
         seed: int = 0,
     ) -> np.ndarray:
         """Embed cells; see :class:`~bioverse_sc.encoders.CellEncoder`. Rows without any known gene give zeros."""
-        cells = self.tokenize(matrix, genes, gene_selection=gene_selection, seed=seed)
+        cells = self.tokenize(matrix, genes, gene_selection=gene_selection, max_length=max_length, seed=seed)
         return self.encode_tokens(cells, batch_size=batch_size, dtype=dtype)
 
     def encode_tokens(self, cells: TokenizedCells, *, batch_size: int = 64, dtype: Dtype = "float32") -> np.ndarray:
         """Embed what :meth:`tokenize` made; arguments and result as in :meth:`encode`."""
         device = self.device
         on_cpu = device.type == "cpu"
-        module = self.module
+        module = self.module.eval()
         if dtype != "float32":
-            if dtype == "float16" and on_cpu:
-                msg = "dtype='float16' needs a GPU. On a CPU use 'bfloat16', or 'float32' where the CPU has no bfloat16 units."
-                raise ValueError(msg)
             # a copy for the time of this call: the weights may be trained on in between
             module = _cast(module, len(self.vocabulary), getattr(torch, dtype))
         out = np.zeros((len(cells), self.width), dtype=np.float32)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bioverse_sc.encoders.scgpt._config import ScGPTConfig
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+_ONLY_TRAINING = ("dropout", "mask_value", "n_layers_cls")
 WEIGHT_FILES = ("model.safetensors", "best_model.pt")
 
-# Heads and options of training that an encoder does not need. Anything else that is not ours is an error.
-_IGNORED = re.compile(
-    r"^(decoder|cls_decoder|mvc_decoder|grad_reverse_discriminator|batch_encoder|flag_encoder|dsbn|bn|sim|pert_encoder)\."
-)
+# What scGPT computes from the hidden states, and the generative flag, which embeddings do not use. Anything else that is not
+# ours, such as domain-specific norms (dsbn), changes the hidden states and is an error.
+_IGNORED = re.compile(r"^(decoder|cls_decoder|mvc_decoder|grad_reverse_discriminator|batch_encoder|flag_encoder)\.")
 
 
 def read_folder(folder: Path) -> tuple[ScGPT, GeneVocabulary, str, dict[str, torch.Tensor]]:
@@ -44,10 +45,13 @@ def read_folder(folder: Path) -> tuple[ScGPT, GeneVocabulary, str, dict[str, tor
         raise FileNotFoundError(msg)
     config = ScGPTConfig.read(folder / "args.json")
     vocabulary = GeneVocabulary.read(folder / "vocab.json")
-    stored = load_file(weights) if weights.suffix == ".safetensors" else _load_pickle(weights)
+    stored = _load_safetensors(weights) if weights.suffix == ".safetensors" else _load_pickle(weights)
     values = stored.get("value_encoder.embedding.weight")
     if config.input_emb_style == "category" and config.n_input_bins is None and values is not None:
         # args.json does not hold the number that the model was made with
+        if len(values) < config.n_bins:
+            msg = f"args.json says {config.n_bins} bins, but value_encoder.embedding.weight has {len(values)} rows."
+            raise ValueError(msg)
         config = replace(config, n_input_bins=len(values))
     module = ScGPT(config, len(vocabulary), vocabulary.pad_id)
     load_weights(module, stored, appended=vocabulary.appended)
@@ -56,16 +60,36 @@ def read_folder(folder: Path) -> tuple[ScGPT, GeneVocabulary, str, dict[str, tor
 
 
 def fingerprint(module: ScGPT, vocabulary: GeneVocabulary) -> str:
-    """Hash of the weights and of the vocabulary."""
-    digest = hashlib.sha256(vocabulary.fingerprint.encode())
+    """Hash of the weights, of the vocabulary, and of what else decides an embedding."""
+    shape = {k: v for k, v in asdict(module.config).items() if k not in _ONLY_TRAINING}
+    digest = hashlib.sha256(f"{vocabulary.fingerprint} {sorted(shape.items())}".encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
+def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(_damaged(path)) from error
+
+
+def _damaged(path: Path) -> str:
+    """Say what a file is that holds no weights."""
+    start = path.read_bytes()[:40] if path.stat().st_size < 1024 else b""
+    if start.startswith(b"version https://git-lfs"):
+        return f"{path} is a pointer of git-lfs and not the weights; fetch them with: git lfs pull"
+    return f"{path} ({path.stat().st_size} bytes) is damaged or not complete; fetch it again."
+
+
 def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
     """Load a file of torch, tensors only: no code in it runs."""
+    with path.open("rb") as file:
+        # torch.save writes a zip file, before version 1.6 a pickle
+        if file.read(2) not in (b"PK", b"\x80\x02"):
+            raise ValueError(_damaged(path))
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -75,6 +99,8 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
             "torch.save(torch.load(file, weights_only=False).state_dict(), file)"
         )
         raise ValueError(msg) from error
+    except (OSError, EOFError, RuntimeError) as error:
+        raise ValueError(_damaged(path)) from error
     if not isinstance(stored, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in stored.values()):
         found = list(stored)[:5] if isinstance(stored, dict) else type(stored).__name__
         msg = (
@@ -91,13 +117,20 @@ def load_weights(module: ScGPT, stored: Mapping[str, torch.Tensor], *, appended:
     ``appended`` are special tokens that ``vocab.json`` lacks, for the message.
     """
     renamed = {}
+    problems = []
     for name, tensor in stored.items():
         ours = name.replace(".self_attn._impl.", ".self_attn.").replace(".self_attn.Wqkv.", ".self_attn.in_proj_")
-        if not _IGNORED.match(ours):
-            renamed[ours] = tensor.float()
+        if _IGNORED.match(ours):
+            continue
+        if ours in renamed:
+            problems.append(f"twice, under two names: {name} {tuple(tensor.shape)}")
+        renamed[ours] = tensor.float()
     expected = module.state_dict()
-    problems = [f"missing: {name} {tuple(t.shape)}" for name, t in expected.items() if name not in renamed]
+    problems += [f"missing: {name} {tuple(t.shape)}" for name, t in expected.items() if name not in renamed]
     problems += [f"unknown: {name} {tuple(t.shape)}" for name, t in renamed.items() if name not in expected]
+    problems += [
+        f"not finite: {name}" for name, t in renamed.items() if t.is_floating_point() and not t.isfinite().all()
+    ]
     problems += [
         f"shape of {name}: {tuple(tensor.shape)} in the file, {tuple(expected[name].shape)} by args.json and vocab.json"
         for name, tensor in renamed.items()
@@ -118,6 +151,7 @@ def write_folder(
 ) -> None:
     """Write an encoder as a checkpoint folder with ``model.safetensors``."""
     _write_shape(folder, module, vocabulary)
+    (folder / "best_model.pt").unlink(missing_ok=True)
     save_file(
         {k: v.detach().to("cpu", dtype).contiguous() for k, v in module.state_dict().items()},
         folder / "model.safetensors",
@@ -135,9 +169,8 @@ def write_official(
     """Write an encoder and its heads as scGPT itself does, with ``best_model.pt``."""
     _write_shape(folder, module, vocabulary)
     state = {k.replace(".in_proj_", ".Wqkv."): v.detach() for k, v in module.state_dict().items()}
-    # every scGPT model has this table, which only its generative training uses
-    state["flag_encoder.weight"] = torch.zeros(2, module.config.embsize)
     state |= heads
+    (folder / "model.safetensors").unlink(missing_ok=True)
     torch.save({k: v.to("cpu", dtype).clone() for k, v in state.items()}, folder / "best_model.pt")
 
 

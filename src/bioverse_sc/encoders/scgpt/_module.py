@@ -42,7 +42,7 @@ class ContinuousValueEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        x = values.unsqueeze(-1).clamp(max=self.max_value)
+        x = values.unsqueeze(-1).clamp(max=self.max_value).to(self.linear1.weight.dtype)
         return self.dropout(self.norm(self.linear2(F.relu(self.linear1(x)))))
 
 
@@ -190,10 +190,6 @@ class ScGPT(nn.Module):
             self.value_encoder = nn.Identity()
         self.transformer_encoder = Transformer(config)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.encoder.enc_norm.weight.dtype
-
     def forward(
         self, gene_ids: torch.Tensor, values: torch.Tensor, *, padded: bool = True, cls_only: bool = False
     ) -> torch.Tensor:
@@ -210,12 +206,12 @@ class ScGPT(nn.Module):
         cls_only
             Return only the state of ``<cls>``, shape (cells, 1, width).
         """
-        x = self._join(self.encoder(gene_ids), self.value_encoder(values.to(self.dtype)))
+        x = self._join(self.encoder(gene_ids), self.value_encoder(values))
         mask = gene_ids.ne(self.pad_id)[:, None, None, :] if padded else None
         return self.transformer_encoder(x, mask, cls_only=cls_only)
 
     def _join(self, genes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return genes * values.unsqueeze(-1) if self.config.input_emb_style == "scaling" else genes + values
+        return genes * values.unsqueeze(-1).to(genes.dtype) if self.config.input_emb_style == "scaling" else genes + values
 
     def packed(self, gene_ids: torch.Tensor, values: torch.Tensor, runs: Runs) -> torch.Tensor:
         """States of ``<cls>`` of cells that lie one behind the other, for inference on a CPU.
@@ -236,7 +232,7 @@ class ScGPT(nn.Module):
         Shape (cells, width).
         """
         # there are as many different values as bins: each is encoded once
-        different, which = torch.unique(values.to(self.dtype), return_inverse=True)
+        different, which = torch.unique(values, return_inverse=True)
         x = self._join(self.encoder(gene_ids), self.value_encoder(different)[which])
         lengths = torch.tensor([length for n_cells, length in runs for _ in range(n_cells)])
         first = lengths.cumsum(0) - lengths

@@ -119,14 +119,12 @@ def tokenize(
         Of the random choice.
     """
     check_gene_selection(gene_selection)
-    # the official code bins in single precision
-    data = matrix.data.astype(np.float32, copy=False)
     ids, binned = [], []
     lengths = np.zeros(matrix.shape[0], dtype=np.int64)
     for i, (start, stop) in enumerate(zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)):
         if start == stop:
             continue
-        values, cell = data[start:stop], gene_ids[matrix.indices[start:stop]]
+        values, cell = matrix.data[start:stop], gene_ids[matrix.indices[start:stop]]
         bins = bin_values(values, n_bins)
         if len(values) > max_genes:
             kept = kept_genes(values, bins, cell, max_genes, seed if gene_selection == "random" else None)

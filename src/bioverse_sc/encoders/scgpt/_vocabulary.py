@@ -7,6 +7,8 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from bioverse_sc.encoders.scgpt._config import read_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -37,7 +39,10 @@ class GeneVocabulary:
     @classmethod
     def read(cls, path: Path) -> GeneVocabulary:
         """Read ``vocab.json``, a mapping of token to id."""
-        mapping: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+        mapping: dict[str, int] = read_json(path)
+        if not isinstance(mapping, dict) or not all(type(i) is int for i in mapping.values()):
+            msg = f"{path.name}: expected a mapping of each token to its id."
+            raise ValueError(msg)
         ordered = sorted(mapping, key=mapping.__getitem__)
         if [mapping[token] for token in ordered] != list(range(len(ordered))):
             msg = f"{path.name}: the ids are not 0 to {len(ordered) - 1}, each once."
