@@ -5,7 +5,7 @@
 
 One process for each row. The official code is ``scgpt`` 0.2.4, in an environment of its own (see ``official.py``), called as
 its ``embed_data`` calls it. The share of the peak counts the operations that are needed (matrix products and attention, the
-last layer for ``<cls>`` alone) against the best matrix product of the network's shapes that this process measures.
+last layer for ``<cls>`` alone) against the best matrix product that this process measures, of the network's shapes or square.
 """
 
 from __future__ import annotations
@@ -45,18 +45,20 @@ def operations(config: ScGPTConfig, positions: np.ndarray) -> float:
 
 
 def gemm_peak(config: ScGPTConfig, dtype: torch.dtype, device: str) -> float:
-    """Best rate of a matrix product of the network's shapes, in operations per second."""
+    """Best rate of a matrix product, of the network's shapes or large and square, in operations per second."""
+    d = config.embsize
+    sizes = [(rows, d, c * d) for rows in ((1024, 2048, 4096) if device == "cpu" else (16_384, 65_536)) for c in (1, 3)]
+    square = 2048 if device == "cpu" else 8192
     best = 0.0
-    for rows in (1024, 2048, 4096) if device == "cpu" else (16_384, 65_536):
-        for columns in (config.embsize, 3 * config.embsize):
-            a = torch.randn(rows, config.embsize, dtype=dtype, device=device)
-            b = torch.randn(columns, config.embsize, dtype=dtype, device=device)
-            for _ in range(12):
-                synchronize(device)
-                began = time.perf_counter()
-                torch.nn.functional.linear(a, b)
-                synchronize(device)
-                best = max(best, 2 * rows * columns * config.embsize / (time.perf_counter() - began))
+    for rows, inner, columns in [*sizes, (square, square, square)]:
+        a = torch.randn(rows, inner, dtype=dtype, device=device)
+        b = torch.randn(columns, inner, dtype=dtype, device=device)
+        for _ in range(12):
+            synchronize(device)
+            began = time.perf_counter()
+            torch.nn.functional.linear(a, b)
+            synchronize(device)
+            best = max(best, 2 * rows * inner * columns / (time.perf_counter() - began))
     return best
 
 

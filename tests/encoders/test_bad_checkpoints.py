@@ -101,5 +101,5 @@ def test_a_table_of_too_few_bins_is_an_error(checkpoint):  # noqa: F811
         "value_encoder.enc_norm.weight": torch.ones(64),
         "value_encoder.enc_norm.bias": torch.zeros(64),
     }
-    with pytest.raises(ValueError, match="51 bins, but .* has 20 rows"):
+    with pytest.raises(ValueError, match=r"51 bins, but .* has 20 rows"):
         ScGPTEncoder.from_folder(checkpoint(args=args, state=state))

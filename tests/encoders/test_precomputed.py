@@ -85,6 +85,19 @@ def test_vectors_of_another_name_are_an_error(adata):
             function(adata, model=model_for(OWN))
 
 
+def test_a_projector_of_another_encoder_takes_no_chosen_vectors(adata):
+    """Even where its width is the same and it was made for no encoder in particular."""
+    bsc.tl.embed(adata, encoder="precomputed", use_rep="X_scVI")
+    with pytest.raises(ValueError, match="trained for 'scgpt'"):
+        bsc.tl.align(adata, model=make_model())
+
+
+def test_another_layer_than_that_of_the_chosen_vectors_is_an_error(adata):
+    bsc.tl.embed(adata, encoder="precomputed", use_rep="X_scVI")
+    with pytest.raises(ValueError, match="embed them again with layer='counts'"):
+        bsc.tl.align(adata, model=model_for(OWN), layer="counts")
+
+
 def test_vectors_of_another_width_are_an_error(adata):
     adata.obsm["X_scVI"] = adata.obsm["X_scVI"][:, :5]
     bsc.tl.embed(adata, encoder="precomputed", use_rep="X_scVI")
@@ -117,5 +130,7 @@ def test_they_can_be_trained_on(adata):
     source = Precomputed.of("X_scVI", adata.obsm["X_scVI"])
     vectors = source.vectors(adata.obsm["X_scVI"])
     config = bsc.train.TrainConfig(steps=3, batch_size=4, log_every=1)
-    history = bsc.train.align(model, vectors, bsc.train.Descriptions(["a B cell", "a T cell"], np.arange(6) % 2), config)
+    history = bsc.train.align(
+        model, vectors, bsc.train.Descriptions(["a B cell", "a T cell"], np.arange(6) % 2), config
+    )
     assert len(history) == 3

@@ -57,7 +57,7 @@ def test_input_that_does_not_fit_is_an_error():
     with pytest.raises(ValueError, match="60 cells but 59 types"):
         pretrain_encoder(encoder, encoder.tokenize(counts, GENES), CONFIG, types=types[1:])
     category = make_encoder(input_emb_style="category", pad_value=51)
-    with pytest.raises(ValueError, match="mask_value is -1.*n_bins \\+ 1, 52"):
+    with pytest.raises(ValueError, match=r"mask_value is -1.*n_bins \+ 1, 52"):
         pretrain_encoder(category, category.tokenize(counts, GENES), CONFIG)
 
 

@@ -57,7 +57,11 @@ def register(name: str, factory: Callable[[], CellEncoder], *, overwrite: bool =
     if not name or "/" in name or "\\" in name:
         msg = f"{name!r} cannot be the name of an encoder: a name with a slash is a folder or a hub repository."
         raise ValueError(msg)
-    if name in ("precomputed", "scgpt") or name in _published()["checkpoints"] or (name in _factories and not overwrite):
+    if (
+        name in ("precomputed", "scgpt")
+        or name in _published()["checkpoints"]
+        or (name in _factories and not overwrite)
+    ):
         msg = f"There is an encoder {name!r} already; choose another name" + (
             ", or pass overwrite=True." if name in _factories else "."
         )

@@ -211,7 +211,9 @@ class ScGPT(nn.Module):
         return self.transformer_encoder(x, mask, cls_only=cls_only)
 
     def _join(self, genes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return genes * values.unsqueeze(-1).to(genes.dtype) if self.config.input_emb_style == "scaling" else genes + values
+        return (
+            genes * values.unsqueeze(-1).to(genes.dtype) if self.config.input_emb_style == "scaling" else genes + values
+        )
 
     def packed(self, gene_ids: torch.Tensor, values: torch.Tensor, runs: Runs) -> torch.Tensor:
         """States of ``<cls>`` of cells that lie one behind the other, for inference on a CPU.
