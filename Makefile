@@ -33,7 +33,7 @@ docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -b html docs docs/_build/html
 
 clean: ## remove the environment, caches and everything that was built
-	rm -rf $(VENV) build dist docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/generated docs/notebooks .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f demo/*.h5ad demo/*.png
 	find src tests docs recipes benchmarks demo -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
