@@ -36,7 +36,7 @@ parity: $(VENV)/.installed-run ## compare scGPT with the official code (installs
 	$(BIN)/python benchmarks/parity.py
 
 clean: ## remove the environment, caches and everything that was built
-	rm -rf $(VENV) build dist docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/generated docs/notebooks .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f demo/*.h5ad demo/*.png
 	find src tests docs recipes benchmarks demo -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -1,4 +1,5 @@
 # Configuration of the documentation, https://www.sphinx-doc.org/en/master/usage/configuration.html
+import shutil
 import sys
 import tomllib
 from importlib.util import find_spec
@@ -30,6 +31,7 @@ default_role = "literal"
 # Pages and notebooks: the notebooks are committed with their outputs and are not run here.
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+shutil.copytree(ROOT / "notebooks", ROOT / "docs/notebooks", dirs_exist_ok=True)
 nb_execution_mode = "off"
 nb_merge_streams = True
 

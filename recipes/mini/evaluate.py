@@ -5,7 +5,9 @@
 fine and coarse: agreement with the author labels by the Cell Ontology (``shared/tools/score_labels.py``).
 blank: coarse agreement when every soft token is replaced by zeros. commonest: coarse agreement of always giving one label, the
 best of the model's eight commonest. profile: coarse agreement of the type of the reference profile with the highest Spearman correlation.
-expressed: share of the genes named in the reasoning of at most 200 random cells that their cell expresses.
+expressed: share of the genes named in the reasoning of at most 200 random cells that their cell expresses; free: the same when
+decoding is not bound to the genes that the prompt shows; markers: share of the named genes that the marker table has for the
+label or for a wider type.
 """
 
 from __future__ import annotations
@@ -23,11 +25,15 @@ import numpy as np
 import scanpy as sc
 import torch
 from cells import read_profiles
+from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 
 import bioverse_sc as bsc
-from bioverse_sc.models import label_log_probabilities, label_prompt
+from bioverse_sc.models import BioVerse, generate_text, label_log_probabilities, label_prompt, reasoning_prompt
 from bioverse_sc.ontology import cell_ontology
+from bioverse_sc.pp import profile
+from bioverse_sc.pp._profile import get_matrix
+from bioverse_sc.tl._annotate import REASONING_TOKENS, informative_genes, known_symbols, named_genes
 
 SETS = (
     "pbmc3k",
@@ -80,6 +86,38 @@ def nearest_profile(adata: ad.AnnData, shared: Path) -> np.ndarray:
     return np.concatenate(found)
 
 
+def free_reasoning(model: BioVerse, adata: ad.AnnData) -> float:
+    """Share of the named genes that the cell expresses, when the model writes without a constraint."""
+    matrix = profile(adata, vocabulary=model.encoders["rna"].genes)
+    genes = matrix.gene_map.genes
+    chunk = matrix.gene_map.gather(csr_matrix(get_matrix(adata, matrix.source)[:, matrix.gene_map.columns]))
+    chunk.eliminate_zeros()
+    shown = informative_genes(model, chunk, genes, logged=matrix.kind == "log-normalised")
+    labels = adata.obs["bioverse_label"].astype(str)
+    prompts = [reasoning_prompt(label, of) for label, of in zip(labels, shown, strict=True)]
+    soft_tokens = model.project("rna", torch.from_numpy(adata.obsm["X_scgpt"]))
+    texts = []
+    for start in range(0, len(prompts), 50):
+        span = slice(start, start + 50)
+        texts += generate_text(model, prompts[span], soft_tokens[span], max_new_tokens=REASONING_TOKENS)
+    known = set(known_symbols(genes))
+    expressed = [{genes[j] for j in chunk.indices[chunk.indptr[i] : chunk.indptr[i + 1]]} for i in range(len(texts))]
+    named = [named_genes(text, known) for text in texts]
+    return sum(len(n & e) for n, e in zip(named, expressed, strict=True)) / max(1, sum(map(len, named)))
+
+
+def marker_share(adata: ad.AnnData) -> float:
+    """Share of the named genes that the marker table has for the label or for a wider type."""
+    ontology = cell_ontology()
+    known = {gene for genes in ontology.markers.values() for gene in genes} | set(known_symbols([]))
+    right = total = 0
+    for text, term in zip(adata.obs["bioverse_reasoning"], adata.obs["bioverse_label_id"], strict=True):
+        named = named_genes(text, known)
+        right += len(named & set(ontology.known_markers(term)))
+        total += len(named)
+    return right / max(1, total)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
@@ -92,8 +130,10 @@ def main() -> None:
     zeros = torch.zeros((1, model.n_tokens["rna"], model.embeddings.weight.shape[1]), device=model.device)
     blank_id = ids[label_log_probabilities(model, label_prompt(), zeros, labels)[0].argmax()]
     print(f"blank token gives: {cell_ontology().names[blank_id]}")
-    print("| set | cells | coarse | fine | macro-F1 | blank | commonest | profile | expressed | labelled cells/s |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| set | cells | coarse | fine | macro-F1 | blank | commonest | profile | expressed | free | markers | labelled cells/s |"
+    )
+    print("| --- |" + " ---: |" * 11)
     for name in a.sets:
         adata = read(a.shared, name)
         began = time.perf_counter()
@@ -115,7 +155,7 @@ def main() -> None:
         expressed = part.obs["bioverse_genes_supported"].sum() / max(named, 1)
         print(
             f"| {name} | {adata.n_obs} | {found['coarse']:.3f} | {found['fine']:.3f} | {found['coarse_macro_f1']:.3f} | {blank['coarse']:.3f} "
-            f"| {max(always):.3f} | {baseline['coarse']:.3f} | {expressed:.3f} | {speed:.0f} |",
+            f"| {max(always):.3f} | {baseline['coarse']:.3f} | {expressed:.3f} | {free_reasoning(model, part):.3f} | {marker_share(part):.3f} | {speed:.0f} |",
             flush=True,
         )
 

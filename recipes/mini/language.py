@@ -109,24 +109,17 @@ def reason(ontology: CellOntology, term: str, genes: Sequence[str], rng: np.rand
     order = sorted(of, key=lambda t: (-len(ontology.ancestors(t)), t))
     order = [t for t in order if len(ontology.ancestors(t)) > 2 and "sensu" not in ontology.names[t]][:3]
     rest = [g for g in genes if g not in markers][:2]
+    # each sentence begins with a gene or ends the text, so that it can stop after any gene when genes run out
     sentences = []
     for i, marked in enumerate(order):
-        cited = of[marked][: 4 if i == 0 else 3]
+        first, *others = of[marked][: 4 if i == 0 else 2]
         kind = ontology.names[marked]
-        verb = "is a marker" if len(cited) == 1 else "are markers"
         if i == 0:
-            opening = [
-                f"{join(cited)}, high in this cell, {verb} of the {kind}",
-                f"The cell expresses {join(cited)}, which {verb} of the {kind}",
-                f"High {join(cited)} {'points' if len(cited) == 1 else 'point'} to {article(kind)} {kind}",
-            ]
-            sentences.append(opening[rng.integers(3)] + ".")
+            opening = ("is", "is high in this cell and is", "stands out in this cell and is")[rng.integers(3)]
+            sentences.append(f"{first} {opening} a marker of the {kind}.")
         else:
-            more = [
-                f"{join(cited)} {verb} of the wider type {kind}.",
-                f"{join(cited)} also {'fits' if len(cited) == 1 else 'fit'}, being {'a marker' if len(cited) == 1 else 'markers'} of the {kind}.",
-            ]
-            sentences.append(more[rng.integers(2)])
+            sentences.append(f"{first} {('is a marker of', 'marks')[rng.integers(2)]} the wider type {kind}.")
+        sentences += [f"{gene} is another." for gene in others]
     if not sentences:
         if rest:
             sentences.append(
@@ -139,6 +132,8 @@ def reason(ontology: CellOntology, term: str, genes: Sequence[str], rng: np.rand
         sentences.append(
             f"So the cell is best read as {article(name)} {name}, though no marker of that type alone stands out."
         )
+    elif len(sentences) == 1:
+        sentences.append(f"That supports {article(name)} {name}.")
     else:
         sentences.append(f"Together they support {article(name)} {name}.")
     return " ".join(sentences)

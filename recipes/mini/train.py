@@ -74,7 +74,7 @@ class Recipe:
         steps=300, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
     )
     reason: TrainConfig = TrainConfig(
-        steps=400, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100
+        steps=450, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100
     )
     lora: LoraSettings = LoraSettings(rank=16, alpha=32)
 
@@ -213,24 +213,17 @@ class Run:
             examples.append(Example(segments))
         return examples
 
-    def gene_exercises(self, genes: Sequence[str], rng: np.random.Generator, n: int) -> list[Example]:
-        """Lists of any genes to copy, and to pick a type's markers from: what reasoning about a cell is made of.
-
-        Without them the language model learns which genes go with a type, and names these rather than the cell's own.
-        """
+    def marker_exercises(self, genes: Sequence[str], rng: np.random.Generator, n: int) -> list[Example]:
+        """Mixed lists of genes, and which of them mark a type."""
         names = np.array(genes)
         markers = {t: known for t in self.terms if (known := self.ontology.known_markers(t))}
         terms = list(markers)
         examples = []
-        for i in range(n):
-            listed = [str(g) for g in names[rng.integers(len(names), size=rng.integers(3, 13))]]
-            if i % 2:
-                text = ", ".join(listed)
-                examples.append(Example([Text(f"Genes: {text}. Again:"), Answer(text)]))
-                continue
+        for _ in range(n):
             term = terms[rng.integers(len(terms))]
             own = [str(g) for g in rng.choice(list(markers[term])[:60], size=rng.integers(1, 7))]
-            listed = [str(g) for g in rng.permutation(sorted({*listed[:8], *own}))]
+            others = [str(g) for g in names[rng.integers(len(names), size=rng.integers(3, 9))]]
+            listed = [str(g) for g in rng.permutation(sorted({*others, *own}))]
             question = f"Genes: {', '.join(listed)}. Markers of the {self.ontology.names[term]}:"
             examples.append(Example([Text(question), Answer(", ".join(g for g in listed if g in markers[term]))]))
         return examples
@@ -247,7 +240,7 @@ class Run:
         cards = self.marker_cards(rng, 40_000)
         card_texts = [" ".join(getattr(s, "text", "") or "" for s in e.segments) for e in cards[:3000]]
         genes = sorted(set(self.profiles.genes) | {g for m in self.ontology.markers.values() for g in m})
-        exercises = self.gene_exercises(genes, rng, 40_000)
+        exercises = self.marker_exercises(genes, rng, 20_000)
         everyday = bsc.train.general_domain_texts()
         labels = [" " + self.ontology.names[t] for t in self.terms]
         tokenizer = language.build_tokenizer(

@@ -62,6 +62,8 @@ def test_unrelated_texts_are_among_the_items():
     assert found["retrieval_at_1"] == 0.5
     assert found["retrieval_at_5"] == 1
     assert found["modality_gap"] == pytest.approx(modality_gap(cells, texts))
+    both = alignment_metrics(cells, texts, np.array([1, 1]), unrelated)
+    assert both["modality_gap"] == pytest.approx(modality_gap(cells, texts[1:]))
     assert found["gap_to_unrelated"] == pytest.approx(modality_gap(cells, unrelated))
     assert found["knn_agreement"] == 0
     assert all(isinstance(value, float) for value in found.values())

@@ -72,6 +72,9 @@ def alignment_metrics(
 ) -> dict[str, float]:
     """All of the above for cells beside the texts of their labels.
 
+    The gap is between the cells and their own texts, each as often as it has cells, so that it does not grow with texts
+    about types that are not among the cells.
+
     Parameters
     ----------
     cells
@@ -86,7 +89,7 @@ def alignment_metrics(
     items = np.concatenate([texts, unrelated])
     found = {f"retrieval_at_{k}": retrieval_at_k(cells, items, true_text, k) for k in (1, 5, 10)}
     return found | {
-        "modality_gap": modality_gap(cells, texts),
+        "modality_gap": modality_gap(cells, np.asarray(texts)[true_text]),
         "gap_to_unrelated": modality_gap(cells, unrelated),
         "knn_agreement": knn_agreement(cells, true_text),
     }

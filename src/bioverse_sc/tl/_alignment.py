@@ -81,7 +81,7 @@ def alignment(
     ``.uns["bioverse"]["alignment"]``
         ``texts``, ``texts_related`` (1 biological, 0 everyday), ``texts_before`` and ``texts_after`` (coordinates), and
         the metrics ``before`` and ``after``: ``retrieval_at_1``, ``_5``, ``_10`` (the text of a cell's label among all
-        texts), ``modality_gap`` (cells to biological texts), ``gap_to_unrelated``, ``knn_agreement``.
+        texts), ``modality_gap`` (cells to their labels' texts), ``gap_to_unrelated``, ``knn_agreement``.
     """
     if copy:
         data = data.copy()
