@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
@@ -147,7 +148,10 @@ def _no_loading_bar() -> Iterator[None]:
 def _with_adapter(language_model: PreTrainedModel, folder: Path, *, merge: bool) -> Any:
     from peft import PeftModel
 
-    wrapped = PeftModel.from_pretrained(language_model, str(folder))
+    with warnings.catch_warnings():
+        # peft asks transformers 5 for an attribute by its old name
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        wrapped = PeftModel.from_pretrained(language_model, str(folder))
     return wrapped.merge_and_unload() if merge else wrapped
 
 
