@@ -91,10 +91,10 @@ class SelfAttention(nn.Module):
         """Attend without padding, before the output projection; the rows ``first`` alone when they are given."""
         width = x.shape[-1]
         if first is None:
-            q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            q, k, v = _linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
-            q = F.linear(x[first], self.in_proj_weight[:width], self.in_proj_bias[:width])
-            k, v = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
+            q = _linear(x[first], self.in_proj_weight[:width], self.in_proj_bias[:width])
+            k, v = _linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
         return self._of_runs(q, k, v, runs)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None, *, cls_only: bool = False) -> torch.Tensor:
@@ -145,19 +145,38 @@ class EncoderLayer(nn.Module):
         return self.norm2(kept + self._feed_forward(kept))
 
     def packed(self, x: torch.Tensor, runs: Runs, first: torch.Tensor | None) -> torch.Tensor:
-        """The same without padding and dropout. It writes over ``x``, as memory is what limits a CPU between products."""
+        """The same without padding and dropout."""
         if self.pre_norm:
             x = self.norm1(x)
         attended = self.self_attn.packed(x, runs, first)
-        x = _add_linear(x if first is None else x[first], attended, self.self_attn.out_proj)
+        out_proj = self.self_attn.out_proj
+        x = _linear(attended, out_proj.weight, out_proj.bias, add=x if first is None else x[first])
         x = self.norm2(x) if self.pre_norm else self.norm1(x)
-        x = _add_linear(x, self.linear1(x).relu_(), self.linear2)
+        hidden = _linear(x, self.linear1.weight, self.linear1.bias, relu=True)
+        x = _linear(hidden, self.linear2.weight, self.linear2.bias, add=x)
         return x if self.pre_norm else self.norm2(x)
 
 
-def _add_linear(x: torch.Tensor, of: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
-    """Add ``linear(of)`` to ``x`` in place: the product itself accumulates."""
-    return x.add_(linear.bias).addmm_(of, linear.weight.t())
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, relu: bool = False, add: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Linear layer on a CPU, with what comes after it in the same pass.
+
+    oneDNN is called as torch's own compiler calls it: its products in single precision are a third faster on AMD processors than
+    those of the BLAS behind ``F.linear``.
+    """
+    if _HAS_ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
+        product = torch.ops.mkldnn._linear_pointwise
+        if add is not None:
+            return product.binary(x, add, weight, bias, "add")
+        return product(x, weight, bias, "relu" if relu else "none", [], "")
+    out = F.linear(x, weight, bias)
+    if relu:
+        out = out.relu_()
+    return out if add is None else out.add_(add)
 
 
 class Transformer(nn.Module):
@@ -218,7 +237,7 @@ class ScGPT(nn.Module):
     def packed(self, gene_ids: torch.Tensor, values: torch.Tensor, runs: Runs) -> torch.Tensor:
         """States of ``<cls>`` of cells that lie one behind the other, for inference on a CPU.
 
-        No position is padding, every matrix product is as large as the batch, and what overwrites can, does.
+        No position is padding, and every matrix product is as large as the batch.
 
         Parameters
         ----------
