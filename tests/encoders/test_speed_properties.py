@@ -107,6 +107,21 @@ def test_half_precision_is_close_and_changes_nothing_else(dtype):
     assert {p.dtype for p in encoder.module.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("length", [255, 256, 300])
+def test_attention_of_long_cells_is_attention(length):
+    from bioverse_sc.encoders.scgpt._module import _attend
+
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, length, 3, 16).transpose(1, 2) for _ in range(3))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(_attend(q, k, v), expected)
+    with torch.inference_mode():
+        half = _attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    torch.testing.assert_close(half.float(), expected, atol=0.02, rtol=0.02)
+    # one query for each cell, as in the last layer
+    torch.testing.assert_close(_attend(q[:, :, :1], k, v), expected[:, :, :1])
+
+
 def test_many_bins_stay_apart_in_half_precision():
     encoder = make_encoder(n_bins=1001, input_emb_style="category", pad_value=1001, mask_value=1002)
     matrix = csr_matrix(np.random.default_rng(0).gamma(1.0, size=(4, len(GENES))).astype(np.float32))

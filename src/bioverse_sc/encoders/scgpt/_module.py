@@ -82,7 +82,7 @@ class SelfAttention(nn.Module):
             positions = slice(position, position + n_cells * length)
             rows = positions if len(q) == len(k) else slice(cell, cell + n_cells)
             parts = [x.unflatten(0, (n_cells, -1)) for x in (q[rows], k[positions], v[positions])]
-            mixed = F.scaled_dot_product_attention(self._heads(parts[0]), self._heads(parts[1]), self._heads(parts[2]))
+            mixed = _attend(*(self._heads(part) for part in parts))
             out[rows] = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
             cell, position = cell + n_cells, positions.stop
         return out
@@ -155,6 +155,28 @@ class EncoderLayer(nn.Module):
         hidden = _linear(x, self.linear1.weight, self.linear1.bias, relu=True)
         x = _linear(hidden, self.linear2.weight, self.linear2.bias, add=x)
         return x if self.pre_norm else self.norm2(x)
+
+
+_LONG = range(256, 2049)
+"""Positions of a cell for which the scores of all pairs are worth their memory."""
+
+
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Attention without a mask, all of shape (cells, heads, positions, width of a head).
+
+    In bfloat16 on a CPU torch's fused kernel is no faster than in float32; products of whole matrices are.
+    """
+    if q.dtype != torch.bfloat16 or q.device.type != "cpu" or q.shape[2] not in _LONG:
+        return F.scaled_dot_product_attention(q, k, v)
+    q, k, v = (q * q.shape[-1] ** -0.5).contiguous(), k.transpose(2, 3).contiguous(), v.contiguous()
+    out = torch.empty_like(q)
+    scores = q.new_empty(q.shape[1], q.shape[2], k.shape[3])
+    weights = torch.empty_like(scores)
+    for cell in range(len(q)):
+        torch.bmm(q[cell], k[cell], out=scores)
+        torch.softmax(scores, dim=-1, out=weights)
+        torch.bmm(weights, v[cell], out=out[cell])
+    return out
 
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
