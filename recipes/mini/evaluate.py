@@ -33,7 +33,7 @@ from bioverse_sc.models import BioVerse, generate_text, label_log_probabilities,
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.pp import profile
 from bioverse_sc.pp._profile import get_matrix
-from bioverse_sc.tl._annotate import REASONING_TOKENS, informative_genes, known_symbols, named_genes
+from bioverse_sc.tl._annotate import REASONING_TOKENS, _check_named_genes, informative_genes, known_symbols, named_genes
 
 SETS = (
     "pbmc3k",
@@ -100,10 +100,9 @@ def free_reasoning(model: BioVerse, adata: ad.AnnData) -> float:
     for start in range(0, len(prompts), 50):
         span = slice(start, start + 50)
         texts += generate_text(model, prompts[span], soft_tokens[span], max_new_tokens=REASONING_TOKENS)
-    known = set(known_symbols(genes))
-    expressed = [{genes[j] for j in chunk.indices[chunk.indptr[i] : chunk.indptr[i + 1]]} for i in range(len(texts))]
-    named = [named_genes(text, known) for text in texts]
-    return sum(len(n & e) for n, e in zip(named, expressed, strict=True)) / max(1, sum(map(len, named)))
+    supported, unsupported = np.zeros((2, len(texts)), dtype=np.int64)
+    _check_named_genes(np.array(texts, dtype=object), supported, unsupported, chunk, genes, known_symbols(genes), 0)
+    return supported.sum() / max(1, (supported + unsupported).sum())
 
 
 def marker_share(adata: ad.AnnData) -> float:

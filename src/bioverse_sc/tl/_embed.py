@@ -18,7 +18,7 @@ from bioverse_sc.encoders.precomputed import Precomputed
 from bioverse_sc.pp._profile import get_matrix, profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from anndata import AnnData
@@ -282,14 +282,12 @@ def ensure_embedding(
         name, fingerprint, width = contract(model)
         found = adata.obsm[keys.embedding(made_by["encoder"])].shape[1]
         if (made_by["encoder"], found) == (name, width) and fingerprint in ("", made_by["encoder_fingerprint"]):
-            asked = {"layer": ("source", layer), "gene_symbols": ("gene_symbols", gene_symbols)}
-            for argument, (key, value) in asked.items():
-                if value is not None and made_by.get(key) != value:
-                    msg = (
-                        f"The cells were embedded with {argument}={made_by.get(key)!r} and encoder={name!r}, which you chose; embed "
-                        f"them again with {argument}={value!r}, bsc.tl.embed(adata, encoder=..., {argument}={value!r})."
-                    )
-                    raise ValueError(msg)
+            for argument, used, asked in _other_matrix(made_by, layer=layer, gene_symbols=gene_symbols):
+                msg = (
+                    f"The cells were embedded with {argument}={used!r} and encoder={name!r}, which you chose; embed "
+                    f"them again with {argument}={asked!r}, bsc.tl.embed(adata, encoder=..., {argument}={asked!r})."
+                )
+                raise ValueError(msg)
             return
         what = (
             f"{made_by['encoder']!r} ({made_by['source']}), width {found}, fingerprint {made_by['encoder_fingerprint']}"
@@ -304,6 +302,14 @@ def ensure_embedding(
         embed_cells(adata, own_encoder(model), keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
 
 
+def _other_matrix(
+    made_by: Mapping[str, Any], *, layer: str | None, gene_symbols: str | None
+) -> list[tuple[str, Any, str]]:
+    """Arguments that ask for another matrix than the vectors were made from: name, what was used, what is asked for."""
+    arguments = (("layer", made_by.get("source"), layer), ("gene_symbols", made_by.get("gene_symbols"), gene_symbols))
+    return [(name, used, asked) for name, used, asked in arguments if asked is not None and used != asked]
+
+
 def embedding_slot(adata: AnnData, model: BioVerse, keys: Keys) -> str:
     """Slot of the vectors that :func:`ensure_embedding` has made sure of."""
     made_by = recorded(adata, keys, "embed")
@@ -316,8 +322,6 @@ def has_embedding(
     """Whether the vectors of this model's encoder are there, made from the matrix that the caller asks for, if any."""
     name, fingerprint, _ = contract(model)
     made_by = recorded(adata, keys, "embed")
-    if layer is not None and made_by.get("source") != layer:
-        return False
-    if gene_symbols is not None and made_by.get("gene_symbols") != gene_symbols:
+    if _other_matrix(made_by, layer=layer, gene_symbols=gene_symbols):
         return False
     return keys.embedding(name) in adata.obsm and made_by.get("encoder_fingerprint") == fingerprint != ""

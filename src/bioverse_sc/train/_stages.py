@@ -10,7 +10,7 @@ import torch
 from bioverse_sc.train._config import LoraSettings, TrainConfig
 from bioverse_sc.train._data import Descriptions, Example, PairSource, PromptSource
 from bioverse_sc.train._loop import fit
-from bioverse_sc.train._tasks import ContrastiveTask, PromptTask
+from bioverse_sc.train._tasks import ATTRACTION, ContrastiveTask, PromptTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ def align(
     modality: str = "rna",
     objective: Literal["contrastive", "autoregressive"] = "contrastive",
     negatives: Sequence[str] | None = None,
-    attraction: float = 1.0,
+    attraction: float = ATTRACTION,
     folder: str | Path | None = None,
 ) -> list[dict[str, float]]:
     """Stage 1 of BioVERSE (arXiv 2510.01428): train a projector, in place; encoder and language model are frozen.
@@ -188,7 +188,7 @@ def instruct(
         parameter.requires_grad_("lora_" in name)
     model.projectors.requires_grad_(train_projectors)
     descriptions = descriptions or {}
-    task = PromptTask(model, {mod: _contrast(model, mod, of, None, 1.0) for mod, of in descriptions.items()})
+    task = PromptTask(model, {mod: _contrast(model, mod, of, None, ATTRACTION) for mod, of in descriptions.items()})
     source = PromptSource(model, examples, vectors, text_of={mod: of.text_of for mod, of in descriptions.items()})
     history = fit(task, source, config, folder=folder, description="stage 2")
     model.requires_grad_(requires_grad=False)

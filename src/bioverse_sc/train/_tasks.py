@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bioverse_sc.models import BioVerse
 
 MAX_LOGIT_SCALE = 100.0
+ATTRACTION = 1.0
+"""Weight of one minus the cosine between an entity and its own text, beside InfoNCE."""
 ALIGNMENT_WEIGHT = 0.3
 """Of the contrastive loss beside the next-token loss."""
 

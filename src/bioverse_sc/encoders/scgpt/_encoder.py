@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -180,9 +181,8 @@ class ScGPTEncoder:
                 "bsc.tl.embed match the names."
             )
             raise ValueError(msg)
-        if len(set(genes)) < len(genes):
-            repeated = sorted({gene for gene in genes if list(genes).count(gene) > 1})[:5]
-            msg = f"Genes are named twice, e.g. {repeated}; sum their columns, or let bsc.tl.embed do it."
+        if repeated := sorted(gene for gene, n in Counter(genes).items() if n > 1):
+            msg = f"Genes are named twice, e.g. {repeated[:5]}; sum their columns, or let bsc.tl.embed do it."
             raise ValueError(msg)
 
     def encode(
