@@ -2,14 +2,21 @@
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PhiConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
 )
 
 from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
@@ -22,9 +29,17 @@ LABELS = ("B cell", "T cell", "monocyte", "naive B cell")
 
 _IDS = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1}
 _SHAPE = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": WIDTH, "max_position_embeddings": 256} | _IDS
+_GATED = {"intermediate_size": 64, "num_key_value_heads": 2} | _SHAPE
 CONFIGS = {
     "llama": lambda n: LlamaConfig(vocab_size=n, intermediate_size=64, tie_word_embeddings=True, **_SHAPE),
     "granite": lambda n: GraniteConfig(vocab_size=n, intermediate_size=64, embedding_multiplier=2.0, **_SHAPE),
+    "qwen2": lambda n: Qwen2Config(vocab_size=n, tie_word_embeddings=True, **_GATED),
+    "qwen3": lambda n: Qwen3Config(vocab_size=n, head_dim=8, **_GATED),
+    "mistral": lambda n: MistralConfig(vocab_size=n, sliding_window=None, **_GATED),
+    "gemma": lambda n: GemmaConfig(vocab_size=n, head_dim=8, tie_word_embeddings=True, **_GATED),
+    "gemma3": lambda n: Gemma3TextConfig(vocab_size=n, head_dim=8, tie_word_embeddings=True, **_GATED),
+    "phi": lambda n: PhiConfig(vocab_size=n, intermediate_size=64, **_SHAPE),
+    "phi3": lambda n: Phi3Config(vocab_size=n, **_GATED),
     "gpt_neox": lambda n: GPTNeoXConfig(vocab_size=n, intermediate_size=64, **_SHAPE),
     "gpt2": lambda n: GPT2Config(vocab_size=n, n_layer=2, n_head=4, n_embd=WIDTH, n_positions=256, **_IDS),
 }
@@ -38,6 +53,8 @@ def make_tokenizer(*, bos=False):
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     fast.decoder = decoders.ByteLevel()
     extra = {"bos_token": "<|end|>"} if bos else {}
+    if bos:
+        fast.post_processor = processors.TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=fast, eos_token="<|end|>", pad_token="<|pad|>", **extra)
 
 

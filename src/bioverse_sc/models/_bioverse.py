@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from bioverse_sc.models._inject import inject
+from bioverse_sc.models._inject import answer_ids, end_id, inject, tokenize_prompt
 from bioverse_sc.models._projector import Projector
+from bioverse_sc.models._prompt import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bioverse_sc.encoders import CellEncoder
     from bioverse_sc.models._config import ModelConfig, ProjectorConfig
-    from bioverse_sc.models._inject import PromptBatch
+    from bioverse_sc.models._inject import PromptBatch, TokenizedPrompt
+    from bioverse_sc.models._prompt import Segment
 
 
 class BioVerse(nn.Module):
@@ -59,11 +62,23 @@ class BioVerse(nn.Module):
     def untrained_projector(self, modality: str) -> Projector:
         """The projector as it was before training: the same seed gives the same weights."""
         config: ProjectorConfig = self.config.projectors[modality]
-        weight = self.embeddings.weight
-        if config.out_width != weight.shape[1]:
-            msg = f"The projector writes width {config.out_width}, the language model reads {weight.shape[1]}."
+        width = self.embeddings.weight.shape[1]
+        if config.out_width != width:
+            msg = f"The projector writes width {config.out_width}, the language model reads {width}."
             raise ValueError(msg)
-        return Projector(config, scale=float(weight.detach().float().pow(2).mean().sqrt()))
+        return Projector(config, scale=self.embedding_scale())
+
+    def embedding_scale(self) -> float:
+        """Root mean square of the token embeddings as they enter the model: Gemma scales them in its embedding."""
+        size = len(self.embeddings.weight)
+        if self.embeddings.weight.is_meta:
+            return 1.0
+        with torch.no_grad():
+            squares = [
+                self.embeddings(torch.arange(start, min(start + 4096, size), device=self.device)).float().pow(2).mean(1)
+                for start in range(0, size, 4096)
+            ]
+        return float(torch.cat(squares).mean().sqrt())
 
     @property
     def embeddings(self) -> nn.Embedding:
@@ -78,16 +93,29 @@ class BioVerse(nn.Module):
     def pad_id(self) -> int:
         """Token id for padding; it is masked, so the end token serves where there is none."""
         pad = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if pad is None else pad
+        return end_id(self.tokenizer) if pad is None else pad
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Token ids that end an answer."""
+        return sorted({end_id(self.tokenizer, self.config.chat), end_id(self.tokenizer)})
 
     @property
     def n_tokens(self) -> dict[str, int]:
-        """Soft tokens per entity, by modality."""
+        """Soft tokens per vector of an entity, by modality."""
         return {mod: config.n_tokens for mod, config in self.config.projectors.items()}
 
     def project(self, modality: str, vectors: torch.Tensor) -> torch.Tensor:
-        """Soft tokens of encoder vectors, shape (entities, n_tokens, width)."""
+        """Soft tokens of encoder vectors, shape (vectors, n_tokens, width)."""
         return self.projectors[modality](vectors)
+
+    def tokenize(self, prompt: Sequence[Segment]) -> TokenizedPrompt:
+        """Token ids, slots and targets of a prompt, in the chat format of the language model where it has one."""
+        return tokenize_prompt(self.tokenizer, prompt, self.n_tokens, self.config.chat)
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Token ids of an answer, with its end."""
+        return answer_ids(self.tokenizer, Answer(text), self.config.chat)
 
     def forward(self, prompts: PromptBatch, soft_tokens: torch.Tensor, **kwargs: Any) -> Any:
         """Run the language model over prompts with soft tokens of shape (slots, width)."""
@@ -105,3 +133,25 @@ class BioVerse(nn.Module):
                     raise ValueError(msg)
                 rows.append(self.embeddings(torch.tensor(ids, device=self.device)).float().mean(dim=0))
             return torch.stack(rows)
+
+    def merge_adapter(self) -> BioVerse:
+        """Add the LoRA weights into the language model, in place: it runs faster, and cannot be trained on as an adapter."""
+        from peft import PeftModel
+
+        if isinstance(self.language_model, PeftModel):
+            self.language_model = self.language_model.merge_and_unload()
+            self.has_merged_adapter = True
+        return self
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, **kwargs: Any) -> BioVerse:
+        """:func:`bioverse_sc.models.load`, by the name that transformers gives it."""
+        from bioverse_sc.models._io import load
+
+        return load(model, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """:func:`bioverse_sc.models.push_to_hub` as a method."""
+        from bioverse_sc.models._io import push_to_hub
+
+        return push_to_hub(self, repo_id, **kwargs)

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from bioverse_sc.models._prompt import PROMPTS, ChatFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had no prompts, no chat format and no contract of the language model; it is still read."""
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class ProjectorShape:
+    """What may be chosen about a projector; the widths at its ends follow from the encoder and the language model."""
+
+    hidden_width: int | None = None
+    """The language model's width by default."""
+    n_tokens: int = 1
+    """Soft tokens per vector of an entity."""
+    n_layers: int = 3
+    layer_norm: bool = True
+    dropout: float = 0.1
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -24,10 +43,31 @@ class ProjectorConfig:
     hidden_width: int
     out_width: int
     n_tokens: int = 1
-    """Soft tokens per entity."""
+    """Soft tokens per vector of an entity."""
+    n_layers: int = 3
+    layer_norm: bool = True
     dropout: float = 0.1
     seed: int = 0
     """Seed of the untrained projector, which is the 'before' of alignment figures."""
+
+    def __post_init__(self) -> None:
+        for name in ("in_width", "hidden_width", "out_width", "n_tokens", "n_layers"):
+            if getattr(self, name) < 1:
+                msg = f"{name} is {getattr(self, name)}; expected a positive number."
+                raise ValueError(msg)
+        if not 0 <= self.dropout < 1:
+            msg = f"dropout is {self.dropout}; expected 0 or more, and less than 1."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What the trained parts were trained on; checked when a model is loaded. ``""`` is not checked."""
+
+    vocabulary: str = ""
+    """Hash of the tokenizer's vocabulary."""
+    weights: str = ""
+    """Hash of samples of the base language model's weights, without adapters."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +78,22 @@ class ModelConfig:
     language_model: str
     """Folder inside the model's folder, a path, or a hub id."""
     language_model_revision: str | None = None
+    """Commit of the hub repository."""
+    dtype: DtypeName = "float32"
+    """Number format that the language model computes in."""
+    contract: Contract = field(default_factory=Contract)
     projectors: dict[str, ProjectorConfig] = field(default_factory=dict)
     """By modality: ``"rna"``, ``"protein"``, ``"molecule"``."""
     labels: tuple[str, ...] = ()
     """Label set of annotation: Cell Ontology names."""
     temperature: float = 1.0
-    """Divides the log-probabilities of labels before they become confidences."""
+    """Calibration: divides the log-probabilities of labels before they become confidences."""
+    prompts: dict[str, str] = field(default_factory=lambda: dict(PROMPTS))
+    """Templates: ``"label"``, ``"reason"``, ``"describe"``."""
+    chat: ChatFormat | None = None
+    """What the language model's chat template puts around turns; ``None`` for a model of plain text."""
+    package_version: str = ""
+    """Version of bioverse-sc that saved the model."""
     format_version: int = FORMAT_VERSION
 
     def write(self, path: Path) -> None:
@@ -54,9 +104,12 @@ class ModelConfig:
     def read(cls, path: Path) -> ModelConfig:
         """Read; an unknown version or key is an error."""
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if (version := stored.get("format_version")) != FORMAT_VERSION:
-            msg = f"{path}: format version {version}; this package reads version {FORMAT_VERSION}. Update bioverse-sc."
+        if (version := stored.pop("format_version", None)) not in range(1, FORMAT_VERSION + 1):
+            msg = f"{path}: format version {version}; this package reads up to version {FORMAT_VERSION}. Update bioverse-sc."
             raise ValueError(msg)
         stored["projectors"] = {mod: ProjectorConfig(**values) for mod, values in stored["projectors"].items()}
         stored["labels"] = tuple(stored["labels"])
+        stored["contract"] = Contract(**stored.get("contract", {}))
+        if stored.get("chat") is not None:
+            stored["chat"] = ChatFormat(**stored["chat"])
         return cls(**stored)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from bioverse_sc.models._inject import answer_ids, inject, pad_prompts, tokenize_prompt
-from bioverse_sc.models._prompt import Answer
+from bioverse_sc.models._inject import inject, pad_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,9 +66,9 @@ def label_log_probabilities(
     -------
     Log-probabilities, shape (cells, labels); ``-inf`` for dropped labels.
     """
-    trie = build_trie([answer_ids(model.tokenizer, Answer(label)) for label in labels])
+    trie = build_trie([model.answer_ids(label) for label in labels])
     n_cells = len(soft_tokens)
-    tokens = tokenize_prompt(model.tokenizer, prompt, model.n_tokens)
+    tokens = model.tokenize(prompt)
     ids = torch.tensor([tokens.ids] * n_cells, device=model.device)
     embedded = inject(model.embeddings, ids, soft_tokens.flatten(0, 1))
     # all prompts are the same but for the soft token, so there is no padding and no mask
@@ -173,7 +172,7 @@ def generate_text(
     """
     from transformers import LogitsProcessorList
 
-    tokens = [tokenize_prompt(model.tokenizer, prompt, model.n_tokens) for prompt in prompts]
+    tokens = [model.tokenize(prompt) for prompt in prompts]
     batch = pad_prompts(tokens, model.pad_id, left=True).to(model.device)
     embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, 1))
     written = model.language_model.generate(
@@ -181,7 +180,7 @@ def generate_text(
         attention_mask=batch.mask,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=model.tokenizer.eos_token_id,
+        eos_token_id=model.end_ids,
         pad_token_id=model.pad_id,
         logits_processor=LogitsProcessorList([constraint] if constraint else []),
     )

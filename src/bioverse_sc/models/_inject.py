@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from bioverse_sc.models._prompt import Segment
+    from bioverse_sc.models._prompt import ChatFormat, Segment
 
 SLOT = -1
 """Stands for a soft token among token ids."""
@@ -32,11 +32,14 @@ class TokenizedPrompt:
 
 
 def tokenize_prompt(
-    tokenizer: PreTrainedTokenizerBase, segments: Sequence[Segment], n_tokens: dict[str, int]
+    tokenizer: PreTrainedTokenizerBase,
+    segments: Sequence[Segment],
+    n_tokens: dict[str, int],
+    chat: ChatFormat | None = None,
 ) -> TokenizedPrompt:
     """Turn segments into ids, slots and targets.
 
-    Only answers are in the loss, their end-of-sequence token included. An open answer (``Answer(None)``) must be last.
+    Only answers are in the loss, their end token included. An open answer (``Answer(None)``) must be last.
 
     Parameters
     ----------
@@ -45,9 +48,11 @@ def tokenize_prompt(
     segments
         The prompt.
     n_tokens
-        Soft tokens per entity, by modality.
+        Soft tokens per vector of an entity, by modality.
+    chat
+        What stands around turns; plain text by default, after the start token that the tokenizer puts before a text.
     """
-    ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    ids = start_ids(tokenizer) if chat is None else _literal_ids(tokenizer, chat.start)
     targets = [IGNORED] * len(ids)
     modalities = []
     for i, segment in enumerate(segments):
@@ -56,27 +61,64 @@ def tokenize_prompt(
                 msg = f"The prompt has a {segment.modality!r} entity, but the model reads only {sorted(n_tokens)}."
                 raise ValueError(msg)
             modalities.append(segment.modality)
-            new = [SLOT] * n_tokens[segment.modality]
+            new = [SLOT] * (n_tokens[segment.modality] * segment.n_vectors)
             kept = [IGNORED] * len(new)
         elif isinstance(segment, Text):
-            new = text_ids(tokenizer, segment.text)
+            new = text_ids(tokenizer, segment.text if chat is None else _trimmed(segments, i))
             kept = [IGNORED] * len(new)
-        elif segment.text is None:
-            if i != len(segments) - 1:
+        else:
+            is_open = segment.text is None
+            if is_open and i != len(segments) - 1:
                 msg = "An open answer must be the last segment of a prompt."
                 raise ValueError(msg)
-            continue
-        else:
-            new = answer_ids(tokenizer, segment)
-            kept = new
+            before = [] if chat is None else _literal_ids(tokenizer, chat.ask)
+            written = [] if is_open else answer_ids(tokenizer, segment, chat)
+            after = [] if chat is None or i == len(segments) - 1 else _literal_ids(tokenizer, chat.between)
+            new = [*before, *written, *after]
+            kept = [*[IGNORED] * len(before), *written, *[IGNORED] * len(after)]
         ids += new
         targets += kept
     return TokenizedPrompt(ids, targets, modalities)
 
 
-def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: Answer) -> list[int]:
-    """Token ids of a written answer with its end token; a space comes first, as after any colon."""
-    return [*text_ids(tokenizer, " " + (answer.text or "")), tokenizer.eos_token_id]
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that the tokenizer itself puts before a text; many have a start token and do not use it."""
+    with_special = list(tokenizer.encode("a"))
+    plain = list(tokenizer.encode("a", add_special_tokens=False))
+    for n in range(len(with_special) - len(plain) + 1):
+        if with_special[n : n + len(plain)] == plain:
+            return with_special[:n]
+    return []
+
+
+def _literal_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a chat format's own words, special tokens included."""
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _trimmed(segments: Sequence[Segment], i: int) -> str:
+    """Words of a chat turn, without the blanks at the turn's own edges."""
+    text = cast("Text", segments[i]).text
+    if i == 0 or isinstance(segments[i - 1], Answer):
+        text = text.lstrip()
+    if i == len(segments) - 1 or isinstance(segments[i + 1], Answer):
+        text = text.rstrip()
+    return text
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: Answer, chat: ChatFormat | None = None) -> list[int]:
+    """Token ids of a written answer with its end token; in plain text a space comes first, as after any colon."""
+    text = answer.text or ""
+    return [*text_ids(tokenizer, text if chat else " " + text), end_id(tokenizer, chat)]
+
+
+def end_id(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat | None = None) -> int:
+    """Token id that ends an answer."""
+    found = tokenizer.eos_token_id if chat is None else tokenizer.convert_tokens_to_ids(chat.end)
+    if not isinstance(found, int):
+        msg = "The tokenizer has no end-of-sequence token; set tokenizer.eos_token to the one that the model ends with."
+        raise ValueError(msg)
+    return found
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

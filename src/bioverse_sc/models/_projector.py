@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Projector(nn.Module):
-    """Three-layer MLP with ReLU, LayerNorm and dropout (BioVERSE, arXiv 2510.01428).
+    """MLP with ReLU, LayerNorm and dropout; three layers in BioVERSE (arXiv 2510.01428).
 
     Parameters
     ----------
@@ -26,17 +26,20 @@ class Projector(nn.Module):
         super().__init__()
         self.config = config
         generator = torch.Generator().manual_seed(config.seed)
-        widths = [config.in_width, config.hidden_width, config.hidden_width, config.n_tokens * config.out_width]
-        layers: list[nn.Module] = [nn.LayerNorm(config.in_width)]
-        for i in range(3):
+        widths = [config.in_width, *[config.hidden_width] * (config.n_layers - 1), config.n_tokens * config.out_width]
+        layers: list[nn.Module] = [nn.LayerNorm(config.in_width)] if config.layer_norm else []
+        for i in range(config.n_layers):
+            is_last = i == config.n_layers - 1
             linear = nn.Linear(widths[i], widths[i + 1])
-            spread = (2.0 if i < 2 else scale**2) / widths[i]
+            spread = (scale**2 if is_last else 2.0) / widths[i]
             with torch.no_grad():
                 linear.weight.normal_(0.0, spread**0.5, generator=generator)
                 linear.bias.zero_()
             layers.append(linear)
-            if i < 2:
-                layers += [nn.ReLU(), nn.LayerNorm(widths[i + 1]), nn.Dropout(config.dropout)]
+            if not is_last:
+                layers.append(nn.ReLU())
+                layers += [nn.LayerNorm(widths[i + 1])] if config.layer_norm else []
+                layers.append(nn.Dropout(config.dropout))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -45,10 +48,10 @@ class Projector(nn.Module):
         Parameters
         ----------
         vectors
-            Shape (entities, in_width).
+            Shape (vectors, in_width); an encoder that gives a sequence has several for an entity.
 
         Returns
         -------
-        Soft tokens, shape (entities, n_tokens, out_width).
+        Soft tokens, shape (vectors, n_tokens, out_width).
         """
         return self.layers(vectors).unflatten(-1, (self.config.n_tokens, self.config.out_width))

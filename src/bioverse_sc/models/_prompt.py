@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Entity:
     """Place of an entity's soft tokens."""
 
     modality: str
+    n_vectors: int = 1
+    """Vectors of the encoder: 1 when it pools, the length of the sequence when it does not."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +38,79 @@ class Answer:
 Segment = Text | Entity | Answer
 
 PROMPT_ID = "annotate-1"
-"""Changes whenever a template does; stored with every result."""
+"""Changes whenever a default template does; stored with every result."""
+
+PROMPTS = {
+    "label": "Cell:[BIO:rna] Type:",
+    "reason": " Genes: {genes}. Why?",
+    "describe": "{entity}:[BIO] Description:",
+}
+"""Default templates. ``reason`` follows the label; ``describe`` is what stage 1 AR aligns with."""
+
+_NAMES = {"rna": "Cell", "protein": "Protein", "molecule": "Molecule"}
+
+_PLACE = re.compile(r"\[BIO(?::([A-Za-z_]\w*))?\]")
+_FIELD = re.compile(r"\{([^{}]+)\}")
 
 
-def label_prompt(label: str | None = None) -> list[Segment]:
+def parse_template(template: str, modality: str | None = None) -> list[Text | Entity]:
+    """Split a template at ``[BIO:modality]`` places, before any value is filled in.
+
+    Parameters
+    ----------
+    template
+        Text with ``{fields}`` and places of entities.
+    modality
+        What a bare ``[BIO]`` stands for.
+    """
+    segments: list[Text | Entity] = []
+    end = 0
+    for match in _PLACE.finditer(template):
+        named = match[1] or modality
+        if named is None:
+            msg = f"[BIO] in {template!r} does not say of which modality; write for example [BIO:rna]."
+            raise ValueError(msg)
+        if match.start() > end:
+            segments.append(Text(template[end : match.start()]))
+        segments.append(Entity(named))
+        end = match.end()
+    if end < len(template):
+        segments.append(Text(template[end:]))
+    return segments
+
+
+def fields(template: str) -> list[str]:
+    """Names of the ``{fields}`` of a template."""
+    return _FIELD.findall(template)
+
+
+def fill(template: str, values: Mapping[str, Any]) -> str:
+    """Put values in the place of ``{fields}``; what a value holds is only text, even ``[BIO]`` or braces."""
+    return _FIELD.sub(lambda match: str(values[match[1]]), template)
+
+
+def filled_prompt(template: str, values: Mapping[str, Any], modality: str | None = None) -> list[Text | Entity]:
+    """Segments of a template with its values."""
+    parsed = parse_template(template, modality)
+    return [Text(fill(s.text, values)) if isinstance(s, Text) else s for s in parsed]
+
+
+def label_prompt(label: str | None = None, *, prompts: Mapping[str, str] = PROMPTS) -> list[Segment]:
     """Ask for the type of a cell, from its soft token alone.
 
     Parameters
     ----------
     label
         The answer, to train on; open by default.
+    prompts
+        Templates of the model.
     """
-    return [Text("Cell:"), Entity("rna"), Text(" Type:"), Answer(label)]
+    return [*filled_prompt(prompts["label"], {}), Answer(label)]
 
 
-def reasoning_prompt(label: str, genes: Sequence[str], reasoning: str | None = None) -> list[Segment]:
+def reasoning_prompt(
+    label: str, genes: Sequence[str], reasoning: str | None = None, *, prompts: Mapping[str, str] = PROMPTS
+) -> list[Segment]:
     """After the label, show the cell's informative genes and ask why.
 
     Parameters
@@ -58,6 +121,87 @@ def reasoning_prompt(label: str, genes: Sequence[str], reasoning: str | None = N
         Informative genes of the cell.
     reasoning
         The answer, to train on; open by default.
+    prompts
+        Templates of the model.
     """
     listed = ", ".join(genes) if genes else "none"
-    return [*label_prompt(label), Text(f" Genes: {listed}. Why?"), Answer(reasoning)]
+    return [
+        *label_prompt(label, prompts=prompts),
+        *filled_prompt(prompts["reason"], {"genes": listed}),
+        Answer(reasoning),
+    ]
+
+
+def description_prompt(
+    modality: str, description: str | None = None, *, prompts: Mapping[str, str] = PROMPTS
+) -> list[Segment]:
+    """Ask for the description of an entity; stage 1 AR trains on the answer."""
+    entity = _NAMES.get(modality, modality.capitalize())
+    return [*filled_prompt(prompts["describe"], {"entity": entity}, modality), Answer(description)]
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """What a chat template puts around turns, rendered once.
+
+    It is stored with the model: a template may put today's date into its text, and what a model was trained on has to stay.
+    """
+
+    start: str
+    """Before the first question."""
+    ask: str
+    """Between a question and its answer."""
+    end: str
+    """The token that ends an answer."""
+    between: str
+    """Between the end of an answer and the next question."""
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> ChatFormat | None:
+        """Render a tokenizer's chat template; ``None`` when it has none."""
+        if not tokenizer.chat_template:
+            return None
+        from jinja2 import TemplateError
+
+        system = [{"role": "system", "content": SYSTEM}]
+        try:
+            first = _render(tokenizer, [*system, *_turns(1)], ask=True)
+        except TemplateError:
+            # some templates have no system turn
+            system = []
+            first = _render(tokenizer, _turns(1), ask=True)
+        start, ask = first.split(_QUESTION.format(0))
+        whole = _render(tokenizer, [*system, *_turns(3)], ask=True)
+        after = whole.split(_ANSWER.format(0))[1].split(_QUESTION.format(1))[0]
+        specials = [token for token in tokenizer.all_special_tokens if token in after]
+        specials += [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and str(t) in after]
+        if not specials:
+            msg = "The chat template ends an answer without a special token, so the model could not say where it stops."
+            raise ValueError(msg)
+        end = min(specials, key=after.index)
+        before, between = after.split(end, 1)
+        if before.strip():
+            msg = f"The chat template writes {before!r} after an answer, before the token that ends it; this is not supported."
+            raise ValueError(msg)
+        return cls(start, ask, end, between)
+
+
+SYSTEM = "You are an assistant for biology. You read cells, proteins and molecules."
+_QUESTION, _ANSWER = "QUESTION{0}GOESHERE", "ANSWER{0}GOESHERE"
+
+
+def _turns(n: int) -> list[dict[str, str]]:
+    """Turns with marks in the place of words, questions first."""
+    return [
+        {"role": "assistant", "content": _ANSWER.format(i // 2)}
+        if i % 2
+        else {"role": "user", "content": _QUESTION.format(i // 2)}
+        for i in range(n)
+    ]
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, ask: bool) -> str:
+    # thinking is off: the answer comes first
+    return str(
+        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask, enable_thinking=False)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, Literal
 
@@ -145,7 +146,7 @@ def annotate(
         params = {
             "model": loaded.config.name,
             "model_fingerprint": loaded.fingerprint,
-            "prompt": _prompt_id(),
+            "prompt": _prompt_id(loaded),
             "labels": chosen,
             "reasoning": reasoning or "",
             "temperature": loaded.config.temperature,
@@ -166,10 +167,13 @@ def known_genes(model: BioVerse) -> list[str]:
     return genes
 
 
-def _prompt_id() -> str:
-    from bioverse_sc.models._prompt import PROMPT_ID
+def _prompt_id(model: BioVerse) -> str:
+    """Name of the default templates, or a hash of a model's own."""
+    from bioverse_sc.models._prompt import PROMPT_ID, PROMPTS
 
-    return PROMPT_ID
+    if model.config.prompts == PROMPTS and model.config.chat is None:
+        return PROMPT_ID
+    return hashlib.sha256(repr((sorted(model.config.prompts.items()), model.config.chat)).encode()).hexdigest()[:16]
 
 
 def _categorical(values: np.ndarray, adata: AnnData) -> pd.Series:
@@ -206,11 +210,12 @@ def label_probabilities(model: BioVerse, vectors: np.ndarray, labels: Sequence[s
     from bioverse_sc.models._generate import label_log_probabilities
     from bioverse_sc.models._prompt import label_prompt
 
+    prompt = label_prompt(prompts=model.config.prompts)
     own = list(model.config.labels)
     asked = own + [label for label in labels if label not in own]
     with torch.inference_mode():
         soft_tokens = model.project("rna", torch.from_numpy(vectors).to(model.device))
-    log_p = label_log_probabilities(model, label_prompt(), soft_tokens, asked) / model.config.temperature
+    log_p = label_log_probabilities(model, prompt, soft_tokens, asked) / model.config.temperature
     into = np.zeros((len(asked), len(labels)))
     for i, label in enumerate(asked):
         target = _collector(label, labels)
@@ -218,7 +223,7 @@ def label_probabilities(model: BioVerse, vectors: np.ndarray, labels: Sequence[s
             into[i, target] = 1
     collected = np.exp(log_p - log_p.max(axis=1, keepdims=True)) @ into
     if (left_out := np.flatnonzero(collected.sum(axis=1) == 0)).size:
-        alone = label_log_probabilities(model, label_prompt(), soft_tokens[left_out], labels)
+        alone = label_log_probabilities(model, prompt, soft_tokens[left_out], labels)
         collected[left_out] = np.exp(alone / model.config.temperature)
     return collected / collected.sum(axis=1, keepdims=True)
 
@@ -293,7 +298,10 @@ def reason_about_cells(
             for start in range(0, len(real), batch_size):
                 part = real[start : start + batch_size]
                 cells = np.array(part) + rows.start
-                prompts = [reasoning_prompt(names[cell], shown[i]) for cell, i in zip(cells, part, strict=True)]
+                prompts = [
+                    reasoning_prompt(names[cell], shown[i], prompts=model.config.prompts)
+                    for cell, i in zip(cells, part, strict=True)
+                ]
                 with torch.inference_mode():
                     soft_tokens = model.project("rna", torch.from_numpy(vectors[cells]).to(model.device))
                 allowed = ShownGenes(model, symbols, [shown[i] for i in part])
