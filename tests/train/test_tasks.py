@@ -32,7 +32,7 @@ def naive_answer_loss(model, examples, vectors):
             else:
                 answer = isinstance(segment, Answer)
                 ids = [*encode(f" {segment.text}"), model.tokenizer.eos_token_id] if answer else encode(segment.text)
-                rows += [model.embeddings.weight[i] for i in ids]
+                rows += [model.embeddings(torch.tensor(i)) for i in ids]
                 targets += ids if answer else [None] * len(ids)
         logits = model.language_model(inputs_embeds=torch.stack(rows)[None], use_cache=False).logits[0]
         for position, target in enumerate(targets):

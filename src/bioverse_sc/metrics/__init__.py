@@ -1,5 +1,29 @@
-"""How well two sets of vectors are aligned. Plain functions over arrays."""
+"""How well vectors are aligned, and how good labels, their confidence and texts are. Plain functions over arrays and lists."""
 
 from bioverse_sc.metrics._alignment import alignment_metrics, knn_agreement, modality_gap, retrieval_at_k
+from bioverse_sc.metrics._labels import (
+    accuracy,
+    expected_calibration_error,
+    macro_f1,
+    popv_agreement,
+    sctab_accuracy,
+    sctab_macro_f1,
+)
+from bioverse_sc.metrics._text import bleu, meteor, rouge, text_metrics
 
-__all__ = ["alignment_metrics", "knn_agreement", "modality_gap", "retrieval_at_k"]
+__all__ = [
+    "accuracy",
+    "alignment_metrics",
+    "bleu",
+    "expected_calibration_error",
+    "knn_agreement",
+    "macro_f1",
+    "meteor",
+    "modality_gap",
+    "popv_agreement",
+    "retrieval_at_k",
+    "rouge",
+    "sctab_accuracy",
+    "sctab_macro_f1",
+    "text_metrics",
+]
