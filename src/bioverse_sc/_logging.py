@@ -47,9 +47,11 @@ def finish_log(start: str) -> Iterator[list[str]]:
     logger.info("    finished (%.1f s)%s%s", time.perf_counter() - began, "; added" if slots else "", lines)
 
 
-def progress(*, total: int, description: str, initial: int = 0, unit: str = "step") -> tqdm:
+def progress(
+    *, total: int, description: str, initial: int = 0, unit: str = "step", hidden: bool = False
+) -> tqdm:
     """Make a progress bar, a notebook widget in Jupyter, nothing when ``settings.progress`` is off."""
     from tqdm.auto import tqdm
 
-    shown = settings.progress and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    shown = not hidden and settings.progress and (sys.stderr.isatty() or "ipykernel" in sys.modules)
     return tqdm(total=total, initial=initial, desc=description, unit=unit, disable=not shown, leave=False)

@@ -27,6 +27,7 @@ class Points:
     """Points of a plane with noise from the generator; breaks down at the batch that it is told."""
 
     lengths = None
+    weights = None
 
     def __init__(self, n=20, *, breaks_at=None):
         self.x = torch.from_numpy(np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32))
@@ -135,7 +136,7 @@ def test_it_learns_and_the_log_says_so(tmp_path):
     np.testing.assert_allclose(task.layer.weight[0].detach(), [1.0, -2.0, 0.5, 3.0], atol=0.1)
     logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert logged == history
-    assert set(history[0]) == {"step", "loss", "worst", "seconds"}
+    assert set(history[0]) == {"step", "loss", "worst", "learning_rate", "seconds"}
 
 
 def test_bf16_trains_too():

@@ -198,7 +198,7 @@ def test_a_resumed_stage_equals_an_unbroken_one_bit_by_bit(stage, tmp_path):
 
 
 def test_a_resumed_alignment_equals_an_unbroken_one_bit_by_bit(tmp_path, monkeypatch):
-    from bioverse_sc.train._data import PairSource
+    from bioverse_sc.train._sources import PairSource
 
     vectors, which = groups()
     whole, broken, resumed = make_model(), make_model(), make_model()

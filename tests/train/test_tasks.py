@@ -6,7 +6,7 @@ import torch
 
 from bioverse_sc.models import Answer, Entity, Text, label_prompt
 from bioverse_sc.train import Example
-from bioverse_sc.train._data import PairSource, PromptSource
+from bioverse_sc.train._sources import PairSource, PromptSource
 from bioverse_sc.train._tasks import ALIGNMENT_WEIGHT, ContrastiveTask, PromptTask
 from tests.tiny import CONFIGS, VECTOR, WIDTH, make_model, make_vectors
 
@@ -108,32 +108,36 @@ def test_contrastive_loss_is_that_of_plain_loops(text_of, n_negatives, attractio
     negatives = rng.normal(size=(n_negatives, WIDTH)).astype(np.float32)
     vectors = make_vectors(len(text_of))
     bank = torch.from_numpy(negatives) if n_negatives else None
-    task = ContrastiveTask(model, "rna", torch.from_numpy(texts), bank, attraction=attraction).eval()
+    task = ContrastiveTask(model, "rna", torch.from_numpy(texts), bank, attraction=attraction)
+    model.projectors.eval()
     with torch.no_grad():
-        task.logit_scale.copy_(torch.tensor(5.0).log())
-        out = task({"vectors": torch.from_numpy(vectors), "text_of": torch.tensor(text_of)})
+        task.log_scale.fill_(math.log(5.0))
+        out = task(PairSource(vectors, np.array(text_of)).batch(np.arange(len(text_of)), np.random.default_rng(0)))
         soft = model.project("rna", torch.from_numpy(vectors)).mean(dim=1).double().numpy()
     expected = naive_contrastive(soft, texts.astype(float), negatives.astype(float), text_of, 5.0, attraction)
     assert float(out["loss"]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_scale_of_contrast_is_limited():
-    model = make_model()
-    task = ContrastiveTask(model, "rna", torch.randn(3, WIDTH), None, attraction=0.0).eval()
+@pytest.mark.parametrize(("moved_to", "kept"), [(20.0, 100.0), (-3.0, 1.0), (1.0, math.e)])
+def test_the_temperature_stays_within_bounds_and_can_come_back(moved_to, kept):
+    task = ContrastiveTask(make_model(), "rna", torch.randn(3, WIDTH), None, attraction=0.0)
+    assert float(task.log_scale.exp()) == pytest.approx(1 / 0.07)
     with torch.no_grad():
-        assert float(task.logit_scale.exp()) == pytest.approx(1 / 0.07)
-        task.logit_scale.fill_(20.0)
-        out = task({"vectors": torch.from_numpy(make_vectors(2)), "text_of": torch.tensor([0, 1])})
-    assert float(out["scale"]) == 100
+        task.log_scale.fill_(moved_to)
+    task.after_step()
+    assert float(task.log_scale.exp()) == pytest.approx(kept)
+    out = task(PairSource(make_vectors(2), np.array([0, 1])).batch(np.arange(2), np.random.default_rng(0)))
+    out["loss"].backward()
+    assert float(task.log_scale.grad) != 0, "a bound is no trap"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_vectors_that_are_not_finite_are_an_error(bad, tiny):
     vectors = make_vectors(3)
     vectors[1, 2] = bad
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="infinite"):
         PairSource(vectors, np.zeros(3, dtype=int))
-    with pytest.raises(ValueError, match="'rna' must be a finite"):
+    with pytest.raises(ValueError, match="'rna' hold NaN or infinite"):
         PromptSource(tiny, [Example(label_prompt("a"), (0,))], {"rna": vectors})
 
 
@@ -151,10 +155,16 @@ def test_contrast_beside_the_answers_adds_its_loss():
     source = PromptSource(model, EXAMPLES, {"rna": vectors}, text_of={"rna": text_of})
     batch = source.batch(np.array([3, 1]), np.random.default_rng(0))
     np.testing.assert_array_equal(batch["text_of:rna"], text_of[[3, 0, 2]])
+    model = model.eval()
     with torch.no_grad():
-        both = PromptTask(model, {"rna": contrast}).eval()(batch)
-        answers = PromptTask(model).eval()(batch)
-        pairs = contrast.eval()({"vectors": batch["vectors:rna"], "text_of": batch["text_of:rna"]})
+        tasks = PromptTask(model, {"rna": contrast}), PromptTask(model)
+        for task in tasks:
+            # training, without dropout
+            task.train()
+            model.eval()
+            contrast.projector.eval()
+        both, answers = (task(batch) for task in tasks)
+        pairs = contrast({name: batch[f"{name}:rna"] for name in ("vectors", "entity", "text_of")})
     assert float(both["loss"]) == pytest.approx(float(answers["loss"] + ALIGNMENT_WEIGHT * pairs["loss"]), abs=1e-5)
 
 

@@ -84,12 +84,11 @@ def alignment_metrics(
     true_text
         Index of each cell's text.
     unrelated
-        Vectors of unrelated texts, shape (texts, width): they are among the items of retrieval.
+        Vectors of unrelated texts, shape (texts, width): they are among the items of retrieval. There may be none.
     """
     items = np.concatenate([texts, unrelated])
     found = {f"retrieval_at_{k}": retrieval_at_k(cells, items, true_text, k) for k in (1, 5, 10)}
-    return found | {
-        "modality_gap": modality_gap(cells, np.asarray(texts)[true_text]),
-        "gap_to_unrelated": modality_gap(cells, unrelated),
-        "knn_agreement": knn_agreement(cells, true_text),
-    }
+    found["modality_gap"] = modality_gap(cells, np.asarray(texts)[true_text])
+    if len(unrelated):
+        found["gap_to_unrelated"] = modality_gap(cells, unrelated)
+    return found | {"knn_agreement": knn_agreement(cells, true_text)}

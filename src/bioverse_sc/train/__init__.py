@@ -1,8 +1,8 @@
 """Training: encoders, and the two stages of BioVERSE."""
 
 from bioverse_sc.train._config import LoraSettings, TrainConfig
-from bioverse_sc.train._data import Descriptions, Example
 from bioverse_sc.train._encoder import pretrain_encoder
+from bioverse_sc.train._sources import Descriptions, Example
 from bioverse_sc.train._stages import align, general_domain_texts, instruct, pretrain_language_model
 
 __all__ = [

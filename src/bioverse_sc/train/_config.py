@@ -12,20 +12,48 @@ class TrainConfig:
 
     steps: int
     batch_size: int = 64
+    """Examples of a step, over all processes and micro-batches."""
+    micro_batch_size: int | None = None
+    """Examples in memory at a time on each process; gradients are accumulated over the rest. All of them by default."""
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     mixed_precision: Literal["no", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    """Compute the language model's activations again instead of keeping them: less memory, about a third slower."""
+    max_tokens: int = 512
+    """Longest example."""
+    too_long: Literal["error", "cut"] = "error"
+    """What happens to a longer one; ``"cut"`` takes from the end of its last answer, never from soft tokens."""
     seed: int = 0
     log_every: int = 25
     checkpoint_every: int = 250
+    validate_every: int | None = None
+    """As often as checkpoints by default."""
+    patience: int | None = None
+    """Stop after so many validations in a row without a lower loss. Never by default."""
+    tensorboard: bool = False
+    """Also write TensorBoard's event files (``pip install 'bioverse-sc[train]'``)."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "learning_rate", "max_grad_norm", "log_every", "checkpoint_every"):
+        positive = ("steps", "batch_size", "learning_rate", "max_grad_norm", "max_tokens", "log_every", "checkpoint_every")
+        optional = ("micro_batch_size", "validate_every", "patience")
+        for name in (*positive, *[n for n in optional if getattr(self, n) is not None]):
             if getattr(self, name) <= 0:
                 msg = f"{name} is {getattr(self, name)}; expected a positive number."
                 raise ValueError(msg)
+
+    def micro_batches(self, n_processes: int) -> int:
+        """How many micro-batches each process sees in a step."""
+        size = self.micro_batch_size or -(-self.batch_size // n_processes)
+        if self.batch_size % (size * n_processes):
+            msg = (
+                f"batch_size is {self.batch_size}; expected a multiple of {size * n_processes}, {n_processes} "
+                f"{'process' if n_processes == 1 else 'processes'} with {size} examples at a time."
+            )
+            raise ValueError(msg)
+        return self.batch_size // (size * n_processes)
 
 
 @dataclass(frozen=True)
@@ -36,3 +64,4 @@ class LoraSettings:
     alpha: int = 32
     dropout: float = 0.0
     targets: tuple[str, ...] | str = "all-linear"
+    """``"all-linear"``; ``"attention"``, what peft names for the architecture; or names of modules."""

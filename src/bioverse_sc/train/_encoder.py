@@ -43,6 +43,7 @@ class CellSource:
         self.mask_share = mask_share
         self.types = types
         self.lengths: np.ndarray | None = None
+        self.weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.cells)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import signal
+import threading
 import time
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from bioverse_sc._logging import logger, progress
+from bioverse_sc._optional import require
+from bioverse_sc.train._checkpoint import Checkpoints, Progress, set_trained_weights, trained_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable
+
+    from accelerate import Accelerator
 
     from bioverse_sc.train._config import TrainConfig
+
+LOG = "log.jsonl"
 
 
 class BatchSource(Protocol):
@@ -27,6 +34,8 @@ class BatchSource(Protocol):
 
     lengths: np.ndarray | None
     """Tokens of each example, to put examples of one length together; ``None`` when all are alike."""
+    weights: np.ndarray | None
+    """How often each example is drawn relative to the others; ``None``: each once in an epoch."""
 
     def __len__(self) -> int: ...
 
@@ -38,9 +47,34 @@ class BatchSource(Protocol):
 class Task(torch.nn.Module):
     """What is trained: its parameters with ``requires_grad``; ``forward(batch)`` gives ``{"loss": ..., metrics}``."""
 
+    whole_batch = False
+    """Whether the loss compares the examples of a step with each other, so that it cannot be computed in parts."""
+
     def trained(self) -> dict[str, torch.nn.Parameter]:
         """Name the parameters that train."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def weight(self, batch: dict[str, torch.Tensor]) -> float:
+        """How much a batch counts beside the others of its step: the number of terms that its loss is the mean of."""
+        return 1.0
+
+    def after_step(self) -> None:
+        """Called after each step of the optimizer, for instance to keep a parameter within bounds."""
+
+    def evaluate(
+        self,
+        forward: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+        batches: Iterable[dict[str, torch.Tensor]],
+    ) -> dict[str, float]:
+        """Metrics of validation batches, ``"loss"`` among them; ``forward`` runs the task where it lies."""
+        sums: dict[str, float] = {}
+        total = 0.0
+        for batch in batches:
+            weight = self.weight(batch)
+            total += weight
+            for name, value in forward(batch).items():
+                sums[name] = sums.get(name, 0.0) + weight * float(value)
+        return {name: value / max(total, 1e-12) for name, value in sums.items()}
 
 
 GROUPED_BATCHES = 32
@@ -48,27 +82,39 @@ GROUPED_BATCHES = 32
 
 
 def batch_indices(
-    n_examples: int, batch_size: int, step: int, seed: int, lengths: np.ndarray | None = None
+    n_examples: int,
+    batch_size: int,
+    step: int,
+    seed: int,
+    lengths: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Indices of a step. Epochs are permutations seeded by their number, so any step can be computed on its own.
+    """Indices of a step. Epochs are drawn with a seed of their number, so any step can be computed on its own.
 
     With ``lengths``, the examples of :data:`GROUPED_BATCHES` consecutive batches are shared out among these by length,
-    so that a batch needs little padding.
+    so that a batch needs little padding. With ``weights``, an epoch holds each example as often as its weight says.
     """
     if lengths is None:
-        return _shuffled(n_examples, np.arange(step * batch_size, (step + 1) * batch_size), seed)
+        return _drawn(n_examples, np.arange(step * batch_size, (step + 1) * batch_size), seed, weights)
     group, place = divmod(step, GROUPED_BATCHES)
     size = GROUPED_BATCHES * batch_size
-    together = _shuffled(n_examples, np.arange(group * size, (group + 1) * size), seed)
+    together = _drawn(n_examples, np.arange(group * size, (group + 1) * size), seed, weights)
     together = together[np.argsort(lengths[together], kind="stable")].reshape(GROUPED_BATCHES, batch_size)
     return together[np.random.default_rng([seed, 4, group]).permutation(GROUPED_BATCHES)[place]]
 
 
-def _shuffled(n_examples: int, positions: np.ndarray, seed: int) -> np.ndarray:
-    """Example at each position of an endless series of shuffled epochs."""
+def _drawn(n_examples: int, positions: np.ndarray, seed: int, weights: np.ndarray | None) -> np.ndarray:
+    """Example at each position of an endless series of epochs."""
     indices = np.empty(len(positions), dtype=np.int64)
     for epoch in np.unique(positions // n_examples):
-        order = np.random.default_rng([seed, 1, int(epoch)]).permutation(n_examples)
+        rng = np.random.default_rng([seed, 1, int(epoch)])
+        order = rng.permutation(n_examples)
+        if weights is not None:
+            # evenly spaced points on the cumulated weights of the shuffled examples: as even as a draw can be
+            cumulated = np.cumsum(weights[order])
+            points = (np.arange(n_examples) + rng.random()) * cumulated[-1] / n_examples
+            order = order[np.minimum(np.searchsorted(cumulated, points, side="right"), n_examples - 1)]
+            order = rng.permutation(order)
         here = positions // n_examples == epoch
         indices[here] = order[positions[here] % n_examples]
     return indices
@@ -79,92 +125,279 @@ def fit(
     source: BatchSource,
     config: TrainConfig,
     *,
+    validation: BatchSource | None = None,
     folder: str | Path | None = None,
     description: str = "train",
 ) -> list[dict[str, float]]:
-    """Train a task.
+    """Train a task, on all processes that accelerate started.
 
     Parameters
     ----------
     task
-        Trained in place.
+        Trained in place. With ``validation`` it ends with the weights of the lowest validation loss.
     source
         Its examples.
     config
         Steps, batch size, rates.
+    validation
+        Examples that are not trained on. They are measured before the first step, every ``config.validate_every`` steps,
+        and after the last.
     folder
-        Where checkpoints and ``log.jsonl`` go. When it holds a checkpoint of the same configuration, training goes on
-        from there.
+        Where ``checkpoints/``, ``log.jsonl`` and ``tensorboard/`` go. When it holds a checkpoint of the same configuration,
+        training goes on from there. SIGTERM then saves a checkpoint and ends the process with status 143.
     description
         Shown by the progress bar.
 
     Returns
     -------
-    The logged metrics: a dict with ``step``, ``loss`` and the task's own for every ``log_every`` steps.
+    The logged metrics: a dict with ``step``, ``loss``, ``learning_rate``, ``seconds`` and the task's own for every
+    ``log_every`` steps, and one of ``validation_loss`` and the like for each validation.
+
+    Raises
+    ------
+    FloatingPointError
+        When the loss or its gradient is not finite; the batch is then in ``folder/not_finite``.
+    ValueError
+        When there is nothing to train on, batches cannot be shared out, or a checkpoint does not fit.
     """
     from accelerate import Accelerator
 
     if len(source) == 0:
         msg = "There is nothing to train on: the data set has no examples."
         raise ValueError(msg)
+    if config.patience is not None and validation is None:
+        msg = "patience needs examples to validate on."
+        raise ValueError(msg)
     torch.manual_seed(config.seed)
     # precision is ours, as accelerate fixes its own for the life of the process
     accelerator = Accelerator()
-    autocast = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16")
+    n_micro = config.micro_batches(accelerator.num_processes)
+    if task.whole_batch and n_micro > 1:
+        msg = "A contrastive loss compares all examples of a step, so it takes no micro_batch_size; use a smaller batch_size."
+        raise ValueError(msg)
+    writer = _LogWriter(Path(folder) if folder and accelerator.is_main_process else None, tensorboard=config.tensorboard)
     decayed = [p for p in task.trained().values() if p.ndim > 1]
     plain = [p for p in task.trained().values() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
+        [group for group in groups if group["params"]], lr=config.learning_rate, betas=(0.9, 0.98)
     )
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
-    wrapped, optimizer = accelerator.prepare(task, optimizer)
-    checkpoint = Path(folder) / "checkpoint" if folder else None
-    start = 0
-    history: list[dict[str, float]] = []
-    if checkpoint and checkpoint.exists():
-        start, history = _load_checkpoint(checkpoint, task, optimizer, scheduler, config)
-        logger.info("%s: resumed at step %d of %d", description, start, config.steps)
-    wrapped.train()
-    per_process = config.batch_size // accelerator.num_processes
-    share = slice(accelerator.process_index * per_process, (accelerator.process_index + 1) * per_process)
-    window: list[dict[str, torch.Tensor]] = []
+    wrapped, prepared = accelerator.prepare(task, optimizer)
+    optimizer = prepared.optimizer
+    checkpoints = Checkpoints(Path(folder)) if folder else None
+    state = Progress()
+    if checkpoints and checkpoints.names():
+        state = checkpoints.load("last", wrapped, config, optimizer)
+        logger.info("%s: resumed at step %d of %d", description, state.step, config.steps)
+    writer.start(state.history)
+    runner = _Runner(task, wrapped, source, config, accelerator, description, Path(folder) if folder else None)
     began = time.perf_counter()
-    with progress(total=config.steps, initial=start, description=description) as bar:
-        for step in range(start, config.steps):
-            indices = batch_indices(len(source), config.batch_size, step, config.seed, source.lengths)[share]
-            rng = np.random.default_rng([config.seed, 2, step, accelerator.process_index])
-            batch = {k: v.to(accelerator.device) for k, v in source.batch(indices, rng).items()}
-            # dropout too must not depend on where a run was interrupted
-            torch.manual_seed(int(np.random.default_rng([config.seed, 3, step]).integers(2**31)))
-            with autocast:
-                out = wrapped(batch)
-            loss = out["loss"]
-            if not math.isfinite(loss.item()):
-                msg = f"{description}: the loss is {loss.item()} at step {step}; lower learning_rate."
-                raise FloatingPointError(msg)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(list(task.trained().values()), config.max_grad_norm)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            window.append({k: v.detach() for k, v in out.items()})
+    window: list[dict[str, torch.Tensor]] = []
+    best_weights: dict[str, torch.Tensor] = {}
+
+    def log(row: dict[str, float]) -> None:
+        state.history.append(row)
+        writer.write(row)
+
+    def validate() -> bool:
+        """Measure; whether it is the best so far."""
+        if validation is None:
+            return False
+        measured = runner.validate(validation)
+        log({"step": state.step} | {f"validation_{k}": v for k, v in measured.items()})
+        best = state.best_loss is None or measured["loss"] < state.best_loss
+        if best:
+            state.best_loss, state.best_step, state.without_gain = measured["loss"], state.step, 0
+            if checkpoints is None:
+                best_weights.update(trained_weights(wrapped))
+        else:
+            state.without_gain += 1
+        return best
+
+    with (
+        _Terminated(enabled=checkpoints is not None) as terminated,
+        progress(
+            total=config.steps, initial=state.step, description=description, hidden=not accelerator.is_main_process
+        ) as bar,
+    ):
+        if state.step == 0:
+            validate()
+        while state.step < config.steps and not state.stopped:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * learning_rate_factor(state.step, config)
+            out, stop = runner.step(state.step, optimizer, terminated=terminated.signalled)
+            window.append(out)
+            state.step += 1
             bar.update(1)
-            done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
+            done = state.step == config.steps
+            if state.step % config.log_every == 0 or done:
                 row = {k: float(torch.stack([w[k].float() for w in window]).mean()) for k in window[0]}
-                history.append({"step": done, **row, "seconds": round(time.perf_counter() - began, 1)})
+                rate = float(optimizer.param_groups[0]["lr"])
+                log({"step": state.step, **row, "learning_rate": rate, "seconds": round(time.perf_counter() - began, 1)})
                 window.clear()
                 bar.set_postfix({k: f"{v:.3f}" for k, v in row.items()})
-            if (
-                checkpoint
-                and accelerator.is_main_process
-                and (done % config.checkpoint_every == 0 or done == config.steps)
-            ):
-                _save_checkpoint(checkpoint, task, optimizer, scheduler, config, done, history)
+            best = False
+            if done or state.step % (config.validate_every or config.checkpoint_every) == 0:
+                best = validate()
+                state.stopped = config.patience is not None and state.without_gain >= config.patience
+            if checkpoints and (done or best or stop or state.stopped or state.step % config.checkpoint_every == 0):
+                writes = accelerator.is_main_process
+                checkpoints.save(wrapped, optimizer, config, state, best=best, writes=writes)
+            if stop:
+                logger.warning("%s: stopped by SIGTERM at step %d of %d", description, state.step, config.steps)
+                accelerator.wait_for_everyone()
+                raise SystemExit(128 + signal.SIGTERM)
+    if state.stopped:
+        logger.info("%s: stopped at step %d; step %d was best", description, state.step, state.best_step)
+    if validation is not None and state.best_step not in (0, state.step):
+        if checkpoints:
+            accelerator.wait_for_everyone()
+            checkpoints.load("best", wrapped, config)
+        else:
+            set_trained_weights(wrapped, best_weights)
     task.eval()
-    return history
+    return state.history
+
+
+class _Runner:
+    """Steps and validations of one run."""
+
+    def __init__(
+        self,
+        task: Task,
+        wrapped: torch.nn.Module,
+        source: BatchSource,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        description: str,
+        folder: Path | None,
+    ) -> None:
+        self.task = task
+        self.wrapped = wrapped
+        self.source = source
+        self.config = config
+        self.accelerator = accelerator
+        self.description = description
+        self.folder = folder
+        self.trained = [p for p in wrapped.parameters() if p.requires_grad]
+
+    def _forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        device = self.accelerator.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.mixed_precision == "bf16"):
+            return self.wrapped({k: v.to(device, non_blocking=True) for k, v in batch.items()})
+
+    def step(
+        self, step: int, optimizer: torch.optim.Optimizer, *, terminated: bool
+    ) -> tuple[dict[str, torch.Tensor], bool]:
+        """Do one step; gives its metrics, and whether any process was told to stop."""
+        config, accelerator = self.config, self.accelerator
+        rank, n_processes = accelerator.process_index, accelerator.num_processes
+        indices = batch_indices(
+            len(self.source), config.batch_size, step, config.seed, self.source.lengths, self.source.weights
+        )
+        own = indices.reshape(n_processes, -1)[rank].reshape(config.micro_batches(n_processes), -1)
+        rng = np.random.default_rng([config.seed, 2, step, rank])
+        batches = [self.source.batch(part, rng) for part in own]
+        # dropout too must not depend on where a run was interrupted
+        torch.manual_seed(int(np.random.default_rng([config.seed, 3, step, rank]).integers(2**31)))
+        weights = [self.task.weight(batch) for batch in batches]
+        shared = torch.tensor([sum(weights), float(terminated)], device=accelerator.device)
+        total, stop = accelerator.reduce(shared, reduction="sum").tolist()
+        self.wrapped.train()
+        metrics: dict[str, torch.Tensor] = {}
+        for i, (batch, weight) in enumerate(zip(batches, weights, strict=True)):
+            last = i == len(batches) - 1
+            # every target counts the same, wherever it is computed; gradients are averaged over processes
+            share = weight * n_processes / total if total else 0.0
+            with nullcontext() if last else accelerator.no_sync(self.wrapped):
+                out = self._forward(batch)
+                accelerator.backward(out["loss"] * share)
+            if not math.isfinite(float(out["loss"].detach())):
+                self._set_aside(step, own[i], batch, f"the loss is {float(out['loss'].detach())}")
+            for name, value in out.items():
+                metrics[name] = metrics.get(name, 0.0) + value.detach().float() * share
+        norm = accelerator.clip_grad_norm_(self.trained, config.max_grad_norm)
+        if norm is not None and not math.isfinite(float(norm)):
+            self._set_aside(step, own[-1], batches[-1], f"the gradient's norm is {float(norm)}")
+        optimizer.step()
+        optimizer.zero_grad()
+        self.task.after_step()
+        if n_processes > 1:
+            metrics = dict(zip(metrics, accelerator.reduce(torch.stack(list(metrics.values())), "mean"), strict=True))
+        return metrics, stop > 0
+
+    def _set_aside(self, step: int, indices: np.ndarray, batch: dict[str, torch.Tensor], what: str) -> None:
+        """Stop, and keep the batch for whoever looks into it."""
+        msg = f"{self.description}: {what} at step {step}; lower learning_rate."
+        if self.folder:
+            kept = self.folder / "not_finite"
+            kept.mkdir(parents=True, exist_ok=True)
+            file = kept / f"step-{step:08d}-process-{self.accelerator.process_index}.safetensors"
+            tensors = {k: v.contiguous() for k, v in batch.items()} | {"examples": torch.from_numpy(indices.copy())}
+            save_file(tensors, file)
+            msg += f" The batch is in {file}; its 'examples' are the indices of the examples."
+        raise FloatingPointError(msg)
+
+    def validate(self, validation: BatchSource) -> dict[str, float]:
+        """Measure the validation examples, all of them on every process, so that no process waits for another."""
+        size = self.config.micro_batch_size or -(-self.config.batch_size // self.accelerator.num_processes)
+        order = np.arange(len(validation)) if validation.lengths is None else np.argsort(validation.lengths, kind="stable")
+        rng = np.random.default_rng([self.config.seed, 5])
+        batches = (validation.batch(order[i : i + size], rng) for i in range(0, len(order), size))
+        self.wrapped.eval()
+        with torch.no_grad():
+            return self.task.evaluate(self._forward, batches)
+
+
+class _Terminated:
+    """Whether SIGTERM has come, inside a ``with`` block of the main thread."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.signalled = False
+        self.enabled = enabled and threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> _Terminated:
+        if self.enabled:
+            self.before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def _note(self, _signal: int, _frame: object) -> None:
+        self.signalled = True
+
+    def __exit__(self, *_: object) -> None:
+        if self.enabled:
+            signal.signal(signal.SIGTERM, self.before)
+
+
+class _LogWriter:
+    """``log.jsonl``, a row at a time, and TensorBoard's events."""
+
+    def __init__(self, folder: Path | None, *, tensorboard: bool) -> None:
+        self.folder = folder
+        self.events: Any = None
+        if tensorboard and folder is not None:
+            require("tensorboard", "train")
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.events = SummaryWriter(str(folder / "tensorboard"))
+
+    def start(self, history: list[dict[str, float]]) -> None:
+        """Write the rows up to a checkpoint; what an interrupted run wrote after it is dropped."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(row) + "\n" for row in history)
+            (self.folder / LOG).write_text(text, encoding="utf-8")
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append a row."""
+        if self.folder is not None:
+            with (self.folder / LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        if self.events is not None:
+            for name, value in row.items():
+                if name != "step":
+                    self.events.add_scalar(name.replace("validation_", "validation/"), value, int(row["step"]))
+            self.events.flush()
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
@@ -173,51 +406,3 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
         return (step + 1) / config.warmup_steps
     progressed = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progressed)))
-
-
-def _save_checkpoint(
-    folder: Path,
-    task: Task,
-    optimizer: Any,
-    scheduler: Any,
-    config: TrainConfig,
-    step: int,
-    history: list[dict[str, float]],
-) -> None:
-    """Write a checkpoint beside the old one, then put it in its place: a kill leaves one of the two."""
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file({k: p.detach().contiguous().cpu() for k, p in task.trained().items()}, fresh / "weights.safetensors")
-    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, fresh / "optimizer.pt")
-    (fresh / "state.json").write_text(json.dumps({"step": step, "config": asdict(config), "history": history}))
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    log = "".join(json.dumps(row) + "\n" for row in history)
-    (folder.parent / "log.jsonl").write_text(log)
-
-
-def _load_checkpoint(
-    folder: Path, task: Task, optimizer: Any, scheduler: Any, config: TrainConfig
-) -> tuple[int, list[dict[str, float]]]:
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    if state["config"] != asdict(config):
-        differs = {k for k, v in asdict(config).items() if state["config"].get(k) != v}
-        msg = f"{folder} was written with another configuration ({', '.join(sorted(differs))}); use a new folder."
-        raise ValueError(msg)
-    weights: Mapping[str, torch.Tensor] = load_file(folder / "weights.safetensors")
-    trained = task.trained()
-    if weights.keys() != trained.keys():
-        msg = f"{folder} holds other parameters than this task trains; use a new folder."
-        raise ValueError(msg)
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(weights[name])
-    stored = torch.load(folder / "optimizer.pt", weights_only=True)
-    optimizer.load_state_dict(stored["optimizer"])
-    scheduler.load_state_dict(stored["scheduler"])
-    return state["step"], state["history"]

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib.resources import files
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 
 from bioverse_sc.train._config import LoraSettings, TrainConfig
-from bioverse_sc.train._data import Descriptions, Example, PairSource, PromptSource
 from bioverse_sc.train._loop import fit
+from bioverse_sc.train._sources import Descriptions, Example, PairSource, PromptSource, checked_weights
 from bioverse_sc.train._tasks import ATTRACTION, ContrastiveTask, PromptTask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
-
     from bioverse_sc.models import BioVerse
-    from bioverse_sc.models._prompt import Segment
 
 
 def general_domain_texts() -> list[str]:
@@ -42,23 +41,19 @@ def pretrain_language_model(
     config
         Steps, batch size, rates.
     folder
-        Folder of the checkpoint; training resumes from it.
+        Folder of the checkpoints; training resumes from it.
 
     Returns
     -------
     The logged metrics.
     """
-    model.requires_grad_(requires_grad=False)
-    model.language_model.requires_grad_()
-    history = fit(PromptTask(model), PromptSource(model, examples, {}), config, folder=folder, description="text")
-    model.requires_grad_(requires_grad=False)
-    model.fingerprint = ""
-    return history
+    with _training(model, config, lambda name: name.startswith("language_model.")):
+        return fit(PromptTask(model), _prompts(model, examples, {}, config), config, folder=folder, description="text")
 
 
 def align(
     model: BioVerse,
-    vectors: np.ndarray,
+    vectors: np.ndarray | Sequence[np.ndarray],
     descriptions: Descriptions,
     config: TrainConfig,
     *,
@@ -66,6 +61,8 @@ def align(
     objective: Literal["contrastive", "autoregressive"] = "contrastive",
     negatives: Sequence[str] | None = None,
     attraction: float = ATTRACTION,
+    validation: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
     folder: str | Path | None = None,
 ) -> list[dict[str, float]]:
     """Stage 1 of BioVERSE (arXiv 2510.01428): train a projector, in place; encoder and language model are frozen.
@@ -75,7 +72,8 @@ def align(
     model
         The model.
     vectors
-        Encoder vectors of the entities, shape (entities, width of the encoder).
+        Encoder vectors of the entities, shape (entities, width of the encoder); of an encoder that does not pool, one array
+        of shape (length, width) for each entity.
     descriptions
         Texts of the entities.
     config
@@ -90,32 +88,54 @@ def align(
     attraction
         Weight of one minus the cosine between an entity and its own text, beside InfoNCE, which alone leaves a gap between
         all entities and all texts. 0 is the loss of the paper.
+    validation
+        Rows of the entities that are measured and not trained on; see :func:`split`.
+    weights
+        How often each entity is drawn relative to the others, shape (entities,); see :func:`balanced_weights`.
     folder
-        Folder of the checkpoint; training resumes from it.
+        Folder of the checkpoints; training resumes from it.
 
     Returns
     -------
-    The logged metrics.
-    """
-    from bioverse_sc.models._prompt import Answer, Entity, Text
+    The logged metrics. Of the validation entities there are, with ``"contrastive"``, ``validation_retrieval_at_1``, ``_5`` and
+    ``_10``, ``validation_modality_gap`` and ``validation_knn_agreement``; with ``"autoregressive"``, ``validation_loss`` per
+    token, ``validation_token_accuracy`` and ``validation_answer_accuracy``.
 
-    model.requires_grad_(requires_grad=False)
-    model.projectors[modality].requires_grad_()
-    torch.manual_seed(config.seed)
-    if objective == "contrastive":
-        task: ContrastiveTask | PromptTask = _contrast(model, modality, descriptions, negatives, attraction)
-        source: PairSource | PromptSource = PairSource(vectors, descriptions.text_of)
-    elif objective == "autoregressive":
-        before: list[Segment] = [Text(_NAMES[modality] + ":"), Entity(modality), Text(" Description:")]
-        examples = [Example([*before, Answer(descriptions.texts[t])], (i,)) for i, t in enumerate(descriptions.text_of)]
-        task, source = PromptTask(model), PromptSource(model, examples, {modality: vectors})
-    else:
-        msg = f"objective is {objective!r}; expected 'contrastive' or 'autoregressive'."
-        raise ValueError(msg)
-    history = fit(task, source, config, folder=folder, description=f"stage 1, {objective}")
-    model.requires_grad_(requires_grad=False)
-    model.fingerprint = ""
-    return history
+    Raises
+    ------
+    ValueError
+        When vectors, texts and model do not fit, or there is nothing to train on.
+    """
+    n_entities = len(descriptions.text_of)
+    held_out = np.unique(np.asarray([] if validation is None else validation, dtype=np.int64))
+    rows = np.setdiff1d(np.arange(n_entities), held_out)
+    drawn = checked_weights(weights, n_entities)
+    drawn = None if drawn is None else drawn[rows]
+    with _training(model, config, lambda name: name.startswith(f"projectors.{modality}.")):
+        if objective == "contrastive":
+            pairs = PairSource(vectors, descriptions.text_of, rows=rows, weights=drawn)
+            measured = PairSource(pairs.vectors, descriptions.text_of, rows=held_out) if len(held_out) else None
+            task = _contrast(model, modality, descriptions, negatives, attraction)
+            return fit(task, pairs, config, validation=measured, folder=folder, description="stage 1, contrastive")
+        if objective != "autoregressive":
+            msg = f"objective is {objective!r}; expected 'contrastive' or 'autoregressive'."
+            raise ValueError(msg)
+        from bioverse_sc.models._prompt import description_prompt
+
+        def asked(chosen: np.ndarray) -> list[Example]:
+            texts = [descriptions.texts[t] for t in descriptions.text_of[chosen]]
+            prompts = [description_prompt(modality, text, prompts=model.config.prompts) for text in texts]
+            return [Example(prompt, (int(row),)) for prompt, row in zip(prompts, chosen, strict=True)]
+
+        of = {modality: vectors}
+        return fit(
+            PromptTask(model),
+            _prompts(model, asked(rows), of, config, weights=drawn),
+            config,
+            validation=_prompts(model, asked(held_out), of, config) if len(held_out) else None,
+            folder=folder,
+            description="stage 1, autoregressive",
+        )
 
 
 def _contrast(
@@ -126,18 +146,21 @@ def _contrast(
     return ContrastiveTask(model, modality, model.text_vectors(list(descriptions.texts)), bank, attraction=attraction)
 
 
-_NAMES = {"rna": "Cell", "protein": "Protein", "molecule": "Molecule"}
+def _prompts(model: BioVerse, examples: Sequence[Example], vectors: Any, config: TrainConfig, **kwargs: Any) -> PromptSource:
+    return PromptSource(model, examples, vectors, max_tokens=config.max_tokens, too_long=config.too_long, **kwargs)
 
 
 def instruct(
     model: BioVerse,
     examples: Sequence[Example],
-    vectors: Mapping[str, np.ndarray],
+    vectors: Mapping[str, np.ndarray | Sequence[np.ndarray]],
     config: TrainConfig,
     *,
     lora: LoraSettings | None = None,
     train_projectors: bool = True,
     descriptions: Mapping[str, Descriptions] | None = None,
+    validation: Sequence[Example] | None = None,
+    weights: np.ndarray | None = None,
     folder: str | Path | None = None,
 ) -> list[dict[str, float]]:
     """Stage 2 of BioVERSE: instruction tuning with LoRA, in place.
@@ -149,7 +172,8 @@ def instruct(
     examples
         Prompts with written answers.
     vectors
-        Encoder vectors by modality, shape (entities, width); the examples' rows point into them.
+        Encoder vectors by modality, shape (entities, width), or an array of shape (length, width) for each entity; the
+        examples' rows point into them.
     config
         Steps, batch size, rates.
     lora
@@ -159,38 +183,91 @@ def instruct(
     descriptions
         By modality, the texts of the entities that stage 1 aligned them with. Then the contrastive loss of stage 1 goes on
         beside the next-token loss, and the projectors do not forget where the texts lie. ``None`` is the loss of the paper.
+    validation
+        Examples that are measured and not trained on.
+    weights
+        How often each example is drawn relative to the others; see :func:`balanced_weights`.
     folder
-        Folder of the checkpoint; training resumes from it.
+        Folder of the checkpoints; training resumes from it.
 
     Returns
     -------
-    The logged metrics.
+    The logged metrics; of the validation examples ``validation_loss`` per token, ``validation_token_accuracy``, and
+    ``validation_answer_accuracy``: the share of first answers, labels for instance, that greedy decoding writes exactly.
     """
-    from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers.pytorch_utils import Conv1D
+    from peft import PeftModel
 
-    lora = lora or LoraSettings()
-    model.requires_grad_(requires_grad=False)
     torch.manual_seed(config.seed)
     if not isinstance(model.language_model, PeftModel):
-        targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-        shape = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=targets,
-            # GPT-2 keeps its weights transposed
-            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.language_model.modules()),
-            task_type="CAUSAL_LM",
-        )
-        model.language_model = get_peft_model(model.language_model, shape)
-    for name, parameter in model.language_model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-    model.projectors.requires_grad_(train_projectors)
+        add_adapter(model, lora or LoraSettings())
+    trains = ("projectors.",) if train_projectors else ()
     descriptions = descriptions or {}
-    task = PromptTask(model, {mod: _contrast(model, mod, of, None, ATTRACTION) for mod, of in descriptions.items()})
-    source = PromptSource(model, examples, vectors, text_of={mod: of.text_of for mod, of in descriptions.items()})
-    history = fit(task, source, config, folder=folder, description="stage 2")
-    model.requires_grad_(requires_grad=False)
-    model.fingerprint = ""
-    return history
+    with _training(model, config, lambda name: "lora_" in name or name.startswith(trains)):
+        task = PromptTask(model, {mod: _contrast(model, mod, of, None, ATTRACTION) for mod, of in descriptions.items()})
+        text_of = {mod: of.text_of for mod, of in descriptions.items()}
+        return fit(
+            task,
+            _prompts(model, examples, vectors, config, text_of=text_of, weights=weights),
+            config,
+            validation=_prompts(model, validation, vectors, config) if validation else None,
+            folder=folder,
+            description="stage 2",
+        )
+
+
+def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
+    """Put untrained low-rank adapters around the language model's linear layers."""
+    from peft import LoraConfig, get_peft_model
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as ATTENTION
+    from transformers.pytorch_utils import Conv1D
+
+    targets: str | list[str] | None = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    if targets == "attention":
+        architecture = model.language_model.config.model_type
+        if architecture not in ATTENTION:
+            msg = f"peft names no attention layers of the architecture {architecture!r}; name them, or use 'all-linear'."
+            raise ValueError(msg)
+        targets = list(ATTENTION[architecture])
+    elif isinstance(targets, str) and targets != "all-linear":
+        msg = f"targets is {targets!r}; expected 'all-linear', 'attention' or a list of module names."
+        raise ValueError(msg)
+    shape = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        # GPT-2 keeps its weights transposed
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.language_model.modules()),
+        task_type="CAUSAL_LM",
+    )
+    model.language_model = get_peft_model(model.language_model, shape)
+
+
+@contextmanager
+def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool]) -> Iterator[None]:
+    """Train the parameters whose names are chosen and nothing else, and check that at the end.
+
+    Encoders are outside of the model's parameters and never train here.
+    """
+    torch.manual_seed(config.seed)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trains(name) and parameter.is_floating_point())
+    frozen = {name: (p, p._version) for name, p in model.named_parameters() if not p.requires_grad}
+    if len(frozen) == len(list(model.named_parameters())):
+        msg = f"The model {model.config.name!r} has nothing that this stage trains; it has {sorted(model.projectors)} projectors."
+        raise ValueError(msg)
+    language_model = model.language_model
+    if config.gradient_checkpointing:
+        language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if config.gradient_checkpointing:
+            language_model.gradient_checkpointing_disable()
+        model.requires_grad_(requires_grad=False)
+        model.eval()
+        model.fingerprint = ""
+    changed = [name for name, (p, version) in frozen.items() if p.grad is not None or p._version != version]
+    if changed:
+        msg = f"Parameters that are frozen were changed: {', '.join(changed[:5])}. This is a fault of the package; report it."
+        raise RuntimeError(msg)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
+from torch import distributed
 from torch.nn import functional as F
 
+from bioverse_sc.metrics import alignment_metrics
 from bioverse_sc.models._inject import IGNORED, PromptBatch
 from bioverse_sc.train._loop import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from bioverse_sc.models import BioVerse
 
-MAX_LOGIT_SCALE = 100.0
+MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 1.0, 100.0
+"""Bounds of the learned inverse temperature; it starts at 1 / 0.07, as in CLIP."""
 ATTRACTION = 1.0
 """Weight of one minus the cosine between an entity and its own text, beside InfoNCE."""
 ALIGNMENT_WEIGHT = 0.3
@@ -32,42 +36,93 @@ class PromptTask(Task):
         super().__init__()
         self.model = model
         self.alignment = torch.nn.ModuleDict(dict(alignment or {}))
+        self.whole_batch = bool(alignment)
+
+    def weight(self, batch: dict[str, torch.Tensor]) -> float:
+        """Count the target tokens."""
+        return float((batch["targets"][:, 1:] != IGNORED).sum())
+
+    def after_step(self) -> None:
+        """Keep temperatures within bounds."""
+        for contrast in self.alignment.values():
+            contrast.after_step()
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Mean loss and accuracy of the target tokens; in evaluation also sums to add up over batches."""
         # padding is on the right, where causal attention never looks: without a mask the fast kernels can run
         prompts = PromptBatch(batch["ids"], None, batch["targets"])
-        width = self.model.embeddings.weight.shape[1]
-        soft_tokens = self.model.embeddings.weight.new_zeros((0, width))
-        for key, vectors in batch.items():
-            if key.startswith("vectors:"):
-                soft_tokens = self.model.project(key.removeprefix("vectors:"), vectors).flatten(0, 1)
+        soft_tokens = self._soft_tokens(batch)
         # logits only where some row has a target: the head is the dear part of a small model
         next_targets = prompts.targets[:, 1:]
         positions = (next_targets != IGNORED).any(dim=0).nonzero().squeeze(-1)
         logits = self.model(prompts, soft_tokens, logits_to_keep=positions, use_cache=False).logits
         targets = next_targets[:, positions]
         kept = targets != IGNORED
-        loss = F.cross_entropy(logits[kept].float(), targets[kept])
-        right = logits[kept].argmax(-1) == targets[kept]
-        out = {"loss": loss, "token_accuracy": right.float().mean()}
+        # a batch of a process may have no target when examples were cut
+        loss = F.cross_entropy(logits[kept].float(), targets[kept], reduction="sum") / max(1, int(kept.sum()))
+        right = logits.argmax(-1) == targets
+        out = {"loss": loss, "token_accuracy": right[kept].float().sum() / max(1, int(kept.sum()))}
+        if not self.training:
+            # in the first answer of each prompt
+            first = self._first_answers(batch["targets"])[:, 1:][:, positions]
+            answered = first.any(dim=1)
+            out["answers"] = answered.sum()
+            out["answers_right"] = ((right | ~first).all(dim=1) & answered).sum()
+            return out
         for modality, contrast in self.alignment.items():
-            if f"text_of:{modality}" in batch:
-                pairs = {name: batch[f"{name}:{modality}"] for name in ("vectors", "text_of")}
-                beside = contrast(pairs)
-                out["loss"] = out["loss"] + ALIGNMENT_WEIGHT * beside["loss"]
-                out |= {name: value for name, value in beside.items() if name != "loss"}
+            beside = contrast({name: batch[f"{name}:{modality}"] for name in ("vectors", "entity", "text_of")})
+            out["loss"] = out["loss"] + ALIGNMENT_WEIGHT * beside["loss"]
+            out |= {name: value for name, value in beside.items() if name != "loss"}
         return out
+
+    def _soft_tokens(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Soft tokens of all entities in the order of their slots, shape (slots, width)."""
+        modalities = [key.removeprefix("vectors:") for key in batch if key.startswith("vectors:")]
+        if not modalities:
+            return torch.zeros((0, self.model.embeddings.embedding_dim), device=batch["ids"].device)
+        projected = torch.cat([self.model.project(mod, batch[f"vectors:{mod}"]).flatten(0, 1) for mod in modalities])
+        slots = torch.cat([batch[f"slots:{mod}"] for mod in modalities])
+        return projected[slots.argsort()]
+
+    def _first_answers(self, targets: torch.Tensor) -> torch.Tensor:
+        """Mark the tokens of the first answer of each prompt: up to its end token, or to what is no target."""
+        kept = targets != IGNORED
+        end = torch.isin(targets, torch.tensor(self.model.end_ids, device=targets.device))
+        before = torch.zeros_like(kept)
+        # what an answer is over after: its end token, or a position that is no target again
+        over = end | (~kept & torch.cat([before[:, :1], kept[:, :-1]], dim=1))
+        ended = torch.cat([before[:, :1], over.cumsum(dim=1)[:, :-1] > 0], dim=1)
+        return kept & ~ended
+
+    def evaluate(
+        self,
+        forward: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+        batches: Iterable[dict[str, torch.Tensor]],
+    ) -> dict[str, float]:
+        """Token loss and accuracy over all targets, and the share of first answers that greedy decoding writes exactly."""
+        tokens = loss = right = answers = answers_right = 0.0
+        for batch in batches:
+            out, n = forward(batch), self.weight(batch)
+            tokens += n
+            loss += n * float(out["loss"])
+            right += n * float(out["token_accuracy"])
+            answers += float(out["answers"])
+            answers_right += float(out["answers_right"])
+        tokens, answers = max(tokens, 1.0), max(answers, 1.0)
+        return {"loss": loss / tokens, "token_accuracy": right / tokens, "answer_accuracy": answers_right / answers}
 
 
 class ContrastiveTask(Task):
     """Stage 1 CT: InfoNCE in both directions between soft tokens and the mean token embedding of their texts.
 
-    Entities of one text are positives of each other; ``negatives`` are unrelated texts that no entity belongs to.
+    Entities of one text are positives of each other; ``negatives`` are unrelated texts that no entity belongs to. The
+    entities of all processes are compared, with gradients to each.
     InfoNCE only compares: what all texts have in common cancels in it, and entities end up in a cone of their own, far from
     every text (Liang et al., Mind the gap, 2022). ``attraction`` weighs one minus the cosine to the own text, which closes it.
     """
 
     texts: torch.Tensor
+    whole_batch = True
 
     def __init__(
         self,
@@ -81,15 +136,33 @@ class ContrastiveTask(Task):
         super().__init__()
         self.attraction = attraction
         self.projector = model.projectors[modality]
-        self.logit_scale = torch.nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.log_scale = torch.nn.Parameter(torch.tensor([1 / 0.07]).log())
         bank = texts if negatives is None else torch.cat([texts, negatives])
-        self.register_buffer("texts", F.normalize(bank, dim=-1), persistent=False)
+        self.register_buffer("texts", F.normalize(bank.float(), dim=-1), persistent=False)
         self.n_texts = len(texts)
 
+    def after_step(self) -> None:
+        """Keep the temperature within bounds."""
+        with torch.no_grad():
+            self.log_scale.clamp_(math.log(MIN_LOGIT_SCALE), math.log(MAX_LOGIT_SCALE))
+
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        entities = F.normalize(self.projector(batch["vectors"]).float().mean(dim=1), dim=-1)
-        used, which = batch["text_of"].unique(return_inverse=True)
-        scale = self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        """Loss of the entities of all processes; in evaluation only where the entities lie."""
+        soft_tokens = self.projector(batch["vectors"]).float().mean(dim=1)
+        n_entities = len(batch["text_of"])
+        summed = soft_tokens.new_zeros((n_entities, soft_tokens.shape[1])).index_add(0, batch["entity"], soft_tokens)
+        n_vectors = torch.bincount(batch["entity"], minlength=n_entities).unsqueeze(-1)
+        entities = F.normalize(summed / n_vectors, dim=-1)
+        if not self.training:
+            return {"entities": entities}
+        return self.loss(gathered(entities), gathered(batch["text_of"]))
+
+    def loss(self, entities: torch.Tensor, text_of: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Loss of unit vectors of entities, shape (entities, width), and of their texts' indices."""
+        if len(entities) == 0:
+            return {"loss": entities.sum() + 0.0 * self.log_scale.sum()}
+        used, which = text_of.unique(return_inverse=True)
+        scale = self.log_scale.exp()
         others = torch.arange(self.n_texts, len(self.texts), device=used.device)
         logits = scale * entities @ self.texts[torch.cat([used, others])].T
         to_text = F.cross_entropy(logits, which)
@@ -97,6 +170,40 @@ class ContrastiveTask(Task):
         by_text = F.log_softmax(logits[:, : len(used)].T, dim=-1)
         to_entity = -((by_text * positive).sum(-1) / positive.sum(-1)).mean()
         right = (logits.argmax(-1) == which).float().mean()
-        own = (entities * self.texts[batch["text_of"]]).sum(-1).mean()
+        own = (entities * self.texts[text_of]).sum(-1).mean()
         loss = (to_text + to_entity) / 2 + self.attraction * (1 - own)
-        return {"loss": loss, "retrieval": right, "cosine": own.detach(), "scale": scale.detach()}
+        return {"loss": loss, "retrieval": right, "cosine": own.detach(), "scale": scale.detach().mean()}
+
+    def evaluate(
+        self,
+        forward: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+        batches: Iterable[dict[str, torch.Tensor]],
+    ) -> dict[str, float]:
+        """Loss, retrieval, gap and neighbourhood agreement of all validation entities together."""
+        found, text_of = [], []
+        for batch in batches:
+            found.append(forward(batch)["entities"].float())
+            text_of.append(batch["text_of"])
+        entities, true_text = torch.cat(found), torch.cat(text_of).to(self.texts.device)
+        texts, unrelated = self.texts[: self.n_texts].cpu().numpy(), self.texts[self.n_texts :].cpu().numpy()
+        measured = alignment_metrics(entities.cpu().numpy(), texts, true_text.cpu().numpy(), unrelated)
+        return {"loss": float(self.loss(entities, true_text)["loss"])} | measured
+
+
+def gathered(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of all processes, one after the other, with gradients to each; a process may have any number of them."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return rows
+    from torch.distributed.nn.functional import all_gather
+
+    n_processes = distributed.get_world_size()
+    sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(n_processes)]
+    distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+    longest = int(torch.stack(sizes).max())
+    filled = torch.cat([rows, rows.new_zeros((longest - len(rows), *rows.shape[1:]))])
+    if rows.is_floating_point():
+        parts = list(all_gather(filled.contiguous()))
+    else:
+        parts = [torch.empty_like(filled) for _ in range(n_processes)]
+        distributed.all_gather(parts, filled.contiguous())
+    return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])

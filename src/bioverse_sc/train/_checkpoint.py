@@ -1,0 +1,183 @@
+"""Checkpoints of a run: written whole or not at all, checked when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+if TYPE_CHECKING:
+    from bioverse_sc.train._config import TrainConfig
+
+INDEX = "index.json"
+WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.pt", "state.json", "checksums.json"
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_loss: float | None = None
+    """Lowest validation loss so far."""
+    best_step: int = 0
+    without_gain: int = 0
+    """Validations in a row that did not lower it."""
+    stopped: bool = False
+    """Whether patience has ended the run."""
+
+
+class Checkpoints:
+    """The ``last`` and the ``best`` checkpoint in ``folder/checkpoints``.
+
+    Each is a folder of its own; a small index names them and is replaced in one stroke, so a kill at any moment leaves a
+    whole checkpoint. Parameters that FSDP has sharded are put together, so the files do not depend on the number of
+    processes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "checkpoints"
+
+    def names(self) -> dict[str, str]:
+        """Folder names of ``last`` and ``best``; none before the first checkpoint."""
+        path = self.folder / INDEX
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def save(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: TrainConfig,
+        progress: Progress,
+        *,
+        best: bool,
+        writes: bool,
+    ) -> None:
+        """Save as ``last``, and as ``best`` too if asked. All processes call it, and one of them writes."""
+        weights = trained_weights(model)
+        state = optimizer.state_dict()
+        state["state"] = {i: {k: _whole(v) for k, v in of.items()} for i, of in state["state"].items()}
+        if not writes:
+            return
+        name = f"step-{progress.step:08d}"
+        # a run that ends where it was saved before
+        name += "-again" if (self.folder / name).exists() else ""
+        fresh = self.folder / f"{name}.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        save_file(weights, fresh / WEIGHTS)
+        torch.save(state, fresh / OPTIMIZER)
+        stored = {"config": asdict(config), "progress": asdict(progress)}
+        (fresh / STATE).write_text(json.dumps(stored), encoding="utf-8")
+        hashes = {file.name: _sha256(file) for file in sorted(fresh.iterdir())}
+        (fresh / CHECKSUMS).write_text(json.dumps(hashes), encoding="utf-8")
+        for file in fresh.iterdir():
+            _flush(file)
+        fresh.rename(self.folder / name)
+        _flush(self.folder)
+        names = self.names() | {"last": name} | ({"best": name} if best else {})
+        index = self.folder / f"{INDEX}.new"
+        index.write_text(json.dumps(names), encoding="utf-8")
+        _flush(index)
+        index.replace(self.folder / INDEX)
+        for other in self.folder.iterdir():
+            if other.is_dir() and other.name not in names.values():
+                shutil.rmtree(other)
+
+    def load(
+        self,
+        which: Literal["last", "best"],
+        model: torch.nn.Module,
+        config: TrainConfig,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> Progress:
+        """Put a checkpoint's weights, and the optimizer's state, into place."""
+        folder = self.folder / self.names()[which]
+        self._check(folder)
+        stored = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(asdict(config)))
+        if differs := sorted(k for k in now.keys() | stored["config"].keys() if stored["config"].get(k) != now.get(k)):
+            msg = f"{folder} was written with another configuration ({', '.join(differs)}); use a new folder."
+            raise ValueError(msg)
+        weights = load_file(folder / WEIGHTS)
+        shapes = {name: tensor.shape for name, tensor in weights.items()}
+        if shapes != {name: p.shape for name, p in trained_parameters(model).items()}:
+            msg = f"{folder} holds other parameters than this task trains; use a new folder."
+            raise ValueError(msg)
+        set_trained_weights(model, weights)
+        if optimizer is not None:
+            state = torch.load(folder / OPTIMIZER, weights_only=True)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for i, of in state["state"].items():
+                state["state"][i] = {k: _shared_out(v, parameters[i]) for k, v in of.items()}
+            optimizer.load_state_dict(state)
+        return Progress(**stored["progress"])
+
+    def _check(self, folder: Path) -> None:
+        remedy = f"Delete {self.folder} to train from the start, or put a copy of that folder in its place."
+        try:
+            hashes = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+            damaged = [name for name, value in hashes.items() if _sha256(folder / name) != value]
+        except FileNotFoundError as error:
+            msg = f"The checkpoint {folder} is incomplete: it lacks {Path(str(error.filename)).name}. {remedy}"
+            raise FileNotFoundError(msg) from error
+        except json.JSONDecodeError as error:
+            damaged = [CHECKSUMS]
+            msg = f"The checkpoint {folder} is damaged: {CHECKSUMS} is not what was written. {remedy}"
+            raise ValueError(msg) from error
+        if damaged:
+            msg = f"The checkpoint {folder} is damaged: {', '.join(damaged)} is not what was written. {remedy}"
+            raise ValueError(msg)
+
+
+def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Parameters that train, by name, without the names that wrappers add."""
+    return {name.removeprefix("module."): p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Whole values of the parameters that train, on the CPU; every process has to call it."""
+    return {name: _whole(p) for name, p in trained_parameters(model).items()}
+
+
+def set_trained_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Put whole values into the parameters that train."""
+    with torch.no_grad():
+        for name, parameter in trained_parameters(model).items():
+            parameter.copy_(_shared_out(weights[name], parameter))
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy on the CPU, put together from all processes when it is sharded."""
+    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return whole.detach().cpu().clone().contiguous()
+
+
+def _shared_out(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Shard as the parameter is; what has another shape, as a count of steps, is the same everywhere."""
+    if isinstance(like, DTensor) and whole.shape == like.shape:
+        return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)
+    return whole
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
