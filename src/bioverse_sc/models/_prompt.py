@@ -84,12 +84,12 @@ def fields(template: str) -> list[str]:
     return _FIELD.findall(template)
 
 
-def fill(template: str, values: Mapping[str, Any]) -> str:
+def fill(template: str, values: Mapping[Any, Any]) -> str:
     """Put values in the place of ``{fields}``; what a value holds is only text, even ``[BIO]`` or braces."""
     return _FIELD.sub(lambda match: str(values[match[1]]), template)
 
 
-def filled_prompt(template: str, values: Mapping[str, Any], modality: str | None = None) -> list[Text | Entity]:
+def filled_prompt(template: str, values: Mapping[Any, Any], modality: str | None = None) -> list[Text | Entity]:
     """Segments of a template with its values."""
     parsed = parse_template(template, modality)
     return [Text(fill(s.text, values)) if isinstance(s, Text) else s for s in parsed]

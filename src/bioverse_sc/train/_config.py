@@ -37,7 +37,15 @@ class TrainConfig:
     """Also write TensorBoard's event files (``pip install 'bioverse-sc[train]'``)."""
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch_size", "learning_rate", "max_grad_norm", "max_tokens", "log_every", "checkpoint_every")
+        positive = (
+            "steps",
+            "batch_size",
+            "learning_rate",
+            "max_grad_norm",
+            "max_tokens",
+            "log_every",
+            "checkpoint_every",
+        )
         optional = ("micro_batch_size", "validate_every", "patience")
         for name in (*positive, *[n for n in optional if getattr(self, n) is not None]):
             if getattr(self, name) <= 0:

@@ -175,7 +175,9 @@ def fit(
     if task.whole_batch and n_micro > 1:
         msg = "A contrastive loss compares all examples of a step, so it takes no micro_batch_size; use a smaller batch_size."
         raise ValueError(msg)
-    writer = _LogWriter(Path(folder) if folder and accelerator.is_main_process else None, tensorboard=config.tensorboard)
+    writer = _LogWriter(
+        Path(folder) if folder and accelerator.is_main_process else None, tensorboard=config.tensorboard
+    )
     decayed = [p for p in task.trained().values() if p.ndim > 1]
     plain = [p for p in task.trained().values() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -233,7 +235,9 @@ def fit(
             if state.step % config.log_every == 0 or done:
                 row = {k: float(torch.stack([w[k].float() for w in window]).mean()) for k in window[0]}
                 rate = float(optimizer.param_groups[0]["lr"])
-                log({"step": state.step, **row, "learning_rate": rate, "seconds": round(time.perf_counter() - began, 1)})
+                log(
+                    {"step": state.step, **row, "learning_rate": rate, "seconds": round(time.perf_counter() - began, 1)}
+                )
                 window.clear()
                 bar.set_postfix({k: f"{v:.3f}" for k, v in row.items()})
             best = False
@@ -341,7 +345,9 @@ class _Runner:
     def validate(self, validation: BatchSource) -> dict[str, float]:
         """Measure the validation examples, all of them on every process, so that no process waits for another."""
         size = self.config.micro_batch_size or -(-self.config.batch_size // self.accelerator.num_processes)
-        order = np.arange(len(validation)) if validation.lengths is None else np.argsort(validation.lengths, kind="stable")
+        order = (
+            np.arange(len(validation)) if validation.lengths is None else np.argsort(validation.lengths, kind="stable")
+        )
         rng = np.random.default_rng([self.config.seed, 5])
         batches = (validation.batch(order[i : i + size], rng) for i in range(0, len(order), size))
         self.wrapped.eval()

@@ -147,7 +147,9 @@ class PromptSource:
             raise ValueError(msg)
         if self.n_cut:
             self.prompts = [cut_answer(p, limit) if len(p.ids) > limit else p for p in self.prompts]
-            logger.warning("%d of %d examples were cut to %d tokens, at the end of their answers", self.n_cut, len(examples), limit)
+            logger.warning(
+                "%d of %d examples were cut to %d tokens, at the end of their answers", self.n_cut, len(examples), limit
+            )
         self.lengths: np.ndarray | None = np.minimum(lengths, limit)
 
     def _with_lengths(self, example: Example) -> list[Segment]:

@@ -146,7 +146,9 @@ def _contrast(
     return ContrastiveTask(model, modality, model.text_vectors(list(descriptions.texts)), bank, attraction=attraction)
 
 
-def _prompts(model: BioVerse, examples: Sequence[Example], vectors: Any, config: TrainConfig, **kwargs: Any) -> PromptSource:
+def _prompts(
+    model: BioVerse, examples: Sequence[Example], vectors: Any, config: TrainConfig, **kwargs: Any
+) -> PromptSource:
     return PromptSource(model, examples, vectors, max_tokens=config.max_tokens, too_long=config.too_long, **kwargs)
 
 
@@ -225,7 +227,9 @@ def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
     if targets == "attention":
         architecture = model.language_model.config.model_type
         if architecture not in ATTENTION:
-            msg = f"peft names no attention layers of the architecture {architecture!r}; name them, or use 'all-linear'."
+            msg = (
+                f"peft names no attention layers of the architecture {architecture!r}; name them, or use 'all-linear'."
+            )
             raise ValueError(msg)
         targets = list(ATTENTION[architecture])
     elif isinstance(targets, str) and targets != "all-linear":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import distributed
@@ -44,8 +44,8 @@ class PromptTask(Task):
 
     def after_step(self) -> None:
         """Keep temperatures within bounds."""
-        for contrast in self.alignment.values():
-            contrast.after_step()
+        for contrast in self.alignment.children():
+            cast("ContrastiveTask", contrast).after_step()
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Mean loss and accuracy of the target tokens; in evaluation also sums to add up over batches."""
