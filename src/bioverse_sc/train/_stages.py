@@ -249,15 +249,14 @@ def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
 
 @contextmanager
 def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool]) -> Iterator[None]:
-    """Train the parameters whose names are chosen and nothing else, and check that at the end.
+    """Train the parameters whose names are chosen and nothing else; at the end, check that no other one had a gradient.
 
     Encoders are outside of the model's parameters and never train here.
     """
     torch.manual_seed(config.seed)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trains(name) and parameter.is_floating_point())
-    frozen = {name: (p, p._version) for name, p in model.named_parameters() if not p.requires_grad}
-    if len(frozen) == len(list(model.named_parameters())):
+    if not any(p.requires_grad for p in model.parameters()):
         msg = f"The model {model.config.name!r} has nothing that this stage trains; it has {sorted(model.projectors)} projectors."
         raise ValueError(msg)
     language_model = model.language_model
@@ -268,10 +267,11 @@ def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool
     finally:
         if config.gradient_checkpointing:
             language_model.gradient_checkpointing_disable()
+        reached = [name for name, p in model.named_parameters() if p.grad is not None and not trains(name)]
         model.requires_grad_(requires_grad=False)
+        model.zero_grad()
         model.eval()
         model.fingerprint = ""
-    changed = [name for name, (p, version) in frozen.items() if p.grad is not None or p._version != version]
-    if changed:
-        msg = f"Parameters that are frozen were changed: {', '.join(changed[:5])}. This is a fault of the package; report it."
+    if reached:
+        msg = f"Parameters that are frozen had gradients: {', '.join(reached[:5])}. This is a fault of the package; report it."
         raise RuntimeError(msg)
