@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
+from bioverse_sc._cache import ArrayCache
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger, progress
 from bioverse_sc._modalities import ahead, modality, row_chunks
@@ -18,11 +20,12 @@ from bioverse_sc.encoders.precomputed import Precomputed
 from bioverse_sc.pp._profile import get_matrix, profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from anndata import AnnData
     from mudata import MuData
+    from scipy.sparse import csr_matrix
 
     from bioverse_sc.encoders import CellEncoder
     from bioverse_sc.models import BioVerse
@@ -42,6 +45,7 @@ def embed(
     seed: int = 0,
     dtype: Dtype = "float32",
     batch_size: int = 64,
+    cache: str | Path | None = None,
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
@@ -75,6 +79,9 @@ def embed(
         Number format of the computation: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
     batch_size
         Cells per forward pass at most. It does not change the result beyond rounding.
+    cache
+        Folder where vectors are kept by the content that they were computed from (cells, genes, weights, settings), so that
+        another run on the same cells needs no encoder, and an interrupted one goes on. Nothing is kept by default.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     copy
@@ -131,6 +138,7 @@ def embed(
             max_length=max_length,
             seed=seed,
             dtype=dtype,
+            cache=cache,
             chosen=encoder is not None,
         )
     return data if copy else None
@@ -148,6 +156,7 @@ def embed_cells(
     max_length: int | None = None,
     seed: int = 0,
     dtype: Dtype = "float32",
+    cache: str | Path | None = None,
     chosen: bool = False,
 ) -> None:
     """Embed and write; ``chosen`` says that the user named the encoder, so that nothing else may take its place."""
@@ -162,12 +171,12 @@ def embed_cells(
     with finish_log(f"embedding {adata.n_obs} cells with {encoder.name}") as slots:
         logger.info("    %s", matrix)
         vectors = np.zeros((adata.n_obs, encoder.width), dtype=np.float32)
+        kept = ArrayCache(cache)
+        made_from = [encoder.name, encoder.fingerprint, dtype, *choice.values(), list(matrix.gene_map.genes)]
         with progress(total=adata.n_obs, description="embed", unit="cell") as bar:
-            for rows, cells in ahead(_prepared(adata, matrix, encoder, choice)):
-                if isinstance(encoder, TokenEncoder):
-                    found = encoder.encode_tokens(cells, batch_size=batch_size, dtype=dtype)
-                else:
-                    found = encoder.encode(cells, matrix.gene_map.genes, batch_size=batch_size)
+            for rows, counts, cells in ahead(_prepared(adata, matrix, encoder, choice)):
+                encode = partial(_encode, encoder, cells, matrix.gene_map.genes, batch_size, dtype)
+                found = kept.get([*made_from, counts.shape, counts.indptr, counts.indices, counts.data], encode)
                 _check_vectors(found, (rows.stop - rows.start, encoder.width), encoder.name)
                 vectors[rows] = found
                 bar.update(rows.stop - rows.start)
@@ -201,16 +210,22 @@ def _check_vectors(vectors: Any, shape: tuple[int, int], name: str) -> None:
         raise ValueError(msg)
 
 
+def _encode(encoder: CellEncoder, cells: Any, genes: Sequence[str], batch_size: int, dtype: Dtype) -> np.ndarray:
+    if isinstance(encoder, TokenEncoder):
+        return encoder.encode_tokens(cells, batch_size=batch_size, dtype=dtype)
+    return encoder.encode(cells, genes, batch_size=batch_size)
+
+
 def _prepared(
     adata: AnnData, matrix: MatrixProfile, encoder: CellEncoder, choice: dict[str, Any]
-) -> Iterator[tuple[slice, Any]]:
-    """Yield rows and what the encoder reads of them."""
+) -> Iterator[tuple[slice, csr_matrix, Any]]:
+    """Yield rows, their values, and what the encoder reads of them."""
     for rows, chunk in row_chunks(get_matrix(adata, matrix.source), matrix.gene_map.columns):
         counts = matrix.gene_map.gather(chunk)
         if isinstance(encoder, TokenEncoder):
-            yield rows, encoder.tokenize(counts, matrix.gene_map.genes, **choice)
+            yield rows, counts, encoder.tokenize(counts, matrix.gene_map.genes, **choice)
         else:
-            yield rows, counts
+            yield rows, counts, counts
 
 
 def take_precomputed(adata: AnnData, use_rep: str, keys: Keys) -> None:

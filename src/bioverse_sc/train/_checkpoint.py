@@ -156,6 +156,15 @@ def set_trained_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]
             parameter.copy_(_shared_out(weights[name], parameter))
 
 
+def unshard(model: torch.nn.Module) -> None:
+    """Put whole parameters in the place of those that FSDP has sharded; every process has to call it."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(parameter, DTensor):
+                whole = parameter.detach().full_tensor()
+                module.register_parameter(name, torch.nn.Parameter(whole, requires_grad=parameter.requires_grad))
+
+
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
     """Copy on the CPU, put together from all processes when it is sharded."""
     whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bioverse_sc._logging import logger
-from bioverse_sc.models._inject import IGNORED, SLOT, TokenizedPrompt, pad_prompts
+from bioverse_sc.models._inject import IGNORED, TokenizedPrompt, pad_prompts
 from bioverse_sc.models._prompt import Entity
 
 if TYPE_CHECKING:
@@ -56,40 +56,31 @@ class EntityVectors:
     """
 
     def __init__(self, name: str, vectors: np.ndarray | Sequence[np.ndarray]) -> None:
-        if isinstance(vectors, np.ndarray) and vectors.ndim == 2:
-            self.values, lengths = vectors, np.ones(len(vectors), dtype=np.int64)
-        else:
-            parts = [np.asarray(part) for part in vectors]
-            if len({part.shape[-1] for part in parts}) > 1 or any(part.ndim != 2 or not len(part) for part in parts):
-                msg = (
-                    f"The vectors of {name!r} must be an array of shape (entities, width), or for each entity one of "
-                    f"shape (length, width) with a length of 1 or more; found {sorted({part.shape for part in parts})[:5]}."
-                )
-                raise ValueError(msg)
-            self.values = np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
-            lengths = np.array([len(part) for part in parts], dtype=np.int64)
-        self.starts = np.concatenate([[0], np.cumsum(lengths)])
-        self.lengths = lengths
-        for start in range(0, len(self.values), 65536):
-            if not np.isfinite(self.values[start : start + 65536]).all():
-                msg = f"The vectors of {name!r} hold NaN or infinite values; leave those entities out, or compute them again."
-                raise ValueError(msg)
+        pooled = isinstance(vectors, np.ndarray) and vectors.ndim == 2
+        # an array stays where it is, which may be a file; parts of one array are views of it
+        self.parts = vectors[:, None] if pooled else [np.asarray(part) for part in vectors]
+        shapes = {part.shape for part in self.parts}
+        if any(len(shape) != 2 or not shape[0] for shape in shapes) or len({shape[1] for shape in shapes}) > 1:
+            msg = (
+                f"The vectors of {name!r} must be an array of shape (entities, width), or for each entity one of "
+                f"shape (length, width) with a length of 1 or more; found {sorted(shapes)[:5]}."
+            )
+            raise ValueError(msg)
+        self.width = vectors.shape[-1] if isinstance(vectors, np.ndarray) else max((n for _, n in shapes), default=0)
+        self.lengths = np.array([len(part) for part in self.parts], dtype=np.int64)
+        pieces = (vectors[i : i + 65536] for i in range(0, len(vectors), 65536)) if pooled else self.parts
+        if not all(np.isfinite(piece).all() for piece in pieces):
+            msg = f"The vectors of {name!r} hold NaN or infinite values; leave those entities out, or compute them again."
+            raise ValueError(msg)
 
     def __len__(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def width(self) -> int:
-        """Length of a vector."""
-        return self.values.shape[1]
+        return len(self.parts)
 
     def take(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors of entities one after the other, shape (vectors, width), and for each the place of its entity in ``rows``."""
-        lengths = self.lengths[rows]
-        entity = np.repeat(np.arange(len(rows)), lengths)
-        places = np.arange(len(entity)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        values = self.values[self.starts[rows][entity] + places]
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)), torch.from_numpy(entity)
+        none = np.zeros((0, self.width), dtype=np.float32)
+        values = np.concatenate([none, *(self.parts[row] for row in rows)]).astype(np.float32, copy=False)
+        return torch.from_numpy(values), torch.from_numpy(np.repeat(np.arange(len(rows)), self.lengths[rows]))
 
 
 class PromptSource:
@@ -106,7 +97,7 @@ class PromptSource:
     text_of
         By modality, the index of each entity's description, for the contrastive loss beside.
     max_tokens
-        Longest example.
+        Longest example; less when the language model reads less.
     too_long
         Whether a longer one is an error, or is cut at the end of its last answer; it then lacks its end token, as the text
         does not end there. :attr:`n_cut` counts them.
@@ -128,45 +119,43 @@ class PromptSource:
         self.model = model
         self.examples = examples
         self.vectors = {mod: EntityVectors(mod, of) for mod, of in vectors.items()}
-        self.text_of = dict(text_of or {})
         self.weights = checked_weights(weights, len(examples))
         for mod, of in self.vectors.items():
-            if mod in model.config.projectors and of.width != model.config.projectors[mod].in_width:
+            if mod not in model.config.projectors:
+                msg = f"There are vectors of {mod!r}, but the model reads only {sorted(model.config.projectors)}."
+                raise ValueError(msg)
+            if of.width != model.config.projectors[mod].in_width:
                 msg = f"The vectors of {mod!r} have width {of.width}; its projector reads {model.config.projectors[mod].in_width}."
                 raise ValueError(msg)
-            check_text_of(of, self.text_of.get(mod))
-        self.prompts = [model.tokenize(self._with_lengths(example)) for example in examples]
-        limit = min(max_tokens, getattr(model.language_model.config, "max_position_embeddings", None) or max_tokens)
-        lengths = np.array([len(p.ids) for p in self.prompts], dtype=np.int64)
-        self.n_cut = int((lengths > limit).sum())
-        if self.n_cut and too_long == "error":
-            msg = (
-                f"{self.n_cut} of {len(examples)} examples have more than max_tokens={limit} tokens, the longest "
-                f"{lengths.max()}; shorten them, raise the limit, or cut their answers with too_long='cut'."
-            )
+        if missing := sorted(set(text_of or ()) - set(vectors)):
+            msg = f"There are descriptions of {missing}, but vectors of {sorted(vectors)} only."
             raise ValueError(msg)
-        if self.n_cut:
-            self.prompts = [cut_answer(p, limit) if len(p.ids) > limit else p for p in self.prompts]
-            logger.warning(
-                "%d of %d examples were cut to %d tokens, at the end of their answers", self.n_cut, len(examples), limit
-            )
-        self.lengths: np.ndarray | None = np.minimum(lengths, limit)
+        self.text_of = {mod: checked_text_of(self.vectors[mod], of) for mod, of in (text_of or {}).items()}
+        prompts = [model.tokenize(self._with_lengths(example)) for example in examples]
+        if unanswered := [i for i, p in enumerate(prompts) if all(target == IGNORED for target in p.targets)]:
+            msg = f"{len(unanswered)} of {len(examples)} examples have no written answer, the first is number {unanswered[0]}."
+            raise ValueError(msg)
+        most = getattr(model.language_model.config.get_text_config(), "max_position_embeddings", None)
+        self.prompts, self.n_cut = shortened(prompts, min(max_tokens, most or max_tokens), too_long)
+        self.lengths: np.ndarray | None = np.array([len(p.ids) for p in self.prompts], dtype=np.int64)
 
     def _with_lengths(self, example: Example) -> list[Segment]:
         """Segments with the number of vectors that each entity has."""
-        segments = list(example.segments)
-        places = [i for i, segment in enumerate(segments) if isinstance(segment, Entity)]
-        for i, row in zip(places, example.rows, strict=True):
-            entity = segments[i]
-            if not isinstance(entity, Entity) or entity.modality not in self.vectors:
-                msg = f"A prompt has a {getattr(entity, 'modality', '')!r} entity, but there are vectors of {sorted(self.vectors)} only."
-                raise ValueError(msg)
-            of = self.vectors[entity.modality]
-            if not 0 <= row < len(of):
-                msg = f"A prompt has row {row} of {entity.modality!r}, but there are {len(of)} entities."
-                raise ValueError(msg)
-            segments[i] = replace(entity, n_vectors=int(of.lengths[row]))
-        return segments
+        rows = iter(example.rows)
+        return [
+            replace(s, n_vectors=self._n_vectors(s.modality, next(rows))) if isinstance(s, Entity) else s
+            for s in example.segments
+        ]
+
+    def _n_vectors(self, modality: str, row: int) -> int:
+        if modality not in self.vectors:
+            msg = f"A prompt has a {modality!r} entity, but there are vectors of {sorted(self.vectors)} only."
+            raise ValueError(msg)
+        of = self.vectors[modality]
+        if not 0 <= row < len(of):
+            msg = f"A prompt has row {row} of {modality!r}, but there are {len(of)} entities."
+            raise ValueError(msg)
+        return int(of.lengths[row])
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -181,10 +170,11 @@ class PromptSource:
         batch = {"ids": padded.ids, "targets": padded.targets}
         rows: dict[str, list[int]] = {mod: [] for mod in self.vectors}
         slots: dict[str, list[int]] = {mod: [] for mod in self.vectors}
+        n_tokens = self.model.n_tokens
         place = 0
         for i, prompt in zip(indices, prompts, strict=True):
             for mod, row in zip(prompt.modalities, self.examples[i].rows, strict=True):
-                n = int(self.vectors[mod].lengths[row]) * self.model.n_tokens[mod]
+                n = int(self.vectors[mod].lengths[row]) * n_tokens[mod]
                 rows[mod].append(row)
                 slots[mod] += range(place, place + n)
                 place += n
@@ -193,20 +183,33 @@ class PromptSource:
             batch[f"vectors:{mod}"], batch[f"entity:{mod}"] = self.vectors[mod].take(picked)
             batch[f"slots:{mod}"] = torch.tensor(slots[mod], dtype=torch.int64)
             if mod in self.text_of:
-                batch[f"text_of:{mod}"] = torch.from_numpy(np.asarray(self.text_of[mod])[picked])
+                batch[f"text_of:{mod}"] = torch.from_numpy(self.text_of[mod][picked])
         return batch
 
 
-def cut_answer(prompt: TokenizedPrompt, limit: int) -> TokenizedPrompt:
-    """Cut the end of the last answer, which must be what the prompt ends with, and never a soft token."""
-    kept = TokenizedPrompt(prompt.ids[:limit], prompt.targets[:limit], prompt.modalities)
-    if SLOT in prompt.ids[limit:] or kept.targets[-1] == IGNORED:
+def shortened(prompts: list[TokenizedPrompt], limit: int, too_long: str) -> tuple[list[TokenizedPrompt], int]:
+    """Prompts of at most ``limit`` tokens, and how many were cut: at the end of their last answer, and nowhere else."""
+    if too_long not in ("error", "cut"):
+        msg = f"too_long is {too_long!r}; expected 'error' or 'cut'."
+        raise ValueError(msg)
+    longer = [i for i, p in enumerate(prompts) if len(p.ids) > limit]
+    if not longer:
+        return prompts, 0
+    found = f"{len(longer)} of {len(prompts)} examples have more than {limit} tokens, the longest {max(len(p.ids) for p in prompts)}"
+    why = "max_tokens, or what the language model reads if that is less"
+    if too_long == "error":
+        msg = f"{found}. The limit is {why}. Shorten them, raise max_tokens, or cut their answers with too_long='cut'."
+        raise ValueError(msg)
+    # what goes, and the token before it, must be of an answer; soft tokens never are
+    if fixed := [i for i in longer if IGNORED in prompts[i].targets[limit - 1 :]]:
         msg = (
-            f"An example has {len(prompt.ids)} tokens, and more than {limit} of them come before its last answer: it cannot "
-            "be cut to max_tokens without losing its question or its soft tokens. Shorten the question, or raise max_tokens."
+            f"{found}, and {len(fixed)} of them cannot be cut, the first is number {fixed[0]}: the end of the last answer is "
+            f"too little, and questions and soft tokens stay. The limit is {why}. Shorten the questions, or raise max_tokens."
         )
         raise ValueError(msg)
-    return kept
+    logger.warning("%s; they were cut at the end of their last answer", found)
+    kept = [TokenizedPrompt(p.ids[:limit], p.targets[:limit], p.modalities) for p in prompts]
+    return kept, len(longer)
 
 
 class PairSource:
@@ -234,8 +237,7 @@ class PairSource:
     ) -> None:
         self.lengths: np.ndarray | None = None
         self.vectors = vectors if isinstance(vectors, EntityVectors) else EntityVectors("entities", vectors)
-        self.text_of = np.asarray(text_of)
-        check_text_of(self.vectors, self.text_of)
+        self.text_of = checked_text_of(self.vectors, text_of)
         self.rows = np.arange(len(self.vectors)) if rows is None else np.asarray(rows)
         self.weights = checked_weights(weights, len(self.rows))
 
@@ -260,8 +262,13 @@ def checked_weights(weights: np.ndarray | None, n: int) -> np.ndarray | None:
     return weights
 
 
-def check_text_of(vectors: EntityVectors, text_of: np.ndarray | None) -> None:
+def checked_text_of(vectors: EntityVectors, text_of: np.ndarray) -> np.ndarray:
     """Raise when not every entity has a text."""
-    if text_of is not None and len(vectors) != len(text_of):
+    text_of = np.asarray(text_of, dtype=np.int64)
+    if len(vectors) != len(text_of):
         msg = f"There are {len(vectors)} vectors but {len(text_of)} text indices."
         raise ValueError(msg)
+    if (text_of < 0).any():
+        msg = f"{(text_of < 0).sum()} text indices are negative: leave out entities that have no text."
+        raise ValueError(msg)
+    return text_of

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from bioverse_sc.train._checkpoint import unshard
 from bioverse_sc.train._config import LoraSettings, TrainConfig
 from bioverse_sc.train._loop import fit
 from bioverse_sc.train._sources import Descriptions, Example, PairSource, PromptSource, checked_weights
@@ -270,6 +271,7 @@ def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool
         reached = [name for name, p in model.named_parameters() if p.grad is not None and not trains(name)]
         model.requires_grad_(requires_grad=False)
         model.zero_grad()
+        unshard(model)
         model.eval()
         model.fingerprint = ""
     if reached:
