@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bioverse_sc.train import AlignRun, InstructRun
 
 app = typer.Typer(
     help="BioVERSE for the scverse: label single cells with a language model that reads them.", no_args_is_help=True
@@ -41,7 +47,7 @@ def annotate(
 
         mpl.use("Agg")
         import matplotlib.pyplot as plt
-    try:
+    with _reported_errors():
         adata = ad.read_h5ad(file)
         bsc.tl.annotate(
             adata,
@@ -58,12 +64,81 @@ def annotate(
             plt.savefig(plot, dpi=200)
             typer.echo(f"drew {plot}")
         adata.write_h5ad(output)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    typer.echo(f"wrote {output}")
+    typer.echo(adata.obs[f"{key_added or 'bioverse'}_label"].value_counts().to_string())
+
+
+train_app = typer.Typer(
+    help="Train a model of your own: stage 1 (align), then stage 2 (instruct). Several processes: accelerate launch -m bioverse_sc.cli train ...",
+    no_args_is_help=True,
+)
+app.add_typer(train_app, name="train")
+Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="YAML file; recipes/ has examples.")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Build everything at its true shape with random weights, and report memory and speed."
+    ),
+]
+
+Shape = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="For --dry-run: config.json of the language model, when it is not at hand."),
+]
+
+
+@train_app.command()
+def align(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
+    """Stage 1: train a projector; encoder and language model are frozen."""
+    from bioverse_sc.train import AlignRun, metrics_table, read_config, run_align
+
+    with _reported_errors():
+        run = read_config(config, AlignRun)
+        if dry_run:
+            _dry_run(run, shape)
+            return
+        run_align(run)
+        typer.echo(metrics_table([run.output]))
+
+
+@train_app.command()
+def instruct(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
+    """Stage 2: instruction tuning with LoRA."""
+    from bioverse_sc.train import InstructRun, metrics_table, read_config, run_instruct
+
+    with _reported_errors():
+        run = read_config(config, InstructRun)
+        if dry_run:
+            _dry_run(run, shape)
+            return
+        run_instruct(run)
+        typer.echo(metrics_table([run.output]))
+
+
+@train_app.command()
+def table(runs: Annotated[list[Path], typer.Argument(metavar="OUTPUT...", help="Output folders of runs.")]) -> None:
+    """Print the validation metrics of runs, before and after, in one table."""
+    from bioverse_sc.train import metrics_table
+
+    with _reported_errors():
+        typer.echo(metrics_table(runs))
+
+
+def _dry_run(run: AlignRun | InstructRun, shape: Path | None) -> None:
+    from bioverse_sc.train import dry_run
+
+    typer.echo(str(dry_run(run, shape=shape)))
+
+
+@contextmanager
+def _reported_errors() -> Iterator[None]:
+    """Show what a user can mend as one line, without a traceback."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, OSError, FloatingPointError, ImportError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
         raise typer.Exit(1) from error
-    typer.echo(f"wrote {output}")
-    typer.echo(adata.obs[f"{key_added or 'bioverse'}_label"].value_counts().to_string())
 
 
 @app.command()

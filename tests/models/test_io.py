@@ -1,15 +1,21 @@
 import json
 import shutil
-from dataclasses import replace
+import sys
+import warnings
+from dataclasses import asdict, replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from bioverse_sc import train
 from bioverse_sc.models import (
     Answer,
+    Contract,
     ModelConfig,
+    _io,
     bundled_models,
     generate_text,
     label_log_probabilities,
@@ -54,6 +60,41 @@ def _with_encoder():
     return model
 
 
+def based_on(folder, kind="llama", **config):
+    """A model whose language model lies in a folder of its own."""
+    model = make_model(kind, language_model=str(folder), **config)
+    _io._save_base(model.language_model, model.tokenizer, folder, None)
+    # read as everybody reads it: transformers may add tokens to a tokenizer for the sake of the architecture
+    model.language_model, model.tokenizer = _io.load_language_model(folder, dtype=model.config.dtype, instead="")
+    return model
+
+
+def adapted(model, seed=0):
+    """Give a model an adapter of random weights."""
+    from peft import LoraConfig, get_peft_model
+
+    with warnings.catch_warnings():
+        # GPT-2 stores its matrices the other way round, which peft sees and says
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        model.language_model = get_peft_model(model.language_model, LoraConfig(r=2, target_modules="all-linear"))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.language_model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.1, generator=generator)
+    model.eval().requires_grad_(requires_grad=False)
+    return model
+
+
+def assert_same(model, loaded):
+    before, after = model.state_dict(), loaded.state_dict()
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor), name
+    np.testing.assert_array_equal(outputs(loaded)[0], outputs(model)[0])
+    assert outputs(loaded)[1] == outputs(model)[1]
+
+
 def copy_of(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "copy")
 
@@ -67,7 +108,9 @@ def test_every_tensor_comes_back(kind, tmp_path):
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         assert torch.equal(after[name], tensor), name
-    assert loaded.config == replace(model.config, format_version=1)
+    written = {"contract": loaded.config.contract, "package_version": version("bioverse-sc")}
+    assert loaded.config == replace(model.config, **written)
+    assert all(asdict(loaded.config.contract).values())
     assert outputs(loaded)[1] == outputs(model)[1]
 
 
@@ -178,12 +221,26 @@ def test_a_missing_file_is_named(file, saved, tmp_path):
         load(folder)
 
 
+def test_truncated_checksums_are_named(saved, tmp_path):
+    folder = copy_of(saved[1], tmp_path)
+    content = (folder / "checksums.json").read_text()
+    (folder / "checksums.json").write_text(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"damaged: checksums\.json is not JSON"):
+        load(folder)
+
+
+@pytest.mark.parametrize("model", ["mini", "folder"])
+def test_a_folder_has_no_revision(model, saved):
+    with pytest.raises(ValueError, match="is a folder, which has no revision 'v1'"):
+        load(saved[1] if model == "folder" else model, revision="v1")
+
+
 def test_a_folder_without_checksums_is_no_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"lacks checksums\.json"):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["maxi", "no/such/folder", ""])
+@pytest.mark.parametrize("name", ["maxi", "no/such/folder", "~/models", ""])
 def test_an_unknown_name_lists_the_known_ones(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=r"mini|checksums"):
@@ -210,8 +267,187 @@ def test_an_encoder_that_the_projector_does_not_know_is_an_error(saved, tmp_path
 
 def test_a_missing_language_model_says_what_to_do(tmp_path):
     save(make_model(language_model=str(tmp_path / "nowhere")), tmp_path / "model", include_language_model=False)
-    with pytest.raises(OSError, match="set 'language_model' in"):
+    with pytest.raises(OSError, match=r"nowhere' could not be loaded.*pass its folder: .*language_model=FOLDER"):
         load(tmp_path / "model")
+
+
+def test_a_language_model_that_was_moved_is_named(tmp_path):
+    model = based_on(tmp_path / "base")
+    save(model, tmp_path / "model")
+    (tmp_path / "base").rename(tmp_path / "moved")
+    loaded = load(tmp_path / "model", language_model=tmp_path / "moved")
+    assert outputs(loaded)[1] == outputs(model)[1]
+    assert loaded.config.language_model == str(tmp_path / "base")
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_an_adapter_on_a_base_elsewhere_comes_back(kind, tmp_path):
+    model = adapted(based_on(tmp_path / "base", kind))
+    save(model, tmp_path / "model")
+    assert not (tmp_path / "model" / "language_model").exists()
+    loaded = load(tmp_path / "model", merge_adapter=False)
+    assert_same(model, loaded)
+    save(loaded, tmp_path / "again")
+    assert_same(model, load(tmp_path / "again", merge_adapter=False))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_an_adapter_and_its_base_come_back(kind, tmp_path):
+    model = adapted(based_on(tmp_path / "base", kind))
+    save(model, tmp_path / "model", include_language_model=True)
+    shutil.rmtree(tmp_path / "base")
+    assert_same(model, load(tmp_path / "model", merge_adapter=False))
+    merged = load(tmp_path / "model")
+    np.testing.assert_allclose(outputs(merged)[0], outputs(model)[0], atol=1e-3)
+    save(merged, tmp_path / "merged")
+    assert_same(merged, load(tmp_path / "merged"))
+    assert not (tmp_path / "merged" / "adapter").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_number_formats_come_back(dtype, tmp_path):
+    save(based_on(tmp_path / "base", dtype=dtype), tmp_path / "model", include_language_model=True)
+    # the model above is of float32; this one computes in the format
+    model = load(tmp_path / "model")
+    assert {p.dtype for p in model.language_model.parameters()} == {getattr(torch, dtype)}
+    save(model, tmp_path / "again")
+    stored = load_file(tmp_path / "again" / "language_model" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {getattr(torch, dtype)}
+    assert_same(model, load(tmp_path / "again"))
+
+
+def test_what_is_stored_in_a_shorter_format_fits_itself(saved, tmp_path):
+    save(saved[0], tmp_path / "half", dtype=torch.float16)
+    half = load(tmp_path / "half")
+    np.testing.assert_allclose(outputs(half)[0], outputs(saved[0])[0], atol=0.05)
+    assert half.config.contract.weights != ""
+
+
+def test_the_first_format_is_still_read(saved, tmp_path):
+    folder = copy_of(saved[1], tmp_path)
+    stored = json.loads((folder / "bioverse.json").read_text())
+    for key in ("dtype", "contract", "prompts", "chat", "package_version"):
+        del stored[key]
+    for key in ("n_layers", "layer_norm"):
+        del stored["projectors"]["rna"][key]
+    (folder / "bioverse.json").write_text(json.dumps(stored | {"format_version": 1}))
+    write_checksums(folder)
+    loaded = load(folder)
+    np.testing.assert_array_equal(outputs(loaded)[0], outputs(load(saved[1]))[0])
+    assert loaded.config.contract == Contract()
+    save(loaded, tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "bioverse.json").read_text())["format_version"] == 2
+
+
+def spoiled(which):
+    model = adapted(make_model())
+    names = dict(model.named_parameters())
+    name = next(name for name in names if which in name)
+    with torch.no_grad():
+        names[name].view(-1)[3] = torch.nan
+    return model
+
+
+@pytest.mark.parametrize(
+    ("which", "named"),
+    [("projectors", r"rna\.layers\.0"), ("lora_B", "lora_B"), ("embed_tokens", r"model\.embed_tokens")],
+)
+def test_nan_is_not_saved(which, named, tmp_path):
+    model = spoiled(which)
+    with pytest.raises(
+        ValueError, match=rf"1 weights hold NaN or infinite values, the first is .*{named}.*nothing was saved"
+    ):
+        save(model, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_too_large_for_the_format_are_not_saved(tmp_path):
+    model = make_model()
+    with torch.no_grad():
+        model.embeddings.weight[0, 0] = 1e6
+    with pytest.raises(ValueError, match=r"embed_tokens\.weight.*wider range"):
+        save(model, tmp_path / "model", dtype=torch.float16)
+
+
+def test_a_kill_leaves_no_half_model(tmp_path, monkeypatch):
+    def stop(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_io, "write_checksums", stop)
+        with pytest.raises(KeyboardInterrupt):
+            save(make_model(), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+    # a process that is killed cannot tidy up; the next save does
+    (tmp_path / ".model.new").mkdir()
+    (tmp_path / ".model.new" / "half.json").touch()
+    save(make_model(), tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert not (tmp_path / "model" / "half.json").exists()
+
+
+def test_an_empty_folder_is_filled(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    save(make_model(), "model")
+    assert load("model").config.name == "tiny"
+
+
+def test_a_file_is_not_overwritten(tmp_path):
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(FileExistsError, match="not empty"):
+        save(make_model(), tmp_path / "model")
+
+
+def test_a_base_without_a_place_of_its_own_is_not_left_out(tmp_path):
+    with pytest.raises(ValueError, match="no hub id or folder of its own; save with include_language_model=True"):
+        save(make_model(), tmp_path / "model", include_language_model=False)
+
+
+def test_a_base_that_was_trained_is_not_left_out(tmp_path):
+    save(based_on(tmp_path / "base"), tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    with torch.no_grad():
+        loaded.embeddings.weight[0] += 1
+    with pytest.raises(ValueError, match=r"no longer those of .*base.*include_language_model=True"):
+        save(loaded, tmp_path / "again")
+    save(loaded, tmp_path / "again", include_language_model=True)
+    assert_same(loaded, load(tmp_path / "again"))
+
+
+def test_settings_of_generation_do_not_come_from_the_checkpoint(tmp_path):
+    model = based_on(tmp_path / "base")
+    save(model, tmp_path / "model")
+    settings = {"do_sample": True, "temperature": 0.5, "repetition_penalty": 9.0, "no_repeat_ngram_size": 1}
+    (tmp_path / "base" / "generation_config.json").write_text(json.dumps(settings))
+    assert outputs(load(tmp_path / "model"))[1] == outputs(model)[1]
+
+
+def test_a_checkpoint_that_lacks_weights_is_an_error(tmp_path):
+    save(based_on(tmp_path / "base"), tmp_path / "model")
+    file = tmp_path / "base" / "model.safetensors"
+    weights = load_file(file)
+    del weights["model.norm.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 weights, the first is model\.norm\.weight"):
+        load(tmp_path / "model")
+
+
+def test_code_of_a_checkpoint_is_not_run(tmp_path):
+    save(based_on(tmp_path / "base"), tmp_path / "model")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "base" / "mine.py").write_text("raise SystemExit('run')")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        load(tmp_path / "model")
+
+
+def test_four_bits_name_their_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    save(make_model(), tmp_path / "model")
+    with pytest.raises(ImportError, match=r"bioverse-sc\[quantized\]"):
+        load(tmp_path / "model", load_in_4bit=True)
 
 
 def test_nothing_is_overwritten(tmp_path):

@@ -1,23 +1,38 @@
 """The BioVERSE model: projector, soft tokens, language model, and their folder on disk."""
 
 from bioverse_sc.models._bioverse import BioVerse
-from bioverse_sc.models._config import ModelConfig, ProjectorConfig
+from bioverse_sc.models._config import Contract, ModelConfig, ProjectorConfig, ProjectorShape
+from bioverse_sc.models._create import create
 from bioverse_sc.models._generate import generate_text, label_log_probabilities
-from bioverse_sc.models._io import bundled_models, load, save
-from bioverse_sc.models._prompt import Answer, Entity, Text, label_prompt, reasoning_prompt
+from bioverse_sc.models._io import bundled_models, load, push_to_hub, save
+from bioverse_sc.models._prompt import (
+    Answer,
+    ChatFormat,
+    Entity,
+    Text,
+    description_prompt,
+    label_prompt,
+    reasoning_prompt,
+)
 
 __all__ = [
     "Answer",
     "BioVerse",
+    "ChatFormat",
+    "Contract",
     "Entity",
     "ModelConfig",
     "ProjectorConfig",
+    "ProjectorShape",
     "Text",
     "bundled_models",
+    "create",
+    "description_prompt",
     "generate_text",
     "label_log_probabilities",
     "label_prompt",
     "load",
+    "push_to_hub",
     "reasoning_prompt",
     "save",
 ]

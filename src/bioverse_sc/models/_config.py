@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ConfigDict, with_config
+
 from bioverse_sc.models._prompt import PROMPTS, ChatFormat
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ FORMAT_VERSION = 2
 DtypeName = Literal["float32", "bfloat16", "float16"]
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class ProjectorShape:
     """What may be chosen about a projector; the widths at its ends follow from the encoder and the language model."""

@@ -135,7 +135,17 @@ def reasoning_prompt(
 def description_prompt(
     modality: str, description: str | None = None, *, prompts: Mapping[str, str] = PROMPTS
 ) -> list[Segment]:
-    """Ask for the description of an entity; stage 1 AR trains on the answer."""
+    """Ask for the description of an entity; stage 1 AR trains on the answer.
+
+    Parameters
+    ----------
+    modality
+        Of the entity, such as ``"protein"``.
+    description
+        The answer, to train on; open by default.
+    prompts
+        Templates of the model.
+    """
     entity = _NAMES.get(modality, modality.capitalize())
     return [*filled_prompt(prompts["describe"], {"entity": entity}, modality), Answer(description)]
 
@@ -202,6 +212,4 @@ def _turns(n: int) -> list[dict[str, str]]:
 
 def _render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, ask: bool) -> str:
     # thinking is off: the answer comes first
-    return str(
-        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask, enable_thinking=False)
-    )
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask, enable_thinking=False))

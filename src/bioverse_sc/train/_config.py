@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ConfigDict, with_config
 
+STRICT = ConfigDict(extra="forbid")
+"""In a configuration file a key that is misspelled is an error."""
+
+
+@with_config(STRICT)
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how fast to train. AdamW, linear warm-up, cosine decay to a tenth."""
@@ -64,6 +70,7 @@ class TrainConfig:
         return self.batch_size // (size * n_processes)
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class LoraSettings:
     """Low-rank adapters of the language model (Hu et al., 2021), by peft."""

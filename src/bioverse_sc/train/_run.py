@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import with_config
 
 from bioverse_sc._logging import logger
-from bioverse_sc.models._config import DtypeName, ProjectorShape
-from bioverse_sc.train._config import LoraSettings, TrainConfig
+from bioverse_sc.models._config import DtypeName, ProjectorShape  # noqa: TC001 - read when configurations are checked
+from bioverse_sc.train._config import STRICT, LoraSettings, TrainConfig
 from bioverse_sc.train._tasks import ATTRACTION
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ T = TypeVar("T", "AlignRun", "InstructRun")
 MODEL, TRAINING, METRICS, EMBEDDINGS = "model", "training", "metrics.json", "embeddings"
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class NewModel:
     """A model to be made; see :func:`bioverse_sc.models.create`."""
@@ -43,6 +45,7 @@ class NewModel:
     load_in_4bit: bool = False
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class TrainingData:
     """Where entities and their columns come from."""
@@ -66,6 +69,7 @@ class TrainingData:
     """Entities at a time when they are embedded."""
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class AlignRun:
     """Stage 1: what ``bioverse-sc train align --config FILE`` reads."""
@@ -85,6 +89,7 @@ class AlignRun:
     attraction: float = ATTRACTION
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class InstructRun:
     """Stage 2: what ``bioverse-sc train instruct --config FILE`` reads."""
@@ -94,7 +99,7 @@ class InstructRun:
     """An aligned model, saved or bundled."""
     data: TrainingData
     train: TrainConfig
-    lora: LoraSettings = LoraSettings()
+    lora: LoraSettings = field(default_factory=LoraSettings)
     modality: str = "rna"
     """What a bare ``[BIO]`` means, and the modality whose alignment is measured."""
     prompt: str | None = None
@@ -117,8 +122,7 @@ def read_config(file: str | Path, kind: type[T]) -> T:
         For unknown or missing keys and bad values, all of them at once.
     """
     import yaml
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-    from pydantic.dataclasses import dataclass as checked
+    from pydantic import TypeAdapter, ValidationError
 
     path = Path(file)
     if not path.is_file():
@@ -130,7 +134,7 @@ def read_config(file: str | Path, kind: type[T]) -> T:
         msg = f"{path} is not YAML: {error}"
         raise ValueError(msg) from error
     try:
-        config = TypeAdapter(checked(kind, config=ConfigDict(extra="forbid"))).validate_python(stored)
+        config = TypeAdapter(kind).validate_python(stored)
     except ValidationError as error:
         found = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
         msg = f"{path} does not fit:\n" + "\n".join(found)
@@ -172,7 +176,7 @@ def run_align(config: AlignRun) -> dict[str, Any]:
     if (config.model is None) == (config.start is None):
         msg = "Give either 'model', for a new one, or 'start', for one to go on from."
         raise ValueError(msg)
-    model = _loaded(config.start) if config.model is None else _created(config.model, config.data)
+    model = _created(config.model, config.data) if config.model else _loaded(str(config.start))
     stage = _Stage(config.output, config.data, model, config.modality)
     texts = stage.descriptions(config.description)
     rows = stage.obs_rows(config.modality)
@@ -271,7 +275,11 @@ class _Stage:
         if modality not in self.vectors:
             msg = f"{data.file} has no modality {modality!r} that the model reads; it has {list(self.modalities)}, the model {sorted(model.config.projectors)}."
             raise KeyError(msg)
-        obs = self.data.obs if data.donor_key in self.data.obs or modality not in self.modalities else self._columns(modality)
+        obs = (
+            self.data.obs
+            if data.donor_key in self.data.obs or modality not in self.modalities
+            else self._columns(modality)
+        )
         self.trained, self.held_out = split(
             obs, validation=data.validation, donor_key=data.donor_key, labels_key=None, seed=0
         )

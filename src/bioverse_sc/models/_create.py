@@ -1,0 +1,196 @@
+"""A new model: any causal language model of transformers, frozen encoders, untrained projectors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, get_args
+
+from bioverse_sc.models._bioverse import BioVerse
+from bioverse_sc.models._config import DtypeName, ModelConfig, ProjectorConfig, ProjectorShape
+from bioverse_sc.models._io import contract_of, embedding_width, known_commit, load_language_model, ready
+from bioverse_sc.models._prompt import PROMPTS, ChatFormat, Entity, fields, parse_template
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerBase
+
+    from bioverse_sc.encoders import CellEncoder, Precomputed
+
+
+def create(
+    language_model: str | Path,
+    encoders: Mapping[str, CellEncoder | Precomputed],
+    *,
+    name: str,
+    revision: str | None = None,
+    projectors: Mapping[str, ProjectorShape] | None = None,
+    labels: Sequence[str] = (),
+    prompts: Mapping[str, str] | None = None,
+    chat: bool | None = None,
+    dtype: DtypeName = "float32",
+    load_in_4bit: bool = False,
+    device: str | None = None,
+) -> BioVerse:
+    """Make a new model, to be trained: a language model, encoders, and an untrained projector for each (arXiv 2510.01428).
+
+    Parameters
+    ----------
+    language_model
+        Any causal language model of transformers: a hub id, a folder, or a model of this package, such as ``"mini"``, whose
+        language model lies in its folder and is used without the adapter.
+    encoders
+        Frozen encoders by modality, such as ``{"rna": bsc.encoders.get_encoder("whole-human")}``. :class:`Precomputed` stands for
+        vectors from elsewhere.
+    name
+        Of the model; stored with every result.
+    revision
+        Branch, tag or commit of the hub repository; the commit that it stood for is recorded.
+    projectors
+        Shapes of projectors by modality, where the defaults are not meant.
+    labels
+        Label set of annotation.
+    prompts
+        Templates in the place of some of the defaults: ``"label"``, ``"reason"``, ``"describe"``.
+    chat
+        Whether prompts are put as turns of the language model's chat template; by default when it has one.
+    dtype
+        Number format that the language model computes in.
+    load_in_4bit
+        Read the language model in 4 bits, as :func:`load` does.
+    device
+        Torch device; ``bsc.settings.device`` by default.
+
+    Returns
+    -------
+    The model, frozen and in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit together, and for a tokenizer without an end-of-sequence token.
+    TypeError
+        For an encoder without name, fingerprint or width.
+    OSError
+        When the language model cannot be loaded.
+    """
+    shapes = dict(projectors or {})
+    _check_encoders(encoders, shapes)
+    label_set = _checked_labels(labels)
+    templates = _checked_prompts(prompts or {})
+    if dtype not in get_args(DtypeName):
+        msg = f"dtype is {dtype!r}; expected one of {', '.join(get_args(DtypeName))}."
+        raise ValueError(msg)
+    base, tokenizer = load_language_model(
+        language_model,
+        revision=revision,
+        dtype=dtype,
+        load_in_4bit=load_in_4bit,
+        device=device,
+        instead="bsc.models.create(FOLDER, ...)",
+    )
+    if tokenizer.eos_token_id is None:
+        msg = (
+            f"The tokenizer of {str(language_model)!r} has no end-of-sequence token, so answers would not end. In a copy of the "
+            "language model's folder, write the token that it ends with as 'eos_token' into tokenizer_config.json, and pass the "
+            "folder."
+        )
+        raise ValueError(msg)
+    width = embedding_width(base)
+    config = ModelConfig(
+        name=name,
+        language_model=str(language_model),
+        language_model_revision=known_commit(str(language_model), revision) or revision,
+        dtype=dtype,
+        contract=contract_of(base, tokenizer),
+        projectors={
+            modality: _projector_config(encoder, shapes.get(modality, ProjectorShape()), width)
+            for modality, encoder in encoders.items()
+        },
+        labels=label_set,
+        prompts=templates,
+        chat=_chat_format(tokenizer, str(language_model), chat=chat),
+    )
+    # precomputed vectors have no encoder to run
+    stored: dict[str, Any] = {mod: encoder for mod, encoder in encoders.items() if hasattr(encoder, "encode")}
+    return ready(BioVerse(config, base, tokenizer, stored), device)
+
+
+def _check_encoders(encoders: Mapping[str, Any], shapes: Mapping[str, ProjectorShape]) -> None:
+    if not encoders:
+        msg = "encoders is empty; expected at least one, as {'rna': encoder}."
+        raise ValueError(msg)
+    for modality, encoder in encoders.items():
+        if not modality.isidentifier():
+            msg = f"{modality!r} cannot be the name of a modality; expected letters, digits and underscores, such as 'rna'."
+            raise ValueError(msg)
+        if missing := [member for member in ("name", "fingerprint", "width") if not hasattr(encoder, member)]:
+            msg = (
+                f"The {modality} encoder is a {type(encoder).__name__}, which lacks {', '.join(missing)}; expected what "
+                "bsc.encoders.get_encoder() gives, or bsc.encoders.Precomputed."
+            )
+            raise TypeError(msg)
+        if hasattr(encoder, "encode") and encoder.modality != modality:
+            msg = f"The encoder {encoder.name!r} is given as {modality!r}, but reads {encoder.modality!r}; give it as that."
+            raise ValueError(msg)
+    if unknown := shapes.keys() - encoders.keys():
+        msg = f"projectors names {sorted(unknown)}, which have no encoder; there are encoders of {sorted(encoders)}."
+        raise ValueError(msg)
+
+
+def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(labels, str):
+        msg = f"labels is the text {labels!r}; expected a list of labels."
+        raise TypeError(msg)
+    if repeated := sorted({label for label in labels if list(labels).count(label) > 1}):
+        msg = f"labels repeats {', '.join(repeated)}; give each once."
+        raise ValueError(msg)
+    return tuple(labels)
+
+
+def _checked_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
+    """All templates; each has the places of entities of the default one, and no field that would not be filled."""
+    if unknown := prompts.keys() - PROMPTS.keys():
+        msg = f"prompts holds {sorted(unknown)}; the templates are {sorted(PROMPTS)}."
+        raise ValueError(msg)
+    for key, template in prompts.items():
+        # the description is of any modality; the others say of which
+        modality = "rna" if key == "describe" else None
+        if unfilled := set(fields(template)) - set(fields(PROMPTS[key])):
+            known = ", ".join(f"{{{field}}}" for field in fields(PROMPTS[key])) or "no fields"
+            msg = f"The prompt {key!r} has the fields {sorted(unfilled)}; it may have {known}."
+            raise ValueError(msg)
+        expected, found = (
+            sum(isinstance(segment, Entity) for segment in parse_template(text, modality))
+            for text in (PROMPTS[key], template)
+        )
+        if found != expected:
+            msg = f"The prompt {key!r} has {found} places of entities ([BIO] or [BIO:rna]); expected {expected}."
+            raise ValueError(msg)
+    return PROMPTS | dict(prompts)
+
+
+def _projector_config(encoder: CellEncoder | Precomputed, shape: ProjectorShape, width: int) -> ProjectorConfig:
+    chosen = asdict(shape) | {"hidden_width": shape.hidden_width or width}
+    return ProjectorConfig(
+        encoder=encoder.name,
+        encoder_fingerprint=encoder.fingerprint,
+        in_width=encoder.width,
+        out_width=width,
+        **chosen,
+    )
+
+
+def _chat_format(tokenizer: PreTrainedTokenizerBase, source: str, *, chat: bool | None) -> ChatFormat | None:
+    if chat is False:
+        return None
+    try:
+        found = ChatFormat.of(tokenizer)
+    except ValueError as error:
+        msg = f"The chat template of {source!r} cannot be used: {error} Pass chat=False to put prompts as plain text."
+        raise ValueError(msg) from error
+    if chat and found is None:
+        msg = f"The tokenizer of {source!r} has no chat template; leave chat out to put prompts as plain text."
+        raise ValueError(msg)
+    return found
