@@ -47,9 +47,7 @@ def finish_log(start: str) -> Iterator[list[str]]:
     logger.info("    finished (%.1f s)%s%s", time.perf_counter() - began, "; added" if slots else "", lines)
 
 
-def progress(
-    *, total: int, description: str, initial: int = 0, unit: str = "step", hidden: bool = False
-) -> tqdm:
+def progress(*, total: int, description: str, initial: int = 0, unit: str = "step", hidden: bool = False) -> tqdm:
     """Make a progress bar, a notebook widget in Jupyter, nothing when ``settings.progress`` is off."""
     from tqdm.auto import tqdm
 

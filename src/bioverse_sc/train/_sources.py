@@ -56,9 +56,12 @@ class EntityVectors:
     """
 
     def __init__(self, name: str, vectors: np.ndarray | Sequence[np.ndarray]) -> None:
-        pooled = isinstance(vectors, np.ndarray) and vectors.ndim == 2
-        # an array stays where it is, which may be a file; parts of one array are views of it
-        self.parts = vectors[:, None] if pooled else [np.asarray(part) for part in vectors]
+        self.parts: np.ndarray | list[np.ndarray]
+        # nothing is copied: the vectors may be files
+        if isinstance(vectors, np.ndarray) and vectors.ndim == 2:
+            self.parts, pieces = vectors[:, None], [vectors[i : i + 65536] for i in range(0, len(vectors), 65536)]
+        else:
+            self.parts = pieces = [np.asarray(part) for part in vectors]
         shapes = {part.shape for part in self.parts}
         if any(len(shape) != 2 or not shape[0] for shape in shapes) or len({shape[1] for shape in shapes}) > 1:
             msg = (
@@ -68,9 +71,10 @@ class EntityVectors:
             raise ValueError(msg)
         self.width = vectors.shape[-1] if isinstance(vectors, np.ndarray) else max((n for _, n in shapes), default=0)
         self.lengths = np.array([len(part) for part in self.parts], dtype=np.int64)
-        pieces = (vectors[i : i + 65536] for i in range(0, len(vectors), 65536)) if pooled else self.parts
         if not all(np.isfinite(piece).all() for piece in pieces):
-            msg = f"The vectors of {name!r} hold NaN or infinite values; leave those entities out, or compute them again."
+            msg = (
+                f"The vectors of {name!r} hold NaN or infinite values; leave those entities out, or compute them again."
+            )
             raise ValueError(msg)
 
     def __len__(self) -> int:
@@ -135,8 +139,11 @@ class PromptSource:
         if unanswered := [i for i, p in enumerate(prompts) if all(target == IGNORED for target in p.targets)]:
             msg = f"{len(unanswered)} of {len(examples)} examples have no written answer, the first is number {unanswered[0]}."
             raise ValueError(msg)
-        most = getattr(model.language_model.config.get_text_config(), "max_position_embeddings", None)
-        self.prompts, self.n_cut = shortened(prompts, min(max_tokens, most or max_tokens), too_long)
+        limits = {"max_tokens": max_tokens}
+        if read := getattr(model.language_model.config.get_text_config(), "max_position_embeddings", None):
+            limits["max_position_embeddings"] = read
+        what = min(limits, key=lambda name: limits[name])
+        self.prompts, self.n_cut = shortened(prompts, limits[what], too_long, what=what)
         self.lengths: np.ndarray | None = np.array([len(p.ids) for p in self.prompts], dtype=np.int64)
 
     def _with_lengths(self, example: Example) -> list[Segment]:
@@ -187,7 +194,9 @@ class PromptSource:
         return batch
 
 
-def shortened(prompts: list[TokenizedPrompt], limit: int, too_long: str) -> tuple[list[TokenizedPrompt], int]:
+def shortened(
+    prompts: list[TokenizedPrompt], limit: int, too_long: str, *, what: str = "max_tokens"
+) -> tuple[list[TokenizedPrompt], int]:
     """Prompts of at most ``limit`` tokens, and how many were cut: at the end of their last answer, and nowhere else."""
     if too_long not in ("error", "cut"):
         msg = f"too_long is {too_long!r}; expected 'error' or 'cut'."
@@ -195,16 +204,16 @@ def shortened(prompts: list[TokenizedPrompt], limit: int, too_long: str) -> tupl
     longer = [i for i, p in enumerate(prompts) if len(p.ids) > limit]
     if not longer:
         return prompts, 0
-    found = f"{len(longer)} of {len(prompts)} examples have more than {limit} tokens, the longest {max(len(p.ids) for p in prompts)}"
-    why = "max_tokens, or what the language model reads if that is less"
+    longest = max(len(prompts[i].ids) for i in longer)
+    found = f"{len(longer)} of {len(prompts)} examples have more than {what}={limit} tokens, the longest {longest}"
     if too_long == "error":
-        msg = f"{found}. The limit is {why}. Shorten them, raise max_tokens, or cut their answers with too_long='cut'."
+        msg = f"{found}; shorten them, raise the limit, or cut their answers with too_long='cut'."
         raise ValueError(msg)
-    # what goes, and the token before it, must be of an answer; soft tokens never are
+    # what goes, and the token before it, must be of one answer; soft tokens never are
     if fixed := [i for i in longer if IGNORED in prompts[i].targets[limit - 1 :]]:
         msg = (
-            f"{found}, and {len(fixed)} of them cannot be cut, the first is number {fixed[0]}: the end of the last answer is "
-            f"too little, and questions and soft tokens stay. The limit is {why}. Shorten the questions, or raise max_tokens."
+            f"{found}. {len(fixed)} of them, the first is number {fixed[0]}, would lose more than the end of their last "
+            "answer: their question or their soft tokens. Shorten the questions, or raise the limit."
         )
         raise ValueError(msg)
     logger.warning("%s; they were cut at the end of their last answer", found)
