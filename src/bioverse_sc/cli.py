@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from bioverse_sc.train import AlignRun, InstructRun
 
 app = typer.Typer(
-    help="BioVERSE for the scverse: label single cells with a language model that reads them.", no_args_is_help=True
+    help="BioVERSE for the scverse: label single cells with a language model that reads them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 
 

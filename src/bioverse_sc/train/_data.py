@@ -159,7 +159,7 @@ def descriptions(
     if missing := [i for i, text in enumerate(texts) if text is None or not text.strip()]:
         msg = (
             f"{len(missing)} of {len(texts)} entities have no text: their rows, the first is number {missing[0]}, have no value "
-            f"for one of {[labels_key, *values.columns]}. Leave them out, or fill the columns."
+            f"for one of {[key for key in (labels_key, *values.columns) if key]}. Leave them out, or fill the columns."
         )
         raise ValueError(msg)
     text_of, unique = pd.factorize(np.array(texts, dtype=object))

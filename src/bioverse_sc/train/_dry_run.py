@@ -305,8 +305,10 @@ def count_flops(model: BioVerse, size: int, length: int) -> float:
         requires_grad=True,
     )
     positions = torch.arange(length // 2 - 1, length - 1, device="meta")
+    # transformers makes a mask by looking at values, which are not there
+    mask = torch.empty((size, 1, length, length), dtype=torch.bool, device="meta")
     with FlopCounterMode(display=False) as counter:
-        out = language_model(inputs_embeds=embedded, logits_to_keep=positions, use_cache=False)
+        out = language_model(inputs_embeds=embedded, attention_mask=mask, logits_to_keep=positions, use_cache=False)
         out.logits.sum().backward()
     if recomputes:
         language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -58,18 +58,21 @@ class EntityVectors:
     def __init__(self, name: str, vectors: np.ndarray | Sequence[np.ndarray]) -> None:
         self.parts: np.ndarray | list[np.ndarray]
         # nothing is copied: the vectors may be files
-        if isinstance(vectors, np.ndarray) and vectors.ndim == 2:
-            self.parts, pieces = vectors[:, None], [vectors[i : i + 65536] for i in range(0, len(vectors), 65536)]
+        if isinstance(vectors, np.ndarray) and vectors.dtype != object:
+            array = np.asarray(vectors)
+            self.parts = array[:, None] if array.ndim == 2 else array
+            pieces = [array[start : start + 1024] for start in range(0, len(array), 1024)]
+            shapes = {self.parts.shape[1:]}
         else:
             self.parts = pieces = [np.asarray(part) for part in vectors]
-        shapes = {part.shape for part in self.parts}
+            shapes = {part.shape for part in pieces}
         if any(len(shape) != 2 or not shape[0] for shape in shapes) or len({shape[1] for shape in shapes}) > 1:
             msg = (
                 f"The vectors of {name!r} must be an array of shape (entities, width), or for each entity one of "
                 f"shape (length, width) with a length of 1 or more; found {sorted(shapes)[:5]}."
             )
             raise ValueError(msg)
-        self.width = vectors.shape[-1] if isinstance(vectors, np.ndarray) else max((n for _, n in shapes), default=0)
+        self.width = max((width for _, width in shapes), default=0)
         self.lengths = np.array([len(part) for part in self.parts], dtype=np.int64)
         if not all(np.isfinite(piece).all() for piece in pieces):
             msg = (

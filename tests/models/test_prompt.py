@@ -1,0 +1,138 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bioverse_sc.models import Answer, Entity, Text, description_prompt, label_prompt, reasoning_prompt
+from bioverse_sc.models._inject import SLOT, tokenize_prompt
+from bioverse_sc.models._prompt import PROMPTS, fields, fill, filled_prompt, parse_template
+from tests.tiny import make_tokenizer
+
+ODD = [
+    "[BIO]",
+    "[BIO:rna]",
+    "{field}",
+    "{",
+    "}",
+    "{}",
+    "{{field}}",
+    r"\1 \g<0>",
+    "$1 %s",
+    '"',
+    "'",
+    "\n",
+    "",
+    "<|end|>",
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "segments"),
+    [
+        ("", []),
+        ("words", [Text("words")]),
+        ("[BIO:rna]", [Entity("rna")]),
+        ("[BIO]", [Entity("cell")]),
+        ("a [BIO:rna] b", [Text("a "), Entity("rna"), Text(" b")]),
+        ("[BIO][BIO:protein][BIO:atac_2]x", [Entity("cell"), Entity("protein"), Entity("atac_2"), Text("x")]),
+        ("a[BIO:rna][BIO]", [Text("a"), Entity("rna"), Entity("cell")]),
+        ("{a} [BIO:rna] {rna:b}", [Text("{a} "), Entity("rna"), Text(" {rna:b}")]),
+        ("a list[0] of [BIOLOGY]", [Text("a list[0] of [BIOLOGY]")]),
+    ],
+)
+def test_a_template_is_split_at_its_places(template, segments):
+    assert parse_template(template, "cell") == segments
+    if "[BIO]" not in template:
+        assert parse_template(template) == segments
+
+
+def test_a_bare_place_needs_a_modality():
+    with pytest.raises(ValueError, match=r"'a \[BIO\]' does not say of which modality; write for example \[BIO:rna\]"):
+        parse_template("a [BIO]")
+
+
+@given(st.lists(st.sampled_from(["[BIO:rna]", "[BIO:x1]", "words", " ", "{f}", "[", "]", "BIO:"]), max_size=8))
+def test_nothing_of_a_template_is_lost(parts):
+    template = "".join(parts)
+    parsed = parse_template(template)
+    assert "".join(s.text if isinstance(s, Text) else f"[BIO:{s.modality}]" for s in parsed) == template
+    assert all(s.text for s in parsed if isinstance(s, Text))
+
+
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ("no field {}", []),
+        ("{a}{b} {a}", ["a", "b", "a"]),
+        ("{rna:cell_type} and {with blanks}", ["rna:cell_type", "with blanks"]),
+        ("{{a}}", ["a"]),
+        ("{a", []),
+    ],
+)
+def test_fields_are_what_stands_in_braces(template, names):
+    assert fields(template) == names
+    assert fill(template, dict.fromkeys(names, "v")).count("v") == len(names)
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_a_value_is_only_text(value):
+    values = {"field": "never", "a": value, "b": value}
+    assert fill("<{a}|{b}>", values) == f"<{value}|{value}>"
+    assert filled_prompt("{a}[BIO]{b}!", values, "rna") == [Text(value), Entity("rna"), Text(f"{value}!")]
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_any_value_stays_as_it_is(one, two):
+    prompt = filled_prompt("{x} [BIO:rna]{y}{x}", {"x": one, "y": two})
+    assert prompt == [Text(f"{one} "), Entity("rna"), Text(f"{two}{one}")]
+
+
+def test_values_that_are_no_text_are_written_as_they_print():
+    assert fill("{a} {b} {c} {d}", {"a": 3, "b": 0.5, "c": True, "d": None}) == "3 0.5 True None"
+
+
+def test_a_field_without_a_value_is_an_error():
+    with pytest.raises(KeyError, match="tissue"):
+        fill("{tissue}", {})
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_no_value_becomes_a_soft_token_or_an_end(value):
+    tokenizer = make_tokenizer()
+    segments = [*filled_prompt("{v} [BIO:rna] {v}", {"v": value}), Answer(value)]
+    tokens = tokenize_prompt(tokenizer, segments, {"rna": 1})
+    assert tokens.ids.count(SLOT) == 1
+    assert tokens.ids.count(tokenizer.eos_token_id) == 1
+    assert tokens.ids[-1] == tokenizer.eos_token_id
+    place = tokens.ids.index(SLOT)
+    assert tokenizer.decode(tokens.ids[:place]) == f"{value} "
+    assert tokenizer.decode(tokens.ids[place + 1 : -1]) == f" {value} {value}"
+
+
+def test_the_prompts_of_the_stages_are_their_templates():
+    assert label_prompt("B cell") == [Text("Cell:"), Entity("rna"), Text(" Type:"), Answer("B cell")]
+    assert label_prompt()[-1] == Answer(None)
+    assert reasoning_prompt("B cell", ["CD19", "MS4A1"]) == [
+        *label_prompt("B cell"),
+        Text(" Genes: CD19, MS4A1. Why?"),
+        Answer(None),
+    ]
+    assert reasoning_prompt("B", [], "so")[-2:] == [Text(" Genes: none. Why?"), Answer("so")]
+    assert description_prompt("protein", "a kinase") == [
+        Text("Protein:"),
+        Entity("protein"),
+        Text(" Description:"),
+        Answer("a kinase"),
+    ]
+    assert description_prompt("rna")[0] == Text("Cell:")
+    assert description_prompt("atac")[0] == Text("Atac:")
+
+
+def test_a_model_may_have_templates_of_its_own():
+    prompts = PROMPTS | {"label": "Which? [BIO:rna]", "reason": "{genes}!", "describe": "A {entity} [BIO]."}
+    assert label_prompt("x", prompts=prompts) == [Text("Which? "), Entity("rna"), Answer("x")]
+    assert reasoning_prompt("x", ["{genes} [BIO]"], prompts=prompts) == [
+        *label_prompt("x", prompts=prompts),
+        Text("{genes} [BIO]!"),
+        Answer(None),
+    ]
+    assert description_prompt("molecule", prompts=prompts)[:3] == [Text("A Molecule "), Entity("molecule"), Text(".")]
