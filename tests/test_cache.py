@@ -67,7 +67,9 @@ def test_cells_that_were_embedded_need_no_encoder(cells, tmp_path, monkeypatch):
     assert not np.array_equal(first.obsm["X_scgpt"], changed.obsm["X_scgpt"])
 
 
-@pytest.mark.parametrize("setting", [{"max_length": 20}, {"gene_selection": "random", "seed": 3}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize(
+    "setting", [{"max_length": 20}, {"gene_selection": "random", "seed": 3}, {"dtype": "bfloat16"}]
+)
 def test_other_settings_are_other_vectors(setting, cells, tmp_path):
     bsc.tl.embed(cells, cache=tmp_path)
     before = cells.obsm["X_scgpt"]

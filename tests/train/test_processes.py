@@ -20,7 +20,9 @@ CONFIG = {"steps": 6, "batch_size": 8}
 
 def start(*jobs, n_processes=1):
     """Start processes that train one stage after another."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"] if n_processes > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"] if n_processes > 1 else []
+    )
     listed = json.dumps([(stage, str(folder), config) for stage, folder, config in jobs])
     command = [sys.executable, *launcher, "-m", "tests.train.run_stage", listed]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONWARNINGS": "ignore"}

@@ -287,7 +287,7 @@ def _known(labels: np.ndarray, name: str, ontology: CellOntology) -> list[str]:
 def _find(labels: np.ndarray, ontology: CellOntology) -> dict[object, str | None]:
     """Labels and their ids, each label once."""
     texts = {label: label if isinstance(label, str) else "" for label in labels}
-    return {label: text if text in ontology.names else ontology.find(text) for label, text in texts.items()}
+    return {label: ontology.find(text) for label, text in texts.items()}
 
 
 def _some(labels: Sequence[object]) -> str:

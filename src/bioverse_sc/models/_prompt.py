@@ -50,6 +50,7 @@ PROMPTS = {
 _NAMES = {"rna": "Cell", "protein": "Protein", "molecule": "Molecule"}
 
 _PLACE = re.compile(r"\[BIO(?::([A-Za-z_]\w*))?\]")
+_NEARLY = re.compile(r"\[\s*bio\s*(?::[^\]]*)?\]", re.IGNORECASE)
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -63,6 +64,10 @@ def parse_template(template: str, modality: str | None = None) -> list[Text | En
     modality
         What a bare ``[BIO]`` stands for.
     """
+    for match in _NEARLY.finditer(template):
+        if not _PLACE.fullmatch(match[0]):
+            msg = f"{match[0]} in {template!r} is no place of an entity; write [BIO] or [BIO:modality], such as [BIO:rna]."
+            raise ValueError(msg)
     segments: list[Text | Entity] = []
     end = 0
     for match in _PLACE.finditer(template):

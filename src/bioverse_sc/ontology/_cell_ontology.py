@@ -40,6 +40,7 @@ class CellOntology:
         self._ancestors: dict[str, frozenset[str]] = {}
         self._ids = {_key(s): term for term, synonyms in self.synonyms.items() for s in synonyms}
         self._ids |= {_key(name): term for term, name in self.names.items()}
+        self._ids |= {_key(term): term for term in self.names}
 
     def ancestors(self, term: str) -> frozenset[str]:
         """Ids of the term itself and of all that it is a kind of."""
@@ -51,7 +52,7 @@ class CellOntology:
         return self._ancestors[term]
 
     def find(self, label: str) -> str | None:
-        """Id of the term with this name or exact synonym; case and plural do not matter."""
+        """Id of the term with this name, exact synonym or id; case and plural do not matter."""
         return self._ids.get(_key(label))
 
     def known_markers(self, term: str) -> dict[str, str]:

@@ -151,7 +151,7 @@ def _text_of_cells(adata: AnnData, column: str, label_of_text: list[str | None])
     labels = adata.obs[column].astype(str)
     of_label = {}
     for label in labels.unique():
-        term = label if label in ontology.names else ontology.find(label)
+        term = ontology.find(label)
         of_label[label] = index.get(term, -1) if term else -1
     return labels.map(of_label).to_numpy(dtype=np.int64)
 

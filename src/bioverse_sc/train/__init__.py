@@ -1,7 +1,15 @@
 """Training: encoders, and the two stages of BioVERSE."""
 
 from bioverse_sc.train._config import LoraSettings, TrainConfig
-from bioverse_sc.train._data import balanced_weights, descriptions, examples, read_examples, read_pairs, split
+from bioverse_sc.train._data import (
+    balanced_weights,
+    descriptions,
+    examples,
+    read_examples,
+    read_pairs,
+    read_table,
+    split,
+)
 from bioverse_sc.train._dry_run import DryRun, dry_run
 from bioverse_sc.train._encoder import pretrain_encoder
 from bioverse_sc.train._run import (
@@ -40,6 +48,7 @@ __all__ = [
     "read_config",
     "read_examples",
     "read_pairs",
+    "read_table",
     "run_align",
     "run_instruct",
     "split",

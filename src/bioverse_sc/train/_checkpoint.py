@@ -161,13 +161,13 @@ def unshard(model: torch.nn.Module) -> None:
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if isinstance(parameter, DTensor):
-                whole = parameter.detach().full_tensor()
+                whole = parameter.full_tensor().detach()
                 module.register_parameter(name, torch.nn.Parameter(whole, requires_grad=parameter.requires_grad))
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
     """Copy on the CPU, put together from all processes when it is sharded."""
-    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    whole: torch.Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return whole.detach().cpu().clone().contiguous()
 
 

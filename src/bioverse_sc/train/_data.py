@@ -171,7 +171,7 @@ def with_ontology(obs: pd.DataFrame, labels_key: str) -> pd.DataFrame:
     ontology = cell_ontology()
     labels = _column(obs, labels_key)
     # a column from R has empty words where it has no label
-    terms = {label: label if label in ontology.names else ontology.find(label) for label in pd.unique(labels) if label}
+    terms = {label: ontology.find(label) for label in pd.unique(labels) if label}
     if unknown := [label for label, term in terms.items() if term is None]:
         logger.warning(
             "%d of %d labels in %r are none of the Cell Ontology and are described by their own words alone: %s",

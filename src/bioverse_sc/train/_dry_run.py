@@ -13,6 +13,7 @@ import torch
 from bioverse_sc.models._bioverse import BioVerse
 from bioverse_sc.models._config import ModelConfig, ProjectorConfig, ProjectorShape
 from bioverse_sc.models._inject import IGNORED, SLOT
+from bioverse_sc.models._projector import Projector
 from bioverse_sc.train._run import AlignRun, InstructRun
 from bioverse_sc.train._stages import add_adapter
 from bioverse_sc.train._tasks import ContrastiveTask, PromptTask
@@ -32,6 +33,8 @@ ENCODER_WIDTH = 512
 N_TEXTS = 1000
 """Texts in the table of a contrastive step."""
 TIMED_SECONDS = 20.0
+LONGEST_SECONDS = 900.0
+"""What would take longer on a device is counted and not timed."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,13 @@ class DryRun:
     parameters: int
     trained: int
     weight_bytes: int
+    activation_bytes: int | None
+    """What a step keeps for its backward pass, by a forward pass without memory."""
     tokens: int | None
     """Tokens of a step; none for a contrastive one."""
     step_seconds: float | None
-    """``None`` when the model does not fit into memory."""
+    not_run: str
+    """Why no step was timed."""
     peak_bytes: int | None
     flops: float | None
     """Of a step, without what gradient checkpointing computes again."""
@@ -66,11 +72,14 @@ class DryRun:
             f"parameters   {self.parameters / 1e6:,.1f} M, of which {self.trained / 1e6:,.2f} M train",
             f"weights      {self.weight_bytes / 2**30:.2f} GiB",
         ]
+        if self.activation_bytes is not None:
+            lines.append(
+                f"activations  {self.activation_bytes / 2**30:.2f} GiB of a micro-batch (counted, not measured)"
+            )
         if self.flops is not None:
             lines.append(f"operations   {self.flops / 1e12:,.3f} TFLOP a step")
         if self.step_seconds is None:
-            lines.append("not run      the weights do not fit into this device's free memory")
-            return "\n".join(lines)
+            return "\n".join([*lines, f"not run      {self.not_run}"])
         if self.peak_bytes is not None:
             lines.append(f"peak memory  {self.peak_bytes / 2**30:.2f} GiB")
         lines.append(
@@ -109,34 +118,45 @@ def dry_run(run: AlignRun | InstructRun, *, shape: str | Path | None = None, dev
     size = run.train.micro_batch_size or run.train.batch_size
     n_micro = run.train.micro_batches(1)
     on_meta = _build(architecture, dtype, projector, in_width, lora, run, "meta")
-    parameters = sum(p.numel() for p in on_meta.parameters())
-    trained = sum(p.numel() for p in on_meta.parameters() if p.requires_grad)
-    weight_bytes = sum(p.numel() * p.element_size() for p in on_meta.parameters())
-    flops = None if is_contrastive else n_micro * count_flops(on_meta, size, run.train.max_tokens)
-    tokens = None if is_contrastive else run.train.batch_size * run.train.max_tokens
-    peak_flops, peak_from = (None, "") if is_contrastive else _peak(device, dtype, run.train)
+    of = on_meta.projectors if is_contrastive else on_meta
     found = DryRun(
-        _name(device),
-        parameters,
-        trained,
-        weight_bytes,
-        tokens,
-        None,
-        None,
-        flops,
-        peak_flops,
-        peak_from,
-        run.train.steps,
+        device=_name(device),
+        parameters=sum(p.numel() for p in on_meta.parameters()),
+        trained=sum(p.numel() for p in of.parameters() if p.requires_grad),
+        weight_bytes=sum(p.numel() * p.element_size() for p in on_meta.parameters()),
+        activation_bytes=None,
+        tokens=None,
+        step_seconds=None,
+        not_run="",
+        peak_bytes=None,
+        flops=None,
+        peak_flops=None,
+        peak_from="",
+        steps=run.train.steps,
     )
-    # optimizer state and gradients of what trains are in float32
-    if weight_bytes + 16 * trained > _free_bytes(device):
-        return found
-    model = _build(architecture, dtype, projector, in_width, lora, run, device)
     if is_contrastive:
-        seconds, peak = _time(*_contrastive_step(model, run.modality, size), run.train, device)
-    else:
-        batch = _prompt_batch(model, run.modality, size, run.train.max_tokens)
-        seconds, peak = _time(PromptTask(model), batch, run.train, device)
+        # the language model does not run, and its texts' vectors are computed once
+        seconds, peak = _time(*_contrastive_step(on_meta, run.modality, size, device), run.train, device)
+        return replace(found, step_seconds=seconds, peak_bytes=peak)
+    flops, activations = count_step(on_meta, size, run.train.max_tokens)
+    peak_flops, peak_from = _peak(device, dtype, run.train)
+    found = replace(
+        found,
+        activation_bytes=activations,
+        tokens=run.train.batch_size * run.train.max_tokens,
+        flops=n_micro * flops,
+        peak_flops=peak_flops,
+        peak_from=peak_from,
+    )
+    # gradients and the optimizer's state are in float32
+    needed, free = found.weight_bytes + 16 * found.trained + activations, _free_bytes(device)
+    if needed > free:
+        return replace(found, not_run=f"it needs about {needed / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free here")
+    if 3 * flops / peak_flops > LONGEST_SECONDS:
+        return replace(found, not_run=f"a micro-batch would take {_duration(flops / peak_flops)} or more here")
+    model = _build(architecture, dtype, projector, in_width, lora, run, device)
+    batch = _prompt_batch(model, run.modality, size, run.train.max_tokens)
+    seconds, peak = _time(PromptTask(model), batch, run.train, device)
     return replace(found, step_seconds=n_micro * seconds, peak_bytes=peak)
 
 
@@ -240,10 +260,10 @@ def _prompt_batch(model: BioVerse, modality: str, size: int, length: int) -> dic
     }
 
 
-def _contrastive_step(model: BioVerse, modality: str, size: int) -> tuple[Task, dict[str, torch.Tensor]]:
+def _contrastive_step(model: BioVerse, modality: str, size: int, device: str) -> tuple[Task, dict[str, torch.Tensor]]:
     shape = model.config.projectors[modality]
-    texts = torch.randn((N_TEXTS, shape.out_width), device=model.device)
-    task = ContrastiveTask(model, modality, texts, None, attraction=1.0)
+    model.projectors[modality] = Projector(shape)
+    task = ContrastiveTask(model, modality, torch.randn((N_TEXTS, shape.out_width)), None, attraction=1.0).to(device)
     batch = {
         "vectors": torch.randn((size, shape.in_width)),
         "entity": torch.arange(size),
@@ -290,29 +310,42 @@ def timed(step: Callable[[], object], *, is_cuda: bool = False) -> float:
     return sorted(taken)[len(taken) // 2]
 
 
-def count_flops(model: BioVerse, size: int, length: int) -> float:
-    """Operations of a forward and a backward pass over one micro-batch, counted by torch on a model without memory."""
+def count_step(model: BioVerse, size: int, length: int) -> tuple[float, int]:
+    """Operations of a forward and a backward pass over a micro-batch, and bytes kept between them.
+
+    Both are counted by torch on a model without memory. Gradient checkpointing saves bytes; the operations that it repeats
+    are not counted, as they are no progress.
+    """
+    from torch.autograd.graph import saved_tensors_hooks
     from torch.utils.flop_counter import FlopCounterMode
 
     language_model = model.language_model
-    recomputes = language_model.is_gradient_checkpointing
-    if recomputes:
-        language_model.gradient_checkpointing_disable()
-    embedded = torch.empty(
-        (size, length, model.embeddings.embedding_dim),
-        dtype=model.embeddings.weight.dtype,
-        device="meta",
-        requires_grad=True,
-    )
+    shape = (size, length, model.embeddings.embedding_dim)
+    embedded = torch.empty(shape, dtype=model.embeddings.weight.dtype, device="meta", requires_grad=True)
     positions = torch.arange(length // 2 - 1, length - 1, device="meta")
     # transformers makes a mask by looking at values, which are not there
     mask = torch.empty((size, 1, length, length), dtype=torch.bool, device="meta")
-    with FlopCounterMode(display=False) as counter:
+    of_weights = {p.untyped_storage()._cdata for p in language_model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in of_weights:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    def forward() -> torch.Tensor:
         out = language_model(inputs_embeds=embedded, attention_mask=mask, logits_to_keep=positions, use_cache=False)
-        out.logits.sum().backward()
-    if recomputes:
-        language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return float(counter.get_total_flops())
+        return out.logits.float().log_softmax(-1).sum()
+
+    language_model.train()
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    # what is kept is alive until here, so that no storage was counted twice or missed
+    language_model.eval()
+    with FlopCounterMode(display=False) as counter:
+        forward().backward()
+    return float(counter.get_total_flops()), sum(kept.values())
 
 
 def _peak(device: str, dtype: torch.dtype, config: TrainConfig) -> tuple[float, str]:

@@ -6,9 +6,10 @@ import json
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
+import pandas as pd
 from pydantic import with_config
 
 from bioverse_sc._logging import logger
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from bioverse_sc.encoders import CellEncoder
-    from bioverse_sc.models import BioVerse
-    from bioverse_sc.train._sources import Descriptions
+    from bioverse_sc.models import Answer, BioVerse
+    from bioverse_sc.train._sources import Descriptions, Example
 
 T = TypeVar("T", "AlignRun", "InstructRun")
 MODEL, TRAINING, METRICS, EMBEDDINGS = "model", "training", "metrics.json", "embeddings"
@@ -105,6 +106,7 @@ class InstructRun:
     prompt: str | None = None
     """Template; the model's own question for the label by default."""
     answer: str = "{name}"
+    """Template. With ``{name}``, the names of the classes become the model's label set."""
     records: Path | None = None
     """JSON lines, Arrow or Parquet in the place of columns; see :func:`read_examples`."""
     train_projectors: bool = True
@@ -115,6 +117,13 @@ class InstructRun:
 
 def read_config(file: str | Path, kind: type[T]) -> T:
     """Read a YAML file; paths in it are relative to the file.
+
+    Parameters
+    ----------
+    file
+        The file.
+    kind
+        :class:`AlignRun` or :class:`InstructRun`.
 
     Raises
     ------
@@ -148,7 +157,7 @@ def _from_here(config: Any, folder: Path) -> Any:
     for name in config.__dataclass_fields__:
         value = getattr(config, name)
         if isinstance(value, Path):
-            changes[name] = folder / value.expanduser()
+            changes[name] = Path(os.path.normpath(folder / value.expanduser()))
         elif hasattr(value, "__dataclass_fields__"):
             changes[name] = _from_here(value, folder)
         elif name in ("start", "language_model") and value is not None:
@@ -159,12 +168,17 @@ def _from_here(config: Any, folder: Path) -> Any:
 
 
 def _place(name: str, folder: Path) -> str:
-    here = folder / Path(name).expanduser()
+    here = Path(os.path.normpath(folder / Path(name).expanduser()))
     return str(here) if name.startswith((".", "~")) or here.is_dir() else name
 
 
 def run_align(config: AlignRun) -> dict[str, Any]:
     """Do stage 1 as a configuration says.
+
+    Parameters
+    ----------
+    config
+        The configuration.
 
     Returns
     -------
@@ -179,9 +193,7 @@ def run_align(config: AlignRun) -> dict[str, Any]:
     model = _created(config.model, config.data) if config.model else _loaded(str(config.start))
     stage = _Stage(config.output, config.data, model, config.modality)
     texts = stage.descriptions(config.description)
-    rows = stage.obs_rows(config.modality)
     weights = balanced_weights(texts.text_of, strength=config.data.balance) if config.data.balance else None
-    held_out = np.flatnonzero(np.isin(rows, stage.held_out))
     vectors = stage.vectors[config.modality]
     before = stage.alignment(texts)
     negatives = None
@@ -196,7 +208,7 @@ def run_align(config: AlignRun) -> dict[str, Any]:
         objective=config.objective,
         negatives=negatives,
         attraction=config.attraction,
-        validation=held_out,
+        validation=stage.held_out_rows[config.modality],
         weights=weights,
         folder=config.output / TRAINING,
     )
@@ -205,6 +217,11 @@ def run_align(config: AlignRun) -> dict[str, Any]:
 
 def run_instruct(config: InstructRun) -> dict[str, Any]:
     """Do stage 2 as a configuration says.
+
+    Parameters
+    ----------
+    config
+        The configuration.
 
     Returns
     -------
@@ -216,22 +233,19 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     model = _loaded(config.start, load_in_4bit=config.load_in_4bit)
     stage = _Stage(config.output, config.data, model, config.modality)
     texts = stage.descriptions("{description}") if config.data.labels_key else None
-    prompt = config.prompt or (None if config.records else model.config.prompts["label"])
     mod = config.modality
     weights = None
-    if config.records is not None:
-        names = {name: list(stage.of(name).obs_names) for name in stage.vectors}
-        everything = read_examples(config.records, names, prompt=prompt, answer=config.answer, mod=mod)
-        # a record belongs to the donors of its entities: one that is held out takes the record with it
-        out = [stage.is_held_out(e) for e in everything]
-        trained = [e for e, is_out in zip(everything, out, strict=True) if not is_out]
-        measured = [e for e, is_out in zip(everything, out, strict=True) if is_out]
-    else:
-        assert prompt is not None
+    if config.records is None:
+        prompt = config.prompt or model.config.prompts["label"]
         trained = examples(stage.data, prompt=prompt, answer=config.answer, mod=mod, rows=stage.trained)
         measured = examples(stage.data, prompt=prompt, answer=config.answer, mod=mod, rows=stage.held_out)
+    else:
+        names = {name: list(stage.of(name).obs_names) for name in stage.vectors}
+        read = read_examples(config.records, names, prompt=config.prompt, answer=config.answer, mod=mod)
+        trained = [example for example in read if not stage.is_held_out(example)]
+        measured = [example for example in read if stage.is_held_out(example)]
     if config.data.balance:
-        answers = [str(example.segments[-1]) for example in trained]
+        answers = [cast("Answer", example.segments[-1]).text for example in trained]
         weights = balanced_weights(answers, strength=config.data.balance)
     before = stage.alignment(texts)
     history = instruct(
@@ -246,7 +260,7 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
         weights=weights,
         folder=config.output / TRAINING,
     )
-    if config.data.labels_key and config.answer == "{name}":
+    if config.records is None and config.data.labels_key and config.answer == "{name}":
         labels = sorted(set(stage.of(mod).obs["name"]))
         model.config = replace(model.config, labels=tuple(labels))
     return stage.finish("stage 2", history, before, stage.alignment(texts))
@@ -275,14 +289,11 @@ class _Stage:
         if modality not in self.vectors:
             msg = f"{data.file} has no modality {modality!r} that the model reads; it has {list(self.modalities)}, the model {sorted(model.config.projectors)}."
             raise KeyError(msg)
-        obs = (
-            self.data.obs
-            if data.donor_key in self.data.obs or modality not in self.modalities
-            else self._columns(modality)
-        )
-        self.trained, self.held_out = split(
-            obs, validation=data.validation, donor_key=data.donor_key, labels_key=None, seed=0
-        )
+        self.trained, self.held_out = split(self.data, validation=data.validation, donor_key=data.donor_key)
+        self.held_out_rows = {
+            mod: np.flatnonzero(pd.Index(self.of(mod).obs_names).isin(self.data.obs_names[self.held_out]))
+            for mod in self.vectors
+        }
 
     @property
     def modalities(self) -> list[str]:
@@ -296,23 +307,12 @@ class _Stage:
 
         return self.data.mod[mod] if isinstance(self.data, MuData) else self.data
 
-    def _columns(self, mod: str) -> Any:
-        """Columns of a modality, a row for each observation of the container."""
-        return self.of(mod).obs.reindex(self.data.obs_names)
-
-    def obs_rows(self, mod: str) -> np.ndarray:
-        """Row in the container of each observation of a modality."""
-        import pandas as pd
-
-        return pd.Index(self.data.obs_names).get_indexer(self.of(mod).obs_names)
-
-    def is_held_out(self, example: Any) -> bool:
+    def is_held_out(self, example: Example) -> bool:
         """Whether any entity of an example is of a donor that is held out."""
         from bioverse_sc.models._prompt import Entity
 
         mods = [s.modality for s in example.segments if isinstance(s, Entity)]
-        held_out = set(self.held_out.tolist())
-        return any(int(self.obs_rows(mod)[row]) in held_out for mod, row in zip(mods, example.rows, strict=True))
+        return any(row in self.held_out_rows[mod] for mod, row in zip(mods, example.rows, strict=True))
 
     def descriptions(self, template: str) -> Descriptions:
         from bioverse_sc.train._data import descriptions
@@ -327,7 +327,7 @@ class _Stage:
 
         if texts is None:
             return {}
-        rows = np.flatnonzero(np.isin(self.obs_rows(self.modality), self.held_out))
+        rows = self.held_out_rows[self.modality]
         soft_tokens = projected(self.model.projectors[self.modality], self.vectors[self.modality][rows])
         related = self.model.text_vectors(list(texts.texts)).float().cpu().numpy()
         unrelated = self.model.text_vectors(general_domain_texts()).float().cpu().numpy()
@@ -452,7 +452,13 @@ def _vectors(adata: AnnData, model: BioVerse, mod: str, data: TrainingData, cach
 
 
 def metrics_table(folders: list[Path]) -> str:
-    """Validation metrics of runs, before and after, as a Markdown table."""
+    """Validation metrics of runs, before and after, as a Markdown table.
+
+    Parameters
+    ----------
+    folders
+        Output folders of runs that are done.
+    """
     runs = [(folder.name, json.loads((folder / METRICS).read_text(encoding="utf-8"))) for folder in folders]
     names = list(dict.fromkeys(key for _, run in runs for key in run["after"]))
     lines = ["| run | stage | |" + "".join(f" {name.replace('_', ' ')} |" for name in names)]
