@@ -134,6 +134,17 @@ class BioVerse(nn.Module):
                 rows.append(self.embeddings(torch.tensor(ids, device=self.device)).float().mean(dim=0))
             return torch.stack(rows)
 
+    def checkpoint_gradients(self, *, enabled: bool) -> None:
+        """Whether the language model computes its activations again in the backward pass, in place of keeping them."""
+        model = self.language_model
+        # transformers 5 has given it another name
+        name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+        if enabled:
+            options = {f"{name}_checkpointing_kwargs": {"use_reentrant": False}}
+            getattr(model, f"{name}_checkpointing_enable")(**options)
+        else:
+            getattr(model, f"{name}_checkpointing_disable")()
+
     def merge_adapter(self) -> BioVerse:
         """Add the LoRA weights into the language model, in place: it runs faster, and cannot be trained on as an adapter."""
         from peft import PeftModel

@@ -79,4 +79,4 @@ class LoraSettings:
     alpha: int = 32
     dropout: float = 0.0
     targets: tuple[str, ...] | str = "all-linear"
-    """``"all-linear"``; ``"attention"``, what peft names for the architecture; or names of modules."""
+    """``"all-linear"``; ``"attention"``, the linear layers inside of attention; or names of modules."""

@@ -239,7 +239,7 @@ def _build(
     if lora is not None:
         add_adapter(model, lora)
     if run.train.gradient_checkpointing:
-        model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.checkpoint_gradients(enabled=True)
     return model
 
 

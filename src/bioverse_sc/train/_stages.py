@@ -221,18 +221,12 @@ def instruct(
 def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
     """Put untrained low-rank adapters around the language model's linear layers."""
     from peft import LoraConfig, get_peft_model
-    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as ATTENTION
     from transformers.pytorch_utils import Conv1D
 
-    targets: str | list[str] | None = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    targets: str | list[str] = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     if targets == "attention":
-        architecture = model.language_model.config.model_type
-        if architecture not in ATTENTION:
-            msg = (
-                f"peft names no attention layers of the architecture {architecture!r}; name them, or use 'all-linear'."
-            )
-            raise ValueError(msg)
-        targets = list(ATTENTION[architecture])
+        linear = (n for n, m in model.language_model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D))
+        targets = sorted({".".join(name.split(".")[-2:]) for name in linear if "attn" in name or "attention" in name})
     elif isinstance(targets, str) and targets != "all-linear":
         msg = f"targets is {targets!r}; expected 'all-linear', 'attention' or a list of module names."
         raise ValueError(msg)
@@ -260,14 +254,13 @@ def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool
     if not any(p.requires_grad for p in model.parameters()):
         msg = f"The model {model.config.name!r} has nothing that this stage trains; it has {sorted(model.projectors)} projectors."
         raise ValueError(msg)
-    language_model = model.language_model
     if config.gradient_checkpointing:
-        language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.checkpoint_gradients(enabled=True)
     try:
         yield
     finally:
         if config.gradient_checkpointing:
-            language_model.gradient_checkpointing_disable()
+            model.checkpoint_gradients(enabled=False)
         reached = [name for name, p in model.named_parameters() if p.grad is not None and not trains(name)]
         model.requires_grad_(requires_grad=False)
         model.zero_grad()
