@@ -14,7 +14,7 @@ from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.tl import _annotate, _embed
 from bioverse_sc.tl._annotate import informative_genes, label_probabilities, named_genes
 from tests.same import differences
-from tests.tiny import make_vectors
+from tests.tiny import make_model, make_vectors
 
 BLOOD = ["T cell", "B cell", "monocyte"]
 COLUMNS = ["label", "label_id", "confidence", "reasoning", "genes_supported", "genes_unsupported"]
@@ -491,3 +491,8 @@ def test_counts_of_genes_fit_the_text_and_the_cell(annotated):
         direct = sum(gene in names and expressed[i, names.index(gene)] for gene in mentioned)
         assert obs["bioverse_genes_supported"] + obs["bioverse_genes_unsupported"] == len(mentioned)
         assert obs["bioverse_genes_supported"] >= direct - 1  # one may go by another name in the encoder
+
+
+def test_a_model_without_labels_asks_for_them(cells):
+    with pytest.raises(ValueError, match=r"no label set of its own; name the labels"):
+        bsc.tl.annotate(cells, model=make_model(labels=()), reasoning=None)

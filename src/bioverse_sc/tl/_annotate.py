@@ -111,6 +111,7 @@ def annotate(
         data = data.copy()
     adata = modality(data)
     loaded = get_model(model)
+    chosen = list(labels) if labels is not None else own_labels(loaded)
     keys = Keys(key_added or "bioverse")
     # without reasoning the genes are not needed, which a model that reads vectors from elsewhere may not have
     matrix = None
@@ -120,7 +121,6 @@ def annotate(
     if not has_alignment(adata, loaded, keys):
         align_cells(adata, loaded, keys)
     vectors = np.asarray(adata.obsm[embedding_slot(adata, loaded, keys)], dtype=np.float32)
-    chosen = list(labels) if labels is not None else list(loaded.config.labels)
     with finish_log(f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(chosen)} labels") as slots:
         names, confidence = label_cells(loaded, vectors, chosen, batch_size=batch_size)
         ids = {name: cell_ontology().find(name) or "" for name in chosen} | {UNKNOWN: ""}
@@ -154,6 +154,14 @@ def annotate(
         }
         slots.append(record(adata, keys, "annotate", params))
     return data if copy else None
+
+
+def own_labels(model: BioVerse) -> list[str]:
+    """The model's label set."""
+    if not model.config.labels:
+        msg = f"The model {model.config.name!r} has no label set of its own; name the labels, labels=['B cell', 'T cell', ...]."
+        raise ValueError(msg)
+    return list(model.config.labels)
 
 
 def known_genes(model: BioVerse) -> list[str]:
