@@ -50,6 +50,12 @@ def test_a_bare_place_needs_a_modality():
         parse_template("a [BIO]")
 
 
+@pytest.mark.parametrize("wrong", ["[bio:rna]", "[BIO: rna]", "[ BIO ]", "[BIO:cite-seq]", "[Bio]", "[BIO:]"])
+def test_what_is_nearly_a_place_is_an_error(wrong):
+    with pytest.raises(ValueError, match=r"is no place of an entity; write \[BIO\] or \[BIO:modality\]"):
+        parse_template(f"A cell: {wrong}", "rna")
+
+
 @given(st.lists(st.sampled_from(["[BIO:rna]", "[BIO:x1]", "words", " ", "{f}", "[", "]", "BIO:"]), max_size=8))
 def test_nothing_of_a_template_is_lost(parts):
     template = "".join(parts)

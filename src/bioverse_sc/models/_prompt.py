@@ -50,7 +50,7 @@ PROMPTS = {
 _NAMES = {"rna": "Cell", "protein": "Protein", "molecule": "Molecule"}
 
 _PLACE = re.compile(r"\[BIO(?::([A-Za-z_]\w*))?\]")
-_NEARLY = re.compile(r"\[\s*bio\s*(?::[^\]]*)?\]", re.IGNORECASE)
+_NEARLY = re.compile(r"\[\s*bio\s*(?::[^][]*)?\]", re.IGNORECASE)
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
 

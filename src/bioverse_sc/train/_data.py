@@ -312,6 +312,11 @@ def read_table(file: str | Path) -> pd.DataFrame:
     """Read JSON lines (``.jsonl``, ``.json``), Arrow (``.arrow``, ``.feather``) or Parquet (``.parquet``).
 
     Values are Python's own, as the file has them: nothing becomes a number or a date, and a missing one is ``None`` or NaN.
+
+    Parameters
+    ----------
+    file
+        The file; its ending says what it is.
     """
     path = Path(file)
     if not path.is_file():
