@@ -1,0 +1,138 @@
+"""ChemBERTa: small molecules, as SMILES, to vectors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Literal
+
+from bioverse_sc._logging import logger
+from bioverse_sc._optional import require
+from bioverse_sc.encoders._transformer import TransformerEncoder, inner_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import torch
+
+
+class ChembertaEncoder(TransformerEncoder):
+    """A ChemBERTa or other RoBERTa checkpoint of SMILES: hidden states after the last layer.
+
+    Source: Chithrananda et al., ChemBERTa, arXiv 2010.09885; Ahmad et al., ChemBERTa-2, arXiv 2209.01712.
+
+    SMILES are checked and made canonical by RDKit (``pip install 'bioverse-sc[chem]'``), so that two ways of writing a molecule
+    give one vector.
+    """
+
+    name = "chemberta"
+    modality = "molecule"
+    column = "smiles"
+
+    def encode(
+        self,
+        smiles: Sequence[str],
+        *,
+        batch_size: int | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        salts: Literal["keep", "strip"] = "keep",
+    ) -> np.ndarray:
+        """Embed molecules.
+
+        Parameters
+        ----------
+        smiles
+            The molecules.
+        batch_size
+            Molecules per forward pass at most; a budget of tokens limits them in any case.
+        pooling
+            The mean of the states of all tokens but the first and the last, or the state of the first one.
+        salts
+            Whether to keep all fragments of a SMILES, or only the largest, without counter-ions.
+
+        Returns
+        -------
+        Array of shape (molecules, width), float32.
+
+        Raises
+        ------
+        ValueError
+            For a SMILES that is empty or invalid, or longer than the checkpoint reads; the message gives its row.
+        ImportError
+            Without RDKit.
+        """
+        if pooling not in ("mean", "cls"):
+            msg = f"pooling is {pooling!r}; expected 'mean' or 'cls'."
+            raise ValueError(msg)
+        canonical = canonical_smiles(smiles, salts=salts)
+        tokens = [list(self.tokenizer.encode(text)) for text in canonical]
+        limit = self.module.config.max_position_embeddings - self.module.config.pad_token_id - 1
+        for row, ids in enumerate(tokens):
+            if len(ids) > limit:
+                msg = f"The SMILES in row {row} has {len(ids)} tokens; this checkpoint reads {limit}. Leave that molecule out."
+                raise ValueError(msg)
+        self._report_unread(canonical, tokens)
+        return self._pooled(tokens, inner_mean if pooling == "mean" else _first, batch_size=batch_size)
+
+    def _report_unread(self, smiles: Sequence[str], tokens: Sequence[list[int]]) -> None:
+        """Warn of what the tokenizer has no token for."""
+        unknown = self.tokenizer.unk_token_id
+        rows = [row for row, ids in enumerate(tokens) if unknown in ids]
+        if unknown is None or not rows:
+            return
+        letters = {letter for token in self.tokenizer.get_vocab() for letter in token}
+        unread = Counter(letter for row in rows for letter in smiles[row] if letter not in letters)
+        what = ", ".join(repr(letter) for letter, _ in unread.most_common(10)) or "some of their pieces"
+        logger.warning(
+            "The tokenizer cannot read all of %d of %d molecules (rows %s): it has no token for %s.",
+            len(rows),
+            len(tokens),
+            ", ".join(map(str, rows[:10])),
+            what,
+        )
+
+
+def _first(states: torch.Tensor, _mask: torch.Tensor) -> torch.Tensor:
+    return states[:, 0]
+
+
+def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] = "keep") -> list[str]:
+    """Check SMILES and write them in RDKit's canonical form.
+
+    Parameters
+    ----------
+    smiles
+        The molecules.
+    salts
+        Whether to keep all fragments, or only the one with the most heavy atoms.
+
+    Raises
+    ------
+    ValueError
+        For one that is empty or invalid; the message gives its row.
+    """
+    if salts not in ("keep", "strip"):
+        msg = f"salts is {salts!r}; expected 'keep' or 'strip'."
+        raise ValueError(msg)
+    chem = require("rdkit.Chem", "chem")
+    from rdkit import RDLogger
+    from rdkit.Chem.MolStandardize import rdMolStandardize
+
+    found = []
+    # RDKit writes what is wrong to the error stream; the error below says it
+    RDLogger.DisableLog("rdApp.*")
+    try:
+        for row, text in enumerate(smiles):
+            if not isinstance(text, str) or not text.strip():
+                msg = f"The SMILES in row {row} is empty; leave that molecule out, or fill it in."
+                raise ValueError(msg)
+            molecule = chem.MolFromSmiles(text.strip())
+            if molecule is None:
+                msg = f"The SMILES in row {row} is not valid: {text!r}."
+                raise ValueError(msg)
+            if salts == "strip":
+                molecule = rdMolStandardize.LargestFragmentChooser().choose(molecule)
+            found.append(chem.MolToSmiles(molecule))
+    finally:
+        RDLogger.EnableLog("rdApp.*")
+    return found

@@ -1,0 +1,93 @@
+"""ESM-2: amino-acid sequences to vectors."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bioverse_sc.encoders._transformer import TransformerEncoder, inner_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WINDOW = 1022
+"""Residues that ESM-2 was trained to read at a time."""
+RESIDUES = "ACDEFGHIKLMNPQRSTVWYBXZUO"
+"""The twenty amino acids, ambiguous ones, selenocysteine and pyrrolysine; all of them are tokens of ESM-2."""
+_NUCLEOTIDES = re.compile(r"[ACGTUN]{30,}")
+
+
+class Esm2Encoder(TransformerEncoder):
+    """An ESM-2 checkpoint of any size: the mean of the residues' hidden states after the last layer.
+
+    Source: Lin et al., Science 379, 1123-1130 (2023).
+
+    Lower case is read as upper case; a stop (``*``) at the end and gaps (``-``, ``.``) are left out; J (leucine or isoleucine) is read
+    as X. A sequence beyond 1,022 residues is read in windows of about equal length, and their means are weighted by length.
+    """
+
+    name = "esm2"
+    modality = "protein"
+    column = "sequence"
+
+    def encode(self, sequences: Sequence[str], *, batch_size: int | None = None) -> np.ndarray:
+        """Embed proteins.
+
+        Parameters
+        ----------
+        sequences
+            Amino-acid sequences in one-letter codes.
+        batch_size
+            Windows per forward pass at most; a budget of tokens limits them in any case.
+
+        Returns
+        -------
+        Array of shape (proteins, width), float32. Rows depend on their own sequence alone.
+
+        Raises
+        ------
+        ValueError
+            For a sequence that is empty, holds an illegal character, or looks like nucleotides; the message gives its row.
+        """
+        windows: list[str] = []
+        owner: list[int] = []
+        for row, sequence in enumerate(sequences):
+            cut = split_windows(clean_sequence(sequence, row))
+            windows += cut
+            owner += [row] * len(cut)
+        tokens = [list(self.tokenizer.encode(window)) for window in windows]
+        means = self._pooled(tokens, inner_mean, batch_size=batch_size)
+        lengths = np.array([len(window) for window in windows], dtype=np.float64)
+        total = np.zeros((len(sequences), self.width))
+        np.add.at(total, owner, means * lengths[:, None])
+        weight = np.bincount(owner, weights=lengths, minlength=len(sequences))
+        return (total / np.maximum(weight, 1)[:, None]).astype(np.float32)
+
+
+def clean_sequence(sequence: str, row: int) -> str:
+    """Bring a sequence into the letters of ESM-2, or say what is wrong with it."""
+    if not isinstance(sequence, str) or not sequence.strip():
+        msg = f"The sequence in row {row} is empty; leave that protein out, or fill it in."
+        raise ValueError(msg)
+    cleaned = re.sub(r"[\s.-]", "", sequence).upper().removesuffix("*").replace("J", "X")
+    if illegal := sorted(set(cleaned) - set(RESIDUES)):
+        place = next(i for i, letter in enumerate(cleaned) if letter in illegal)
+        what = "a stop inside" if illegal == ["*"] else f"{', '.join(map(repr, illegal))}, which are no amino acids"
+        msg = f"The sequence in row {row} holds {what}, first at residue {place + 1}; expected letters of {RESIDUES}."
+        raise ValueError(msg)
+    if not cleaned:
+        msg = f"The sequence in row {row} has no residues, only gaps or a stop."
+        raise ValueError(msg)
+    if _NUCLEOTIDES.fullmatch(cleaned):
+        msg = f"The sequence in row {row} looks like nucleotides ({cleaned[:20]}...), not like a protein; translate it first."
+        raise ValueError(msg)
+    return cleaned
+
+
+def split_windows(sequence: str) -> list[str]:
+    """Windows of at most :data:`WINDOW` residues, of about equal length."""
+    n = -(-len(sequence) // WINDOW)
+    edges = np.linspace(0, len(sequence), n + 1).round().astype(int)
+    return [sequence[start:stop] for start, stop in zip(edges[:-1], edges[1:], strict=True)]
