@@ -115,13 +115,12 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
         msg = f"salts is {salts!r}; expected 'keep' or 'strip'."
         raise ValueError(msg)
     chem = require("rdkit.Chem", "chem")
-    from rdkit import RDLogger
+    from rdkit import rdBase
     from rdkit.Chem.MolStandardize import rdMolStandardize
 
     found = []
     # RDKit writes what is wrong to the error stream; the error below says it
-    RDLogger.DisableLog("rdApp.*")
-    try:
+    with rdBase.BlockLogs():
         for row, text in enumerate(smiles):
             if not isinstance(text, str) or not text.strip():
                 msg = f"The SMILES in row {row} is empty; leave that molecule out, or fill it in."
@@ -133,6 +132,4 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
             if salts == "strip":
                 molecule = rdMolStandardize.LargestFragmentChooser().choose(molecule)
             found.append(chem.MolToSmiles(molecule))
-    finally:
-        RDLogger.EnableLog("rdApp.*")
     return found

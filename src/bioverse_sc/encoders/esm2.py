@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,4 +91,4 @@ def split_windows(sequence: str) -> list[str]:
     """Windows of at most :data:`WINDOW` residues, of about equal length."""
     n = -(-len(sequence) // WINDOW)
     edges = np.linspace(0, len(sequence), n + 1).round().astype(int)
-    return [sequence[start:stop] for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    return [sequence[start:stop] for start, stop in pairwise(edges)]
