@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
@@ -239,7 +240,10 @@ def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.language_model.modules()),
         task_type="CAUSAL_LM",
     )
-    model.language_model = get_peft_model(model.language_model, shape)
+    with warnings.catch_warnings():
+        # peft asks transformers 5 for an attribute by its old name
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        model.language_model = get_peft_model(model.language_model, shape)
 
 
 @contextmanager
@@ -264,9 +268,10 @@ def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool
         reached = [name for name, p in model.named_parameters() if p.grad is not None and not trains(name)]
         model.requires_grad_(requires_grad=False)
         model.zero_grad()
-        unshard(model)
         model.eval()
         model.fingerprint = ""
+    # not after a failure, which another process may not share: putting shards together waits for all
+    unshard(model)
     if reached:
         msg = f"Parameters that are frozen had gradients: {', '.join(reached[:5])}. This is a fault of the package; report it."
         raise RuntimeError(msg)
