@@ -85,7 +85,7 @@ def test_adapters_of_named_layers_and_wrong_names():
     add_adapter(model, LoraSettings(rank=2, targets=("q_proj", "down_proj")))
     adapted = {n.split(".lora_A")[0].split(".")[-1] for n, _ in model.named_parameters() if "lora_A" in n}
     assert adapted == {"q_proj", "down_proj"}
-    with pytest.raises(ValueError, match="nowhere.*not found"):
+    with pytest.raises(ValueError, match=r"nowhere.*not found"):
         add_adapter(make_model(), LoraSettings(targets=("nowhere",)))
     with pytest.raises(ValueError, match="targets is 'everything'; expected 'all-linear', 'attention' or a list"):
         add_adapter(make_model(), LoraSettings(targets="everything"))
@@ -96,7 +96,10 @@ def test_a_model_without_pad_and_start_tokens_trains_and_writes_as_one_with(kind
     """The end token pads, outside of the loss; the loss is that of examples of their own."""
     model, vectors = make_model(kind), make_vectors(2)
     model.tokenizer.pad_token = None
-    examples = [Example([Entity("rna"), Answer("a")], (0,)), Example([Text("longer"), Entity("rna"), Answer("bcd")], (1,))]
+    examples = [
+        Example([Entity("rna"), Answer("a")], (0,)),
+        Example([Text("longer"), Entity("rna"), Answer("bcd")], (1,)),
+    ]
     source = PromptSource(model, examples, {"rna": vectors})
     task = PromptTask(model).eval()
     rng = np.random.default_rng(0)

@@ -67,6 +67,9 @@ class TrainingData:
     donor_key: str | None = None
     """Whole donors are held out; see :func:`split`."""
     validation: float = 0.1
+    """Share of the donors that is held out. Give the stages of one model the same one, so that the same donors stay out."""
+    measured: int = 5000
+    """Entities or examples of these donors that are measured at most, drawn evenly."""
     balance: float = 0.0
     """0 draws observations equally often, 1 classes; see :func:`balanced_weights`."""
     use_rep: dict[str, str] = field(default_factory=dict)
@@ -85,9 +88,10 @@ class TrainingData:
         if not 0 <= self.balance <= 1:
             msg = f"balance is {self.balance}; expected 0 to 1."
             raise ValueError(msg)
-        if self.batch_size < 1:
-            msg = f"batch_size is {self.batch_size}; expected a positive number."
-            raise ValueError(msg)
+        for name in ("batch_size", "measured"):
+            if getattr(self, name) < 1:
+                msg = f"{name} is {getattr(self, name)}; expected a positive number."
+                raise ValueError(msg)
 
 
 @with_config(STRICT)
@@ -267,9 +271,11 @@ def run_align(config: AlignRun) -> dict[str, Any]:
     model = _loaded(str(config.start)) if config.model is None else _created(config.model, entities)
     vectors = entities.vectors(model, [config.modality])[config.modality]
     texts = entities.descriptions(config.description)
-    weights = balanced_weights(texts.text_of, strength=config.data.balance) if config.data.balance else None
     held_out = entities.held_out_rows[config.modality]
-    before = _alignment(model, config.modality, vectors, texts, held_out)
+    measured = _evenly(held_out, config.data.measured)
+    weights = balanced_weights(texts.text_of, strength=config.data.balance)
+    weights[held_out] = 0
+    before = _alignment(model, config.modality, vectors, texts, measured)
     history = align(
         model,
         vectors,
@@ -279,12 +285,12 @@ def run_align(config: AlignRun) -> dict[str, Any]:
         objective=config.objective,
         negatives=negatives,
         attraction=config.attraction,
-        validation=held_out,
+        validation=measured,
         weights=weights,
         folder=config.output / TRAINING,
     )
-    after = _alignment(model, config.modality, vectors, texts, held_out)
-    return _finish(config.output, model, f"stage 1, {config.objective}", len(held_out), history, before, after)
+    after = _alignment(model, config.modality, vectors, texts, measured)
+    return _finish(config.output, model, f"stage 1, {config.objective}", len(measured), history, before, after)
 
 
 def run_instruct(config: InstructRun) -> dict[str, Any]:
@@ -316,7 +322,8 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
         prompt, answer = config.prompt or model.config.prompts["label"], config.answer or "{name}"
         with _about("prompt and answer"):
             trained = examples(entities.data, prompt=prompt, answer=answer, mod=mod, rows=entities.trained)
-            measured = examples(entities.data, prompt=prompt, answer=answer, mod=mod, rows=entities.held_out)
+            rows = _evenly(entities.held_out, config.data.measured)
+            measured = examples(entities.data, prompt=prompt, answer=answer, mod=mod, rows=rows)
         if has_texts and answer == "{name}":
             model.config = replace(model.config, labels=tuple(sorted({_answer(example) for example in trained})))
     else:
@@ -327,7 +334,8 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
             )
         is_held_out = [entities.is_held_out(example) for example in read]
         trained = [example for example, held_out in zip(read, is_held_out, strict=True) if not held_out]
-        measured = [example for example, held_out in zip(read, is_held_out, strict=True) if held_out]
+        rows = _evenly(np.flatnonzero(is_held_out), config.data.measured)
+        measured = [read[row] for row in rows]
     if not trained or not measured:
         msg = (
             f"There are {len(trained)} examples of donors to train on, and {len(measured)} of donors that are held out; each "
@@ -337,7 +345,7 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     weights = None
     if config.data.balance:
         weights = balanced_weights([_answer(example) for example in trained], strength=config.data.balance)
-    held_out = entities.held_out_rows[mod]
+    held_out = _evenly(entities.held_out_rows[mod], config.data.measured)
     before = {} if texts is None else _alignment(model, mod, vectors[mod], texts, held_out)
     history = instruct(
         model,
@@ -353,6 +361,11 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     )
     after = {} if texts is None else _alignment(model, mod, vectors[mod], texts, held_out)
     return _finish(config.output, model, "stage 2", len(measured), history, before, after)
+
+
+def _evenly(rows: np.ndarray, n: int) -> np.ndarray:
+    """Draw at most ``n`` rows, the same ones each time."""
+    return rows if len(rows) <= n else np.sort(np.random.default_rng(0).choice(rows, size=n, replace=False))
 
 
 def _answer(example: Example) -> str:
