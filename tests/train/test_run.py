@@ -102,6 +102,7 @@ def instruct_config(**changes):
         "description": "A {name}.",
         "train": STEPS,
         "lora": {"rank": 2, "alpha": 4},
+        "keep_alignment": True,
     }
     return merged(config, changes)
 
@@ -587,3 +588,49 @@ def test_two_processes_equal_one(here):
     for when in ("before", "after"):
         assert two[when] == pytest.approx(one[when], rel=1e-3, abs=1e-4)
     bsc.models.load(here / "two" / "model")
+
+
+# ------------------------------------------------------------------ what a model is asked, and what is left out
+
+
+def test_a_prompt_becomes_the_model_s_own_question(here, log):
+    tuned(here, prompt="Look: [BIO] What is it?")
+    assert bsc.models.load(here / "tuned" / "model").config.prompts["label"] == "Look: [BIO:rna] What is it?"
+    tuned(here, output="by tissue", prompt="From {tissue}: [BIO] What?")
+    saved = bsc.models.load(here / "by tissue" / "model")
+    assert saved.config.prompts["label"] == "Cell:[BIO:rna] Type:"
+    assert any("has the fields ['tissue']" in record.getMessage() for record in log)
+
+
+def test_records_give_the_texts_of_stage_one(here, spied):
+    rows = [{"rna": f"c{i}", "text": f"Text number {i % 4}."} for i in range(0, 48, 2)]
+    (here / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    aligned(here, records="texts.jsonl", description=...)
+    (_, vectors, texts, _), kwargs = spied["align"]
+    assert len(vectors) == 24
+    assert sorted(texts.texts) == ["Text number 0.", "Text number 2."]
+    assert len(donors_of(2 * np.asarray(kwargs["validation"]))) == 1
+    assert (kwargs["weights"][kwargs["validation"]] == 0).all()
+
+
+@pytest.mark.parametrize("stage", ["align", "instruct"])
+def test_cells_without_a_known_gene_are_left_out_and_counted(stage, here, spied, log):
+    adata = make_cells()
+    adata.X[[0, 7, 20]] = 0
+    (here / "cells.h5ad").unlink()
+    adata.write_h5ad(here / "cells.h5ad")
+    (aligned if stage == "align" else tuned)(here)
+    args, kwargs = spied[stage]
+    if stage == "align":
+        assert (kwargs["weights"][[0, 7, 20]] == 0).all()
+        assert not set(kwargs["validation"]) & {0, 7, 20}
+    else:
+        assert not {e.rows[0] for e in [*args[1], *kwargs["validation"]]} & {0, 7, 20}
+    assert any("3 of 48 entities have no vector" in record.getMessage() for record in log)
+
+
+def test_only_some_of_the_held_out_are_measured_and_none_is_trained_on(here, spied):
+    found = aligned(here, data={"measured": 5})
+    kwargs = spied["align"][1]
+    assert found["validation_entities"] == len(kwargs["validation"]) == 5
+    assert (kwargs["weights"] == 0).sum() == 12

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 INDEX = "index.json"
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.pt", "state.json", "checksums.json"
+FREE = {"micro_batch_size", "gradient_checkpointing", "log_every", "checkpoint_every", "tensorboard"}
+"""What may be another when a run goes on: it changes nothing but the rounding, and how often a run says something."""
 
 
 @dataclass
@@ -141,7 +143,8 @@ class Checkpoints:
         folder = self.folder / names[which]
         stored = json.loads((folder / STATE).read_text(encoding="utf-8"))
         now = json.loads(json.dumps(asdict(config)))
-        if differs := sorted(k for k in now.keys() | stored["config"].keys() if stored["config"].get(k) != now.get(k)):
+        keys = (now.keys() | stored["config"].keys()) - FREE
+        if differs := sorted(k for k in keys if stored["config"].get(k) != now.get(k)):
             msg = f"{folder} was written with another configuration ({', '.join(differs)}); use a new folder."
             raise ValueError(msg)
         weights = load_file(folder / WEIGHTS)
@@ -207,7 +210,8 @@ def unshard(model: torch.nn.Module) -> None:
             if isinstance(parameter, DTensor):
                 # tied parameters stay tied
                 if parameter not in done:
-                    full = parameter.full_tensor().detach()
+                    # on the CPU: a model is sharded because one device cannot hold it
+                    full = parameter.full_tensor().detach().cpu()
                     done[parameter] = torch.nn.Parameter(full, requires_grad=parameter.requires_grad)
                 module.register_parameter(name, done[parameter])
 

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -107,18 +108,27 @@ def batch_indices(
 def _drawn(n_examples: int, positions: np.ndarray, seed: int, weights: np.ndarray | None) -> np.ndarray:
     """Example at each position of an endless series of epochs."""
     indices = np.empty(len(positions), dtype=np.int64)
+    # by value, as an array may be changed
+    kept = ("", None) if weights is None else (weights.dtype.str, weights.tobytes())
     for epoch in np.unique(positions // n_examples):
-        rng = np.random.default_rng([seed, 1, int(epoch)])
-        order = rng.permutation(n_examples)
-        if weights is not None:
-            # evenly spaced points on the cumulated weights of the shuffled examples: as even as a draw can be
-            cumulated = np.cumsum(weights[order])
-            points = (np.arange(n_examples) + rng.random()) * cumulated[-1] / n_examples
-            order = order[np.minimum(np.searchsorted(cumulated, points, side="right"), n_examples - 1)]
-            order = rng.permutation(order)
+        order = _epoch_order(n_examples, int(epoch), seed, *kept)
         here = positions // n_examples == epoch
         indices[here] = order[positions[here] % n_examples]
     return indices
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(n_examples: int, epoch: int, seed: int, dtype: str, kept: bytes | None) -> np.ndarray:
+    """Examples of an epoch, in order. Steps follow each other, so the last epochs are remembered."""
+    rng = np.random.default_rng([seed, 1, epoch])
+    order = rng.permutation(n_examples)
+    if kept is not None:
+        # evenly spaced points on the cumulated weights of the shuffled examples: as even as a draw can be
+        cumulated = np.cumsum(np.frombuffer(kept, dtype)[order])
+        points = (np.arange(n_examples) + rng.random()) * cumulated[-1] / n_examples
+        order = order[np.minimum(np.searchsorted(cumulated, points, side="right"), n_examples - 1)]
+        order = rng.permutation(order)
+    return order
 
 
 def fit(
@@ -164,6 +174,27 @@ def fit(
     FileNotFoundError
         When a checkpoint lacks a file.
     """
+    with seeded(config.seed):
+        return _fit(task, source, config, validation, Path(folder) if folder else None, description)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's random numbers from a seed; outside they go on as if nothing had been drawn."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _fit(
+    task: Task,
+    source: BatchSource,
+    config: TrainConfig,
+    validation: BatchSource | None,
+    folder: Path | None,
+    description: str,
+) -> list[dict[str, float]]:
     from accelerate import Accelerator
 
     if len(source) == 0:
@@ -175,7 +206,13 @@ def fit(
     if config.tensorboard and folder is None:
         msg = "tensorboard needs a folder to write to."
         raise ValueError(msg)
-    torch.manual_seed(config.seed)
+    if ":" in settings.device:
+        number = settings.device.split(":")[1]
+        msg = (
+            f"Training takes the first device that it sees, and not {settings.device!r}; start Python with CUDA_VISIBLE_DEVICES={number} "
+            "and leave bsc.settings.device at 'auto'."
+        )
+        raise ValueError(msg)
     accelerator = Accelerator(cpu=settings.device == "cpu")
     # precision is ours, as accelerate fixes its own for the life of the process
     if accelerator.mixed_precision not in ("no", config.mixed_precision):
@@ -188,9 +225,7 @@ def fit(
     if task.whole_batch and n_micro > 1:
         msg = "A contrastive loss compares all examples of a step, so it takes no micro_batch_size; use a smaller batch_size."
         raise ValueError(msg)
-    writer = _LogWriter(
-        Path(folder) if folder and accelerator.is_main_process else None, tensorboard=config.tensorboard
-    )
+    writer = _LogWriter(folder if accelerator.is_main_process else None, tensorboard=config.tensorboard)
     decayed = [p for p in task.trained().values() if p.ndim > 1]
     plain = [p for p in task.trained().values() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -199,7 +234,7 @@ def fit(
     )
     wrapped, prepared = accelerator.prepare(task, optimizer)
     optimizer = prepared.optimizer
-    checkpoints = Checkpoints(Path(folder)) if folder else None
+    checkpoints = Checkpoints(folder) if folder else None
     state = Progress()
     if checkpoints and checkpoints.names():
         state = checkpoints.load("last", wrapped, config, optimizer)
@@ -208,7 +243,7 @@ def fit(
         logger.info("%s: resumed at step %d of %d", description, state.step, config.steps)
     # no process may write before all have looked
     accelerator.wait_for_everyone()
-    runner = _Runner(task, wrapped, source, config, accelerator, description, Path(folder) if folder else None)
+    runner = _Runner(task, wrapped, source, config, accelerator, description, folder)
     began = time.perf_counter() - max((row.get("seconds", 0.0) for row in state.history), default=0.0)
     best_weights: dict[str, torch.Tensor] = {}
 

@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
 from bioverse_sc._settings import settings
 from bioverse_sc.models._config import DtypeName, ProjectorShape
+from bioverse_sc.models._prompt import Entity, fields, with_modality
+from bioverse_sc.train._checkpoint import FREE as RUN_ON
 from bioverse_sc.train._config import STRICT, LoraSettings, TrainConfig
 from bioverse_sc.train._tasks import ATTRACTION
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", "AlignRun", "InstructRun")
 MODEL, TRAINING, CONFIG, METRICS, EMBEDDINGS = "model", "training", "run.json", "metrics.json", "embeddings"
-FREE = {"output", "data.embeddings", "data.batch_size"}
+FREE = {"output", "data.embeddings", "data.batch_size"} | {f"train.{name}" for name in RUN_ON}
 """What may change when an interrupted run goes on: it changes no number."""
 
 
@@ -106,9 +109,11 @@ class AlignRun:
     start: str | None = None
     """A saved or bundled model to go on from, in the place of a new one."""
     modality: str = "rna"
+    records: Path | None = None
+    """JSON lines, Arrow or Parquet with a text for each entity, in the place of columns; see :func:`read_pairs`."""
     objective: Literal["contrastive", "autoregressive"] = "contrastive"
-    description: str = "{description}"
-    """Template of the texts; see :func:`descriptions`."""
+    description: str | None = None
+    """Template of the texts; ``{description}`` by default, and ``{text}`` of records. See :func:`descriptions`."""
     negatives: Path | None = None
     """Text file with an unrelated sentence in each line; the package's own by default."""
     attraction: float = ATTRACTION
@@ -148,8 +153,8 @@ class InstructRun:
     records: Path | None = None
     """JSON lines, Arrow or Parquet in the place of columns; see :func:`read_examples`."""
     train_projectors: bool = True
-    keep_alignment: bool = True
-    """Whether stage 1's contrastive loss goes on beside, where there are labels; false is the loss of the paper."""
+    keep_alignment: bool = False
+    """Whether stage 1's contrastive loss goes on beside, where there are labels; it takes no ``micro_batch_size``."""
     description: str = "{description}"
     """Template of the texts that stage 1 aligned with."""
     load_in_4bit: bool = False
@@ -259,7 +264,7 @@ def run_align(config: AlignRun) -> dict[str, Any]:
     -------
     What is in ``output/metrics.json``: the validation metrics before and after.
     """
-    from bioverse_sc.train._data import balanced_weights
+    from bioverse_sc.train._data import balanced_weights, read_pairs
     from bioverse_sc.train._stages import align
 
     _begin(config, compares=config.objective == "contrastive")
@@ -270,11 +275,21 @@ def run_align(config: AlignRun) -> dict[str, Any]:
     entities = _Entities(config)
     model = _loaded(str(config.start)) if config.model is None else _created(config.model, entities)
     vectors = entities.vectors(model, [config.modality])[config.modality]
-    texts = entities.descriptions(config.description)
     held_out = entities.held_out_rows[config.modality]
-    measured = _evenly(held_out, config.data.measured)
+    if config.records is None:
+        texts = entities.descriptions(config.description or "{description}")
+    else:
+        names = list(entities.mods[config.modality].obs_names)
+        with _about("records"):
+            rows, texts = read_pairs(config.records, names, mod=config.modality, text=config.description or "{text}")
+        vectors, held_out = vectors[rows], np.flatnonzero(np.isin(rows, held_out))
+    empty = _empty(vectors)
+    measured = _evenly(np.setdiff1d(held_out, empty), config.data.measured)
+    if not len(measured):
+        msg = "None of the donors that are held out has an entity to measure; change data.validation."
+        raise ValueError(msg)
     weights = balanced_weights(texts.text_of, strength=config.data.balance)
-    weights[held_out] = 0
+    weights[held_out] = weights[empty] = 0
     before = _alignment(model, config.modality, vectors, texts, measured)
     history = align(
         model,
@@ -325,7 +340,18 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
             rows = _evenly(entities.held_out, config.data.measured)
             measured = examples(entities.data, prompt=prompt, answer=answer, mod=mod, rows=rows)
         if has_texts and answer == "{name}":
-            model.config = replace(model.config, labels=tuple(sorted({_answer(example) for example in trained})))
+            labels = tuple(sorted({_answer(example) for example in trained}))
+            # what the new labels' probabilities mean is not known yet
+            model.config = replace(model.config, labels=labels, temperature=1.0)
+            if fields(prompt):
+                logger.warning(
+                    "The prompt has the fields %s, so it cannot become the model's own question: bsc.tl.annotate will ask %r.",
+                    fields(prompt),
+                    model.config.prompts["label"],
+                )
+            else:
+                prompts = {**model.config.prompts, "label": with_modality(prompt, mod)}
+                model.config = replace(model.config, prompts=prompts)
     else:
         names = {name: list(entities.mods[name].obs_names) for name in vectors}
         with _about("records"):
@@ -336,6 +362,11 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
         trained = [example for example, held_out in zip(read, is_held_out, strict=True) if not held_out]
         rows = _evenly(np.flatnonzero(is_held_out), config.data.measured)
         measured = [read[row] for row in rows]
+    bare = {name: set(_empty(of).tolist()) for name, of in vectors.items()}
+    trained, measured = (
+        [e for e in chosen if not any(row in bare[name] for name, row in entities_of(e))]
+        for chosen in (trained, measured)
+    )
     if not trained or not measured:
         msg = (
             f"There are {len(trained)} examples of donors to train on, and {len(measured)} of donors that are held out; each "
@@ -345,7 +376,7 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     weights = None
     if config.data.balance:
         weights = balanced_weights([_answer(example) for example in trained], strength=config.data.balance)
-    held_out = _evenly(entities.held_out_rows[mod], config.data.measured)
+    held_out = _evenly(np.setdiff1d(entities.held_out_rows[mod], _empty(vectors[mod])), config.data.measured)
     before = {} if texts is None else _alignment(model, mod, vectors[mod], texts, held_out)
     history = instruct(
         model,
@@ -361,6 +392,20 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     )
     after = {} if texts is None else _alignment(model, mod, vectors[mod], texts, held_out)
     return _finish(config.output, model, "stage 2", len(measured), history, before, after)
+
+
+def _empty(vectors: np.ndarray) -> np.ndarray:
+    """Rows of entities that the encoder knew nothing of, such as cells without any known gene."""
+    empty = np.flatnonzero(~vectors.any(axis=1))
+    if len(empty):
+        logger.warning("%d of %d entities have no vector, only zeros; they are left out", len(empty), len(vectors))
+    return empty
+
+
+def entities_of(example: Example) -> list[tuple[str, int]]:
+    """Modality and row of each entity of an example."""
+    mods = [s.modality for s in example.segments if isinstance(s, Entity)]
+    return list(zip(mods, example.rows, strict=True))
 
 
 def _evenly(rows: np.ndarray, n: int) -> np.ndarray:
@@ -502,10 +547,7 @@ class _Entities:
 
     def is_held_out(self, example: Example) -> bool:
         """Whether any entity of an example is of a donor that is held out."""
-        from bioverse_sc.models._prompt import Entity
-
-        mods = [s.modality for s in example.segments if isinstance(s, Entity)]
-        return any(row in self._held_out_sets[mod] for mod, row in zip(mods, example.rows, strict=True))
+        return any(row in self._held_out_sets[mod] for mod, row in entities_of(example))
 
     @cached_property
     def _held_out_sets(self) -> dict[str, set[int]]:
@@ -585,7 +627,8 @@ def _processes() -> PartialState:
     """The processes of this run."""
     from accelerate import PartialState
 
-    return PartialState(cpu=settings.device == "cpu")
+    # one process embeds while the others wait, for longer than processes wait for each other by default
+    return PartialState(cpu=settings.device == "cpu", timeout=timedelta(days=1))
 
 
 def _device() -> str:

@@ -12,7 +12,7 @@ import torch
 
 from bioverse_sc.train._checkpoint import unshard
 from bioverse_sc.train._config import LoraSettings, TrainConfig
-from bioverse_sc.train._loop import fit
+from bioverse_sc.train._loop import fit, seeded
 from bioverse_sc.train._sources import Descriptions, Example, PairSource, PromptSource, checked_weights
 from bioverse_sc.train._tasks import ATTRACTION, ContrastiveTask, PromptTask
 
@@ -201,10 +201,11 @@ def instruct(
     """
     from peft import PeftModel
 
-    torch.manual_seed(config.seed)
     if not isinstance(model.language_model, PeftModel):
-        add_adapter(model, lora or LoraSettings())
-    trains = ("projectors.",) if train_projectors else ()
+        with seeded(config.seed):
+            add_adapter(model, lora or LoraSettings())
+    # the projector of a modality that the examples do not have would get no gradient
+    trains = tuple(f"projectors.{mod}." for mod in vectors) if train_projectors else ()
     descriptions = descriptions or {}
     with _training(model, config, lambda name: "lora_" in name or name.startswith(trains)):
         task = PromptTask(model, {mod: _contrast(model, mod, of, None, ATTRACTION) for mod, of in descriptions.items()})
@@ -252,7 +253,6 @@ def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool
 
     Encoders are outside of the model's parameters and never train here.
     """
-    torch.manual_seed(config.seed)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trains(name) and parameter.is_floating_point())
     if not any(p.requires_grad for p in model.parameters()):

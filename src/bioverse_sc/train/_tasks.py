@@ -38,6 +38,19 @@ class PromptTask(Task):
         self.alignment = torch.nn.ModuleDict(dict(alignment or {}))
         self.whole_batch = bool(alignment)
 
+    def train(self, mode: bool = True) -> PromptTask:  # noqa: FBT001, FBT002 - torch's own signature
+        """Set the mode; a frozen language model has no dropout, which would only be noise, while its adapters have theirs."""
+        super().train(mode)
+        language_model = self.model.language_model
+        if any(p.requires_grad and "lora_" not in name for name, p in language_model.named_parameters()):
+            return self
+        for name, module in language_model.named_modules():
+            # attention drops out by a function, when its own module is in training
+            is_noise = isinstance(module, torch.nn.Dropout) and "lora_" not in name
+            if is_noise or type(module).__name__.endswith("Attention"):
+                module.training = False
+        return self
+
     def weight(self, batch: dict[str, torch.Tensor]) -> float:
         """Count the target tokens."""
         return float((batch["targets"][:, 1:] != IGNORED).sum())
