@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from bioverse_sc.train import AlignRun, InstructRun
+
+T = TypeVar("T", "AlignRun", "InstructRun")
 
 app = typer.Typer(
     help="BioVERSE for the scverse: label single cells with a language model that reads them.",
@@ -71,18 +73,21 @@ def annotate(
 
 
 train_app = typer.Typer(
-    help="Train a model of your own: stage 1 (align), then stage 2 (instruct). Several processes: accelerate launch -m bioverse_sc.cli train ...",
+    help="Train a model of your own: stage 1 (align), then stage 2 (instruct).\n\n"
+    "On several processes: accelerate launch -m bioverse_sc.cli train ...",
     no_args_is_help=True,
 )
 app.add_typer(train_app, name="train")
-Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="YAML file; recipes/ has examples.")]
+Config = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="YAML file of the stage; paths in it are relative to it.")
+]
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Build everything at its true shape with random weights, and report memory and speed."
+        "--dry-run",
+        help="Train nothing: build the model at its true shape with random weights, and report memory and speed.",
     ),
 ]
-
 Shape = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="For --dry-run: config.json of the language model, when it is not at hand."),
@@ -91,30 +96,44 @@ Shape = Annotated[
 
 @train_app.command()
 def align(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
-    """Stage 1: train a projector; encoder and language model are frozen."""
-    from bioverse_sc.train import AlignRun, metrics_table, read_config, run_align
+    """Stage 1: train a projector; encoder and language model are frozen.
 
-    with _reported_errors():
-        run = read_config(config, AlignRun)
-        if dry_run:
-            _dry_run(run, shape)
-            return
-        run_align(run)
-        typer.echo(metrics_table([run.output]))
+    An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in OUTPUT/metrics.json.
+    """
+    from bioverse_sc import train
+
+    _train(config, train.AlignRun, train.run_align, shape, dry_run=dry_run)
 
 
 @train_app.command()
 def instruct(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
-    """Stage 2: instruction tuning with LoRA."""
-    from bioverse_sc.train import InstructRun, metrics_table, read_config, run_instruct
+    """Stage 2: tune an aligned model to instructions, with LoRA.
+
+    An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in OUTPUT/metrics.json.
+    """
+    from bioverse_sc import train
+
+    _train(config, train.InstructRun, train.run_instruct, shape, dry_run=dry_run)
+
+
+def _train(
+    config: Path, kind: type[T], do: Callable[[T], dict[str, Any]], shape: Path | None, *, dry_run: bool
+) -> None:
+    from accelerate import PartialState
+
+    from bioverse_sc import train
 
     with _reported_errors():
-        run = read_config(config, InstructRun)
+        if shape is not None and not dry_run:
+            msg = "--shape goes with --dry-run."
+            raise ValueError(msg)
+        run = train.read_config(config, kind)
         if dry_run:
-            _dry_run(run, shape)
+            typer.echo(str(train.dry_run(run, shape=shape)))
             return
-        run_instruct(run)
-        typer.echo(metrics_table([run.output]))
+        do(run)
+        if PartialState().is_main_process:
+            typer.echo(train.metrics_table([run.output]))
 
 
 @train_app.command()
@@ -126,19 +145,16 @@ def table(runs: Annotated[list[Path], typer.Argument(metavar="OUTPUT...", help="
         typer.echo(metrics_table(runs))
 
 
-def _dry_run(run: AlignRun | InstructRun, shape: Path | None) -> None:
-    from bioverse_sc.train import dry_run
-
-    typer.echo(str(dry_run(run, shape=shape)))
-
-
 @contextmanager
 def _reported_errors() -> Iterator[None]:
-    """Show what a user can mend as one line, without a traceback."""
+    """Show what a user can mend as one line, without a traceback; a fault of the package keeps it."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, OSError, FloatingPointError, ImportError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as error:
+        message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+        if isinstance(error, KeyError) and not message.endswith("."):
+            # a dict that lacks a key; what a user gave wrong is a sentence
+            raise
         typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
         raise typer.Exit(1) from error
 

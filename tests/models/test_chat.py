@@ -290,3 +290,27 @@ def test_a_template_that_cannot_be_used_says_how_to_go_on(tmp_path):
     with pytest.raises(ValueError, match=r"without a special token.*Pass chat=False"):
         create(folder, {"rna": Precomputed("X", VECTOR)}, name="chat")
     assert create(folder, {"rna": Precomputed("X", VECTOR)}, name="chat", chat=False).config.chat is None
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[-1]['content'] }}<|end|>",
+        "{% for m in messages %}{{ m['content'] }}{{ m['content'] }}<|end|>{% endfor %}",
+    ],
+)
+def test_a_template_that_loses_or_repeats_turns_is_an_error(template):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match="does not write every question and answer once"):
+        ChatFormat.of(tokenizer)
+
+
+def test_a_system_text_that_moves_to_the_last_question_is_left_out():
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{% set s = messages[0]['content'] %}{% set messages = messages[1:] %}{% endif %}"
+        "{% for m in messages %}{% if m['role'] == 'user' %}[INST]{% if loop.last and s %}{{ s }} {% endif %}{{ m['content'] }}[/INST]"
+        "{% else %}{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+    )
+    assert ChatFormat.of(tokenizer) == ChatFormat("[INST]", "[/INST]", "<|end|>", "[INST]")

@@ -212,3 +212,15 @@ def test_four_bits(tmp_path):
     assert_same(model, again)
     assert again.config.contract == model.config.contract
     assert again.config.language_model != INSIDE
+
+
+def test_a_relative_folder_is_found_from_anywhere(tmp_path, monkeypatch):
+    language_model, tokenizer = make_language_model()
+    language_model.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    monkeypatch.chdir(tmp_path)
+    model = create("lm", {"rna": make_encoder()}, name="mine", device="cpu")
+    save(model, "mine")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load("../mine").config.name == "mine"

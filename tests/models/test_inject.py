@@ -1,8 +1,16 @@
 import pytest
 import torch
 
-from bioverse_sc.models import Answer, Entity, Text, label_prompt, reasoning_prompt
-from bioverse_sc.models._inject import IGNORED, SLOT, answer_ids, inject, pad_prompts, tokenize_prompt
+from bioverse_sc.models import Answer, ChatFormat, Entity, Text, label_prompt, reasoning_prompt
+from bioverse_sc.models._inject import (
+    IGNORED,
+    SLOT,
+    RememberingTokenizer,
+    answer_ids,
+    inject,
+    pad_prompts,
+    tokenize_prompt,
+)
 from tests.tiny import WIDTH, make_tokenizer
 
 
@@ -35,6 +43,18 @@ def test_a_start_token_is_used_where_the_tokenizer_has_one():
     tokens = tokenize_prompt(make_tokenizer(bos=True), [Text("a"), Answer("b")], {})
     assert tokens.ids[0] == 0
     assert tokens.targets[0] == IGNORED
+
+
+@pytest.mark.parametrize(
+    "chat", [None, ChatFormat("<|end|>user: ", " bot: ", "<|end|>", " user: ")], ids=["plain", "chat"]
+)
+def test_a_tokenizer_that_remembers_gives_the_same(chat):
+    tokenizer = make_tokenizer(bos=True)
+    remembering = RememberingTokenizer(tokenizer)
+    segments = [Text("<|end|>"), Entity("rna"), Text(" ab"), Answer("<|end|>"), Text("ab"), Answer("ab")]
+    expected = tokenize_prompt(tokenizer, segments, {"rna": 2}, chat)
+    for _ in range(3):
+        assert tokenize_prompt(remembering, segments, {"rna": 2}, chat) == expected
 
 
 def test_an_open_answer_must_be_last():

@@ -1,4 +1,5 @@
 import logging
+import threading
 
 import anndata as ad
 import mudata as md
@@ -48,6 +49,24 @@ def test_chunks_do_not_matter(cells, monkeypatch):
     expected = embedded(cells)
     monkeypatch.setattr(_embed, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=5))
     np.testing.assert_allclose(embedded(cells), expected, atol=1e-6)
+
+
+def test_without_a_cache_the_next_chunk_is_tokenized_meanwhile(cells, monkeypatch):
+    from bioverse_sc import _modalities
+    from bioverse_sc.encoders.scgpt import ScGPTEncoder
+    from bioverse_sc.tl import _embed
+
+    threads, tokenize = [], ScGPTEncoder.tokenize
+
+    def watched(*args, **kwargs):
+        threads.append(threading.current_thread())
+        return tokenize(*args, **kwargs)
+
+    monkeypatch.setattr(ScGPTEncoder, "tokenize", watched)
+    monkeypatch.setattr(_embed, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=5))
+    embedded(cells)
+    assert len(threads) == -(-cells.n_obs // 5)
+    assert threading.main_thread() not in threads
 
 
 @pytest.mark.parametrize("form", [csr_matrix, csc_matrix, lambda x: x.toarray()], ids=["csr", "csc", "dense"])

@@ -24,7 +24,17 @@ TEXTS = ["B cell. Markers: CD19.", "T cell. Markers: CD3E.", "monocyte."]
 N = 40
 
 
-def run(stage, folder, *, pause=0.0, **config):
+def run(stage, folder, **config):
+    """Train one stage on one thread, so that the last bits do not depend on the process that does it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train_stage(stage, folder, **config)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train_stage(stage, folder, *, pause=0.0, **config):
     """Train one stage; ``pause`` makes each batch take that long, so that there is time to interrupt it."""
     folder.mkdir(parents=True, exist_ok=True)
     model = make_model(dropout=0.0)
@@ -73,6 +83,5 @@ def slow(source, pause):
 
 if __name__ == "__main__":
     settings.progress = False
-    torch.set_num_threads(1)
     for stage, folder, config in json.loads(sys.argv[1]):
         run(stage, Path(folder), **config)

@@ -19,8 +19,9 @@ from bioverse_sc.models import (
     reasoning_prompt,
 )
 from bioverse_sc.models._inject import IGNORED, SLOT, inject
-from bioverse_sc.train import Example, LoraSettings
-from bioverse_sc.train._sources import EntityVectors, PairSource, PromptSource, checked_weights
+from bioverse_sc.train import Example, LoraSettings, _loop
+from bioverse_sc.train._loop import batch_indices
+from bioverse_sc.train._sources import Descriptions, EntityVectors, PairSource, PromptSource, checked_weights
 from bioverse_sc.train._stages import add_adapter
 from bioverse_sc.train._tasks import PromptTask
 from tests.tiny import CONFIGS, VECTOR, WIDTH, make_language_model, make_model, make_vectors
@@ -206,7 +207,7 @@ def test_soft_tokens_of_all_modalities_land_at_their_own_slots(places, two):
 
 def test_a_sequence_has_slots_for_each_of_its_vectors(two):
     source = PromptSource(two, [mixed([("protein", row)]) for row in range(4)], {"protein": RAGGED})
-    assert [prompt.ids.count(SLOT) for prompt in source.prompts] == [3 * len(of) for of in RAGGED]
+    assert [list(prompt.ids).count(SLOT) for prompt in source.prompts] == [3 * len(of) for of in RAGGED]
     assert list(source.lengths) == [3 * len(of) + len("0  x.") for of in RAGGED]
     batch = source.batch(np.array([2, 1]), RNG)
     assert int((batch["ids"] == SLOT).sum()) == 3 * 6
@@ -255,10 +256,77 @@ def test_descriptions_must_fit_the_vectors(two):
     vectors = {"rna": make_vectors(4)}
     with pytest.raises(ValueError, match=r"descriptions of \['protein'\], but vectors of \['rna'\] only"):
         PromptSource(two, [mixed([])], vectors, text_of={"protein": [0]})
-    with pytest.raises(ValueError, match="1 text indices are negative"):
-        PromptSource(two, [mixed([])], vectors, text_of={"rna": [0, -1, 2, 3]})
-    with pytest.raises(ValueError, match="1 text indices are negative"):
-        PairSource(vectors["rna"], np.array([0, -1, 2, 3]))
+    for make in (
+        lambda: PromptSource(two, [mixed([])], vectors, text_of={"rna": [0, 1, 2]}),
+        lambda: PairSource(vectors["rna"], np.array([0, 1, 2])),
+    ):
+        with pytest.raises(ValueError, match="4 vectors but 3 text indices"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("texts", "text_of", "what"),
+    [
+        (
+            ["a", "b", "a"],
+            [0, 1, 2],
+            "1 of the texts are there more than once, the first is 'a'.*train.descriptions does",
+        ),
+        (["a", "b"], [0, -1, 1], "1 of 3 text indices are not within 0 and 1"),
+        (["a", "b"], [0, 2, 3], "2 of 3 text indices are not within 0 and 1"),
+        ([], [0], "1 of 1 text indices"),
+        (["a", "b"], [0.0, 1.0], "integers of shape .*found float64"),
+        (["a", "b"], [[0, 1]], r"found int64 of shape \(1, 2\)"),
+    ],
+)
+def test_descriptions_are_texts_once_and_indices_of_them(texts, text_of, what):
+    with pytest.raises(ValueError, match=what):
+        Descriptions(texts, np.array(text_of))
+
+
+def test_descriptions_of_no_entities():
+    assert len(Descriptions(["a", "b"], np.zeros(0, dtype=np.int64)).text_of) == 0
+
+
+def test_a_text_of_many_examples_is_encoded_once(monkeypatch):
+    chat = ChatFormat(start="user: ", ask="\nassistant: ", end="<|end|>", between="\nuser: ")
+    for model in (make_model(), make_model(chat=chat)):
+        examples = [Example(reasoning_prompt(f"type {i % 3}", ["CD19"], "a"), (0,)) for i in range(60)]
+        expected = [model.tokenize(example.segments) for example in examples]
+        calls, encode = [], model.tokenizer.encode
+
+        def counted(text, *, calls=calls, encode=encode, **kwargs):
+            calls.append(text)
+            return encode(text, **kwargs)
+
+        monkeypatch.setattr(model.tokenizer, "encode", counted)
+        prompts = PromptSource(model, examples, {"rna": make_vectors(1)}).prompts
+        assert len(calls) < 20
+        for prompt, one in zip(prompts, expected, strict=True):
+            assert (list(prompt.ids), list(prompt.targets), prompt.modalities) == (one.ids, one.targets, one.modalities)
+            assert prompt.ids.dtype == prompt.targets.dtype == np.int32
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_order_of_an_epoch_is_drawn_once(weighted, monkeypatch):
+    weights = np.random.default_rng(0).random(1000).astype(np.float32) if weighted else None
+    lengths = np.arange(1000)
+    draw = lambda step, lengths: batch_indices(1000, 24, step, 5, lengths, weights)
+    steps = [0, 1, 41, 42, 7, 83, 84]
+    remembered = [draw(step, of) for step in steps for of in (None, lengths)]
+    with monkeypatch.context() as patch:
+        patch.setattr(_loop, "_epoch_order", _loop._epoch_order.__wrapped__)
+        for found, alone in zip(remembered, [draw(s, of) for s in steps for of in (None, lengths)], strict=True):
+            np.testing.assert_array_equal(found, alone)
+    _loop._epoch_order.cache_clear()
+    for step in range(40):
+        draw(step, None)
+    assert _loop._epoch_order.cache_info().misses == 1
+    if weighted:
+        before = draw(0, None)
+        weights[:500] = 0
+        assert (draw(0, None) >= 500).all()
+        assert (before < 500).any(), "weights that changed are other weights"
 
 
 # too long
@@ -290,11 +358,13 @@ def test_only_the_end_of_the_last_answer_is_cut(limit, two, log):
     whole, cut = PromptSource(two, LONG, {"rna": make_vectors(3)}), cut_at(two, limit)
     for one, two_, length in zip(whole.prompts, cut.prompts, LENGTHS, strict=True):
         n = min(length, limit)
-        assert (two_.ids, two_.targets, two_.modalities) == (one.ids[:n], one.targets[:n], one.modalities)
+        np.testing.assert_array_equal(two_.ids, one.ids[:n])
+        np.testing.assert_array_equal(two_.targets, one.targets[:n])
+        assert two_.modalities == one.modalities
         lost = one.targets[n:]
         assert IGNORED not in lost
         assert SLOT not in one.ids[n:]
-        assert (two_.targets[-1] == two.tokenizer.eos_token_id) == (not lost), "what is cut does not end there"
+        assert (two_.targets[-1] == two.tokenizer.eos_token_id) == (not len(lost)), "what is cut does not end there"
         assert two_.targets[-1] != IGNORED
     assert list(cut.lengths) == [min(length, limit) for length in LENGTHS]
     assert cut.n_cut == sum(length > limit for length in LENGTHS)
@@ -327,7 +397,7 @@ def test_a_question_is_never_cut(limit, n, first, two):
 
 def test_soft_tokens_are_never_cut(two):
     late = Example([Text("Q"), Answer("a"), Entity("rna"), Answer("bc")], (0,))
-    assert cut_at(two, 8, [late]).prompts[0].ids[-4:] == [SLOT, SLOT, *two.tokenizer.encode(" b")]
+    assert cut_at(two, 8, [late]).prompts[0].ids[-4:].tolist() == [SLOT, SLOT, *two.tokenizer.encode(" b")]
     for limit in (3, 4, 5, 6):
         with pytest.raises(ValueError, match="soft tokens"):
             cut_at(two, limit, [late])
@@ -354,7 +424,7 @@ def test_a_cut_keeps_all_that_is_no_answer(segments, limit):
     kept = source.prompts[0]
     assert len(kept.ids) == min(limit, len(whole.ids))
     assert [t for t in kept.targets if t == IGNORED] == [t for t in whole.targets if t == IGNORED]
-    assert kept.ids.count(SLOT) == 2 * n_entities
+    assert list(kept.ids).count(SLOT) == 2 * n_entities
 
 
 def test_an_answer_of_a_chat_is_cut_alike():
@@ -363,7 +433,7 @@ def test_an_answer_of_a_chat_is_cut_alike():
     example = Example(reasoning_prompt("B cell", ["CD19"], "CD19 marks it"), (0,))
     whole = PromptSource(model, [example], {"rna": make_vectors(1)}).prompts[0]
     n = len(whole.ids)
-    assert cut_at(model, n - 3, [example]).prompts[0].ids == whole.ids[:-3]
+    np.testing.assert_array_equal(cut_at(model, n - 3, [example]).prompts[0].ids, whole.ids[:-3])
     question = len("CD19 marks it") + 1
     assert cut_at(model, n - question + 1, [example]).n_cut == 1
     with pytest.raises(ValueError, match="would lose more"):

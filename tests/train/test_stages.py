@@ -258,3 +258,96 @@ def test_everyday_sentences_are_many_and_different():
     assert len(texts) >= 150
     assert len(set(texts)) == len(texts)
     assert all(text.strip() == text and len(text) > 20 for text in texts)
+
+
+def test_the_user_s_random_numbers_go_on_as_if_nothing_had_been_drawn():
+    vectors, which = groups()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    model = make_model()
+    torch.manual_seed(5)
+    train.align(model, vectors, Descriptions(TEXTS, which), CONFIG)
+    train.instruct(model, examples_of(which), {"rna": vectors}, CONFIG, lora=LoraSettings(rank=2))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_projector_without_entities_stays_as_it_is():
+    from dataclasses import replace
+
+    from bioverse_sc.models import BioVerse
+
+    one = make_model()
+    shapes = {"rna": one.config.projectors["rna"], "protein": replace(one.config.projectors["rna"], seed=3)}
+    model = BioVerse(replace(one.config, projectors=shapes), one.language_model, one.tokenizer)
+    vectors, which = groups()
+    before = copied(model)
+    train.instruct(model, examples_of(which), {"rna": vectors}, CONFIG, lora=LoraSettings(rank=2))
+    after = model.state_dict()
+    assert all(torch.equal(after[n], t) for n, t in before.items() if n.startswith("projectors.protein."))
+    assert not any(torch.equal(after[n], t) for n, t in before.items() if n.startswith("projectors.rna."))
+
+
+def test_a_frozen_language_model_has_no_dropout_and_its_adapter_has():
+    from bioverse_sc.train._stages import add_adapter
+    from bioverse_sc.train._tasks import PromptTask
+
+    model = make_model("gpt2")
+    add_adapter(model, LoraSettings(rank=2, dropout=0.2))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    task = PromptTask(model).train()
+    dropouts = {n: m for n, m in task.named_modules() if isinstance(m, torch.nn.Dropout) and m.p > 0}
+    assert {n for n, m in dropouts.items() if m.training} == {n for n in dropouts if "lora_" in n or "projectors" in n}
+    assert len(dropouts) > 10
+    assert not any(m.training for m in task.modules() if type(m).__name__ == "GPT2Attention")
+    # a language model that trains as a whole has its own
+    whole = make_model("gpt2").requires_grad_()
+    assert all(m.training for m in PromptTask(whole).train().modules())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"mixed_precision": "fp16"}, "mixed_precision is 'fp16'; expected 'no' or 'bf16'"),
+        ({"too_long": "drop"}, "too_long is 'drop'; expected 'error' or 'cut'"),
+        ({"warmup_steps": -1}, "warmup_steps is -1; expected 0 or more"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; expected 0 or more"),
+    ],
+)
+def test_settings_are_checked(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(steps=1, **wrong)
+
+
+@pytest.mark.parametrize(("name", "value"), [("rank", 0), ("alpha", -1), ("dropout", 1.0)])
+def test_settings_of_adapters_are_checked(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        LoraSettings(**{name: value})
+
+
+def test_what_changes_no_number_may_change_when_a_run_goes_on(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    vectors, which = groups()
+    examples = examples_of(which)
+    train.instruct(make_model(), examples, {"rna": vectors}, CONFIG, folder=tmp_path)
+    for change in (
+        {"micro_batch_size": 2},
+        {"gradient_checkpointing": True},
+        {"log_every": 3},
+        {"checkpoint_every": 1},
+    ):
+        train.instruct(make_model(), examples, {"rna": vectors}, replace(CONFIG, **change), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"another configuration \(seed\)"):
+        train.instruct(make_model(), examples, {"rna": vectors}, replace(CONFIG, seed=4), folder=tmp_path)
+
+
+def test_another_device_than_the_first_says_what_to_do(monkeypatch):
+    from bioverse_sc import settings
+
+    vectors, which = groups()
+    with (
+        settings.override(device="cuda:1"),
+        pytest.raises(ValueError, match="start Python with CUDA_VISIBLE_DEVICES=1"),
+    ):
+        train.align(make_model(), vectors, Descriptions(TEXTS, which), CONFIG)

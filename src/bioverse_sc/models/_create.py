@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from bioverse_sc.models._bioverse import BioVerse
 from bioverse_sc.models._config import DtypeName, ModelConfig, ProjectorConfig, ProjectorShape
-from bioverse_sc.models._io import contract_of, embedding_width, known_commit, load_language_model, ready
+from bioverse_sc.models._io import (
+    bundled_models,
+    contract_of,
+    embedding_width,
+    known_commit,
+    load_language_model,
+    ready,
+)
 from bioverse_sc.models._prompt import PROMPTS, ChatFormat, Entity, fields, parse_template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
 
@@ -100,7 +107,7 @@ def create(
     width = embedding_width(base)
     config = ModelConfig(
         name=name,
-        language_model=str(language_model),
+        language_model=_place(language_model),
         language_model_revision=known_commit(str(language_model), revision) or revision,
         dtype=dtype,
         contract=contract_of(base, tokenizer),
@@ -115,6 +122,13 @@ def create(
     # precomputed vectors have no encoder to run
     stored: dict[str, Any] = {mod: encoder for mod, encoder in encoders.items() if hasattr(encoder, "encode")}
     return ready(BioVerse(config, base, tokenizer, stored), device)
+
+
+def _place(language_model: str | Path) -> str:
+    """Where a saved model finds its base again, whatever folder it is loaded from."""
+    folder = Path(language_model)
+    is_folder = folder.is_dir() and str(language_model) not in bundled_models()
+    return str(folder.resolve()) if is_folder else str(language_model)
 
 
 def _check_encoders(encoders: Mapping[str, Any], shapes: Mapping[str, ProjectorShape]) -> None:

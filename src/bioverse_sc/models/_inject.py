@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -12,6 +13,7 @@ from bioverse_sc.models._prompt import Answer, Entity, Text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
     from bioverse_sc.models._prompt import ChatFormat, Segment
@@ -26,13 +28,28 @@ IGNORED = -100
 class TokenizedPrompt:
     """Token ids with :data:`SLOT` where soft tokens go, the targets, and the modality of each entity in order."""
 
-    ids: list[int]
-    targets: list[int]
+    ids: list[int] | np.ndarray
+    targets: list[int] | np.ndarray
     modalities: list[str]
 
 
+class RememberingTokenizer:
+    """Encodes a text once, for many prompts that share texts.
+
+    Parameters
+    ----------
+    tokenizer
+        The language model's.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.encode = lru_cache(maxsize=10_000)(tokenizer.encode)
+        self.convert_tokens_to_ids = lru_cache(tokenizer.convert_tokens_to_ids)
+        self.eos_token_id = tokenizer.eos_token_id
+
+
 def tokenize_prompt(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | RememberingTokenizer,
     segments: Sequence[Segment],
     n_tokens: dict[str, int],
     chat: ChatFormat | None = None,
@@ -81,7 +98,7 @@ def tokenize_prompt(
     return TokenizedPrompt(ids, targets, modalities)
 
 
-def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def start_ids(tokenizer: PreTrainedTokenizerBase | RememberingTokenizer) -> list[int]:
     """Token ids that the tokenizer itself puts before a text; many have a start token and do not use it."""
     with_special = list(tokenizer.encode("a"))
     plain = list(tokenizer.encode("a", add_special_tokens=False))
@@ -91,7 +108,7 @@ def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return []
 
 
-def _literal_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _literal_ids(tokenizer: PreTrainedTokenizerBase | RememberingTokenizer, text: str) -> list[int]:
     """Token ids of a chat format's own words, special tokens included."""
     return list(tokenizer.encode(text, add_special_tokens=False))
 
@@ -106,13 +123,15 @@ def _trimmed(segments: Sequence[Segment], i: int) -> str:
     return text
 
 
-def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: Answer, chat: ChatFormat | None = None) -> list[int]:
+def answer_ids(
+    tokenizer: PreTrainedTokenizerBase | RememberingTokenizer, answer: Answer, chat: ChatFormat | None = None
+) -> list[int]:
     """Token ids of a written answer with its end token; in plain text a space comes first, as after any colon."""
     text = answer.text or ""
     return [*text_ids(tokenizer, text if chat else " " + text), end_id(tokenizer, chat)]
 
 
-def end_id(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat | None = None) -> int:
+def end_id(tokenizer: PreTrainedTokenizerBase | RememberingTokenizer, chat: ChatFormat | None = None) -> int:
     """Token id that ends an answer."""
     found = tokenizer.eos_token_id if chat is None else tokenizer.convert_tokens_to_ids(chat.end)
     if not isinstance(found, int):
@@ -121,7 +140,7 @@ def end_id(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat | None = None) -
     return found
 
 
-def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def text_ids(tokenizer: PreTrainedTokenizerBase | RememberingTokenizer, text: str) -> list[int]:
     """Token ids of words; what looks like a special token (``<|end|>``) is spelled out, as it is only text."""
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 

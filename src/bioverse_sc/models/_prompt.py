@@ -84,6 +84,12 @@ def parse_template(template: str, modality: str | None = None) -> list[Text | En
     return segments
 
 
+def with_modality(template: str, modality: str) -> str:
+    """Write the modality into bare ``[BIO]`` places."""
+    parse_template(template, modality)
+    return _PLACE.sub(lambda match: f"[BIO:{match[1] or modality}]", template)
+
+
 def fields(template: str) -> list[str]:
     """Names of the ``{fields}`` of a template."""
     return _FIELD.findall(template)
@@ -180,14 +186,19 @@ class ChatFormat:
 
         system = [{"role": "system", "content": SYSTEM}]
         try:
-            first = _render(tokenizer, [*system, *_turns(1)], ask=True)
+            first, whole = (_render(tokenizer, [*system, *_turns(n)], ask=True) for n in (1, 3))
         except TemplateError:
             # some templates have no system turn
-            system = []
-            first = _render(tokenizer, _turns(1), ask=True)
-        start, ask = first.split(_QUESTION.format(0))
-        whole = _render(tokenizer, [*system, *_turns(3)], ask=True)
-        after = whole.split(_ANSWER.format(0))[1].split(_QUESTION.format(1))[0]
+            first, whole = (_render(tokenizer, _turns(n), ask=True) for n in (1, 3))
+        if SYSTEM in whole.split(_ANSWER.format(0))[-1]:
+            # some put it into the last question, where it would be said again at each turn
+            first, whole = (_render(tokenizer, _turns(n), ask=True) for n in (1, 3))
+        marks = [_QUESTION.format(0), _ANSWER.format(0), _QUESTION.format(1)]
+        if first.count(marks[0]) != 1 or [whole.count(mark) for mark in marks] != [1, 1, 1]:
+            msg = "The chat template does not write every question and answer once, in their places; this is not supported."
+            raise ValueError(msg)
+        start, ask = first.split(marks[0])
+        after = whole.split(marks[1])[1].split(marks[2])[0]
         specials = [token for token in tokenizer.all_special_tokens if token in after]
         specials += [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and str(t) in after]
         if not specials:

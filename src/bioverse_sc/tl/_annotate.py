@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bioverse_sc._keys import Keys
-from bioverse_sc._logging import finish_log, progress
+from bioverse_sc._logging import finish_log, logger, progress
 from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record
@@ -117,6 +117,12 @@ def annotate(
     matrix = None
     if reasoning == "cell" or "rna" in loaded.encoders:
         matrix = profile(adata, vocabulary=known_genes(loaded), layer=layer, gene_symbols=gene_symbols)
+    if reasoning == "cell" and not loaded.gene_reference:
+        logger.warning(
+            "The model %r has no reference of the genes' means, so its reasoning is shown the highest expressed genes, not the "
+            "informative ones.",
+            loaded.config.name,
+        )
     ensure_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     if not has_alignment(adata, loaded, keys):
         align_cells(adata, loaded, keys)

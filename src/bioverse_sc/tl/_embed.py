@@ -174,8 +174,9 @@ def embed_cells(
         kept = ArrayCache(cache)
         made_from = [encoder.name, encoder.fingerprint, dtype, *choice.values(), list(matrix.gene_map.genes)]
         with progress(total=adata.n_obs, description="embed", unit="cell") as bar:
-            for rows, counts, cells in ahead(_prepared(adata, matrix, encoder, choice)):
-                encode = partial(_encode, encoder, cells, matrix.gene_map.genes, batch_size, dtype)
+            # what may be kept already is prepared only when it is not
+            for rows, counts, tokens in ahead(_prepared(adata, matrix, encoder, choice if cache is None else None)):
+                encode = partial(_encode, encoder, counts, tokens, matrix.gene_map.genes, choice, batch_size, dtype)
                 found = kept.get([*made_from, counts.shape, counts.indptr, counts.indices, counts.data], encode)
                 _check_vectors(found, (rows.stop - rows.start, encoder.width), encoder.name)
                 vectors[rows] = found
@@ -210,22 +211,32 @@ def _check_vectors(vectors: Any, shape: tuple[int, int], name: str) -> None:
         raise ValueError(msg)
 
 
-def _encode(encoder: CellEncoder, cells: Any, genes: Sequence[str], batch_size: int, dtype: Dtype) -> np.ndarray:
+def _encode(
+    encoder: CellEncoder,
+    counts: csr_matrix,
+    tokens: Any,
+    genes: Sequence[str],
+    choice: dict[str, Any],
+    batch_size: int,
+    dtype: Dtype,
+) -> np.ndarray:
     if isinstance(encoder, TokenEncoder):
-        return encoder.encode_tokens(cells, batch_size=batch_size, dtype=dtype)
-    return encoder.encode(cells, genes, batch_size=batch_size)
+        if tokens is None:
+            tokens = encoder.tokenize(counts, genes, **choice)
+        return encoder.encode_tokens(tokens, batch_size=batch_size, dtype=dtype)
+    return encoder.encode(counts, genes, batch_size=batch_size)
 
 
 def _prepared(
-    adata: AnnData, matrix: MatrixProfile, encoder: CellEncoder, choice: dict[str, Any]
+    adata: AnnData, matrix: MatrixProfile, encoder: CellEncoder, choice: dict[str, Any] | None
 ) -> Iterator[tuple[slice, csr_matrix, Any]]:
-    """Yield rows, their values, and what the encoder reads of them."""
+    """Yield rows, their values, and their tokens: ``None`` without a choice, and for an encoder that has none."""
     for rows, chunk in row_chunks(get_matrix(adata, matrix.source), matrix.gene_map.columns):
         counts = matrix.gene_map.gather(chunk)
-        if isinstance(encoder, TokenEncoder):
+        if choice is not None and isinstance(encoder, TokenEncoder):
             yield rows, counts, encoder.tokenize(counts, matrix.gene_map.genes, **choice)
         else:
-            yield rows, counts, counts
+            yield rows, counts, None
 
 
 def take_precomputed(adata: AnnData, use_rep: str, keys: Keys) -> None:

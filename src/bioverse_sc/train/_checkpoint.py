@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import distributed
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 INDEX = "index.json"
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.pt", "state.json", "checksums.json"
+FREE = {"micro_batch_size", "gradient_checkpointing", "log_every", "checkpoint_every", "tensorboard"}
+"""What may be another when a run goes on: it changes nothing but the rounding, and how often a run says something."""
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Progress:
     """Validations in a row that did not lower it."""
     stopped: bool = False
     """Whether patience has ended the run."""
+    unlogged: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of the steps since the last row of the log."""
 
 
 class Checkpoints:
@@ -50,7 +55,25 @@ class Checkpoints:
     def names(self) -> dict[str, str]:
         """Folder names of ``last`` and ``best``; none before the first checkpoint."""
         path = self.folder / INDEX
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not path.is_file():
+            # an empty index is written before the first checkpoint
+            if stray := sorted(other.name for other in self.folder.glob("step-*")):
+                msg = f"{self.folder} holds {', '.join(stray)} but lacks {INDEX}. {self._remedy(path)}"
+                raise FileNotFoundError(msg)
+            return {}
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            names = None
+        if not isinstance(names, dict) or set(names) not in (set(), {"last"}, {"last", "best"}):
+            msg = f"{path} is damaged. {self._remedy(path)}"
+            raise ValueError(msg)
+        there = [other.name for other in self.folder.iterdir()]
+        for name in names.values():
+            if name not in there:
+                msg = f"{path} names the checkpoint {name!r}, which is not there. {self._remedy(self.folder)}"
+                raise FileNotFoundError(msg)
+        return names
 
     def save(
         self,
@@ -65,32 +88,44 @@ class Checkpoints:
         """Save as ``last``, and as ``best`` too if asked. All processes call it, and one of them writes."""
         weights = trained_weights(model)
         state = optimizer.state_dict()
-        state["state"] = {i: {k: _whole(v) for k, v in of.items()} for i, of in state["state"].items()}
+        state["state"] = {i: {k: whole(v) for k, v in of.items()} for i, of in state["state"].items()}
         if not writes:
             return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = self.names()
+        if not names:
+            # first, so that folders without an index are never what a kill has left
+            self._write_index(names)
+        self.remove_others()
         name = f"step-{progress.step:08d}"
-        # a run that ends where it was saved before
-        name += "-again" if (self.folder / name).exists() else ""
         fresh = self.folder / f"{name}.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        fresh.mkdir()
         save_file(weights, fresh / WEIGHTS)
         torch.save(state, fresh / OPTIMIZER)
         stored = {"config": asdict(config), "progress": asdict(progress)}
         (fresh / STATE).write_text(json.dumps(stored), encoding="utf-8")
         hashes = {file.name: _sha256(file) for file in sorted(fresh.iterdir())}
         (fresh / CHECKSUMS).write_text(json.dumps(hashes), encoding="utf-8")
-        for file in fresh.iterdir():
-            _flush(file)
+        for path in (*fresh.iterdir(), fresh):
+            _flush(path)
         fresh.rename(self.folder / name)
         _flush(self.folder)
-        names = self.names() | {"last": name} | ({"best": name} if best else {})
+        names |= {"last": name} | ({"best": name} if best else {})
+        self._write_index(names)
+        self.remove_others()
+
+    def _write_index(self, names: dict[str, str]) -> None:
         index = self.folder / f"{INDEX}.new"
         index.write_text(json.dumps(names), encoding="utf-8")
         _flush(index)
         index.replace(self.folder / INDEX)
-        for other in self.folder.iterdir():
-            if other.is_dir() and other.name not in names.values():
+        _flush(self.folder)
+
+    def remove_others(self) -> None:
+        """Remove what the index does not name: older checkpoints, and those that a killed run was writing or removing."""
+        names = self.names()
+        for other in self.folder.glob("step-*"):
+            if other.name not in names.values():
                 shutil.rmtree(other)
 
     def load(
@@ -101,11 +136,15 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer | None = None,
     ) -> Progress:
         """Put a checkpoint's weights, and the optimizer's state, into place."""
-        folder = self.folder / self.names()[which]
-        self._check(folder)
+        names = self.names()
+        # a damaged "best" must not come to light only when a run ends
+        for name in sorted(set(names.values())):
+            self._check(self.folder / name)
+        folder = self.folder / names[which]
         stored = json.loads((folder / STATE).read_text(encoding="utf-8"))
         now = json.loads(json.dumps(asdict(config)))
-        if differs := sorted(k for k in now.keys() | stored["config"].keys() if stored["config"].get(k) != now.get(k)):
+        keys = (now.keys() | stored["config"].keys()) - FREE
+        if differs := sorted(k for k in keys if stored["config"].get(k) != now.get(k)):
             msg = f"{folder} was written with another configuration ({', '.join(differs)}); use a new folder."
             raise ValueError(msg)
         weights = load_file(folder / WEIGHTS)
@@ -123,30 +162,36 @@ class Checkpoints:
         return Progress(**stored["progress"])
 
     def _check(self, folder: Path) -> None:
-        remedy = f"Delete {self.folder} to train from the start, or put a copy of that folder in its place."
         try:
             hashes = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+            if not isinstance(hashes, dict) or set(hashes) != {WEIGHTS, OPTIMIZER, STATE}:
+                hashes = {}
             damaged = [name for name, value in hashes.items() if _sha256(folder / name) != value]
         except FileNotFoundError as error:
-            msg = f"The checkpoint {folder} is incomplete: it lacks {Path(str(error.filename)).name}. {remedy}"
+            msg = f"The checkpoint {folder} is incomplete: it lacks {Path(str(error.filename)).name}. {self._remedy(folder)}"
             raise FileNotFoundError(msg) from error
-        except json.JSONDecodeError as error:
-            damaged = [CHECKSUMS]
-            msg = f"The checkpoint {folder} is damaged: {CHECKSUMS} is not what was written. {remedy}"
-            raise ValueError(msg) from error
-        if damaged:
-            msg = f"The checkpoint {folder} is damaged: {', '.join(damaged)} is not what was written. {remedy}"
+        except ValueError:
+            hashes = {}
+        if not hashes:
+            msg = f"The checkpoint {folder} is damaged: {CHECKSUMS} is not what was written. {self._remedy(folder)}"
             raise ValueError(msg)
+        if damaged:
+            msg = f"The checkpoint {folder} is damaged: {', '.join(damaged)} is not what was written. {self._remedy(folder)}"
+            raise ValueError(msg)
+
+    def _remedy(self, path: Path) -> str:
+        return f"Delete {self.folder} to train from the start, or put a copy of {path.name} in its place."
 
 
 def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Parameters that train, by name, without the names that wrappers add."""
+    _reshard(model)
     return {name.removeprefix("module."): p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Whole values of the parameters that train, on the CPU; every process has to call it."""
-    return {name: _whole(p) for name, p in trained_parameters(model).items()}
+    return {name: whole(p) for name, p in trained_parameters(model).items()}
 
 
 def set_trained_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
@@ -158,24 +203,41 @@ def set_trained_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]
 
 def unshard(model: torch.nn.Module) -> None:
     """Put whole parameters in the place of those that FSDP has sharded; every process has to call it."""
+    _reshard(model)
+    done: dict[torch.Tensor, torch.nn.Parameter] = {}
     for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
+        for name, parameter in list(module.named_parameters(recurse=False)):
             if isinstance(parameter, DTensor):
-                whole = parameter.full_tensor().detach()
-                module.register_parameter(name, torch.nn.Parameter(whole, requires_grad=parameter.requires_grad))
+                # tied parameters stay tied
+                if parameter not in done:
+                    # on the CPU: a model is sharded because one device cannot hold it
+                    full = parameter.full_tensor().detach().cpu()
+                    done[parameter] = torch.nn.Parameter(full, requires_grad=parameter.requires_grad)
+                module.register_parameter(name, done[parameter])
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
+def _reshard(model: torch.nn.Module) -> None:
+    """Make parameters those that the optimizer has: after a forward pass alone, FSDP leaves copies in their place."""
+    if not distributed.is_initialized():
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
     """Copy on the CPU, put together from all processes when it is sharded."""
-    whole: torch.Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return whole.detach().cpu().clone().contiguous()
+    full: torch.Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return full.detach().cpu().clone().contiguous()
 
 
-def _shared_out(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _shared_out(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Shard as the parameter is; what has another shape, as a count of steps, is the same everywhere."""
-    if isinstance(like, DTensor) and whole.shape == like.shape:
-        return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)
-    return whole
+    if isinstance(like, DTensor) and full.shape == like.shape:
+        return distribute_tensor(full.to(like.device), like.device_mesh, like.placements)
+    return full
 
 
 def _sha256(file: Path) -> str:

@@ -58,6 +58,15 @@ class TrainConfig:
                 msg = f"{name} is {getattr(self, name)}; expected a positive number."
                 raise ValueError(msg)
 
+        for name in ("warmup_steps", "weight_decay"):
+            if getattr(self, name) < 0:
+                msg = f"{name} is {getattr(self, name)}; expected 0 or more."
+                raise ValueError(msg)
+        for name, choices in (("mixed_precision", ("no", "bf16")), ("too_long", ("error", "cut"))):
+            if getattr(self, name) not in choices:
+                msg = f"{name} is {getattr(self, name)!r}; expected {choices[0]!r} or {choices[1]!r}."
+                raise ValueError(msg)
+
     def micro_batches(self, n_processes: int) -> int:
         """How many micro-batches each process sees in a step."""
         size = self.micro_batch_size or -(-self.batch_size // n_processes)
@@ -80,3 +89,12 @@ class LoraSettings:
     dropout: float = 0.0
     targets: tuple[str, ...] | str = "all-linear"
     """``"all-linear"``; ``"attention"``, the linear layers inside of attention; or names of modules."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "alpha"):
+            if getattr(self, name) < 1:
+                msg = f"{name} is {getattr(self, name)}; expected a positive number."
+                raise ValueError(msg)
+        if not 0 <= self.dropout < 1:
+            msg = f"dropout is {self.dropout}; expected 0 or more, and less than 1."
+            raise ValueError(msg)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from bioverse_sc._logging import logger
-from bioverse_sc.models._inject import IGNORED, TokenizedPrompt, pad_prompts
+from bioverse_sc.models._inject import IGNORED, RememberingTokenizer, TokenizedPrompt, pad_prompts, tokenize_prompt
 from bioverse_sc.models._prompt import Entity
 
 if TYPE_CHECKING:
@@ -42,6 +44,27 @@ class Descriptions:
     """Each text once."""
     text_of: np.ndarray
     """Index of each entity's text, shape (entities,). Entities of one text are positives of each other."""
+
+    def __post_init__(self) -> None:
+        if repeated := [text for text, n in Counter(self.texts).items() if n > 1]:
+            msg = (
+                f"{len(repeated)} of the texts are there more than once, the first is {repeated[0]!r}: its entities would be each "
+                "other's negatives. Give each text once; bsc.train.descriptions does."
+            )
+            raise ValueError(msg)
+        text_of = np.asarray(self.text_of)
+        if text_of.ndim != 1 or (text_of.size and not np.issubdtype(text_of.dtype, np.integer)):
+            msg = (
+                "text_of must be the index of each entity's text, integers of shape (entities,); found "
+                f"{text_of.dtype} of shape {text_of.shape}."
+            )
+            raise ValueError(msg)
+        if n_outside := int(((text_of < 0) | (text_of >= len(self.texts))).sum()):
+            msg = (
+                f"{n_outside} of {len(text_of)} text indices are not within 0 and {len(self.texts) - 1}: there are "
+                f"{len(self.texts)} texts. Leave out entities that have no text."
+            )
+            raise ValueError(msg)
 
 
 class EntityVectors:
@@ -138,8 +161,8 @@ class PromptSource:
             msg = f"There are descriptions of {missing}, but vectors of {sorted(vectors)} only."
             raise ValueError(msg)
         self.text_of = {mod: checked_text_of(self.vectors[mod], of) for mod, of in (text_of or {}).items()}
-        prompts = [model.tokenize(self._with_lengths(example)) for example in examples]
-        if unanswered := [i for i, p in enumerate(prompts) if all(target == IGNORED for target in p.targets)]:
+        prompts = self._tokenized()
+        if unanswered := [i for i, p in enumerate(prompts) if np.all(np.equal(p.targets, IGNORED))]:
             msg = f"{len(unanswered)} of {len(examples)} examples have no written answer, the first is number {unanswered[0]}."
             raise ValueError(msg)
         limits = {"max_tokens": max_tokens}
@@ -148,6 +171,22 @@ class PromptSource:
         what = min(limits, key=lambda name: limits[name])
         self.prompts, self.n_cut = shortened(prompts, limits[what], too_long, what=what)
         self.lengths: np.ndarray | None = np.array([len(p.ids) for p in self.prompts], dtype=np.int64)
+
+    def _tokenized(self) -> list[TokenizedPrompt]:
+        """Prompts of the examples. There may be a great many: what is equal is there once, and integers take 4 bytes."""
+        tokenizer, n_tokens, chat = (
+            RememberingTokenizer(self.model.tokenizer),
+            self.model.n_tokens,
+            self.model.config.chat,
+        )
+
+        @lru_cache(maxsize=10_000)
+        def tokenized(*segments: Segment) -> TokenizedPrompt:
+            prompt = tokenize_prompt(tokenizer, segments, n_tokens, chat)
+            ids, targets = np.array(prompt.ids, dtype=np.int32), np.array(prompt.targets, dtype=np.int32)
+            return replace(prompt, ids=ids, targets=targets)
+
+        return [tokenized(*self._with_lengths(example)) for example in self.examples]
 
     def _with_lengths(self, example: Example) -> list[Segment]:
         """Segments with the number of vectors that each entity has."""
@@ -279,8 +318,5 @@ def checked_text_of(vectors: EntityVectors, text_of: np.ndarray) -> np.ndarray:
     text_of = np.asarray(text_of, dtype=np.int64)
     if len(vectors) != len(text_of):
         msg = f"There are {len(vectors)} vectors but {len(text_of)} text indices."
-        raise ValueError(msg)
-    if (text_of < 0).any():
-        msg = f"{(text_of < 0).sum()} text indices are negative: leave out entities that have no text."
         raise ValueError(msg)
     return text_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,7 @@ import torch
 
 from bioverse_sc.train._checkpoint import unshard
 from bioverse_sc.train._config import LoraSettings, TrainConfig
-from bioverse_sc.train._loop import fit
+from bioverse_sc.train._loop import fit, seeded
 from bioverse_sc.train._sources import Descriptions, Example, PairSource, PromptSource, checked_weights
 from bioverse_sc.train._tasks import ATTRACTION, ContrastiveTask, PromptTask
 
@@ -200,10 +201,11 @@ def instruct(
     """
     from peft import PeftModel
 
-    torch.manual_seed(config.seed)
     if not isinstance(model.language_model, PeftModel):
-        add_adapter(model, lora or LoraSettings())
-    trains = ("projectors.",) if train_projectors else ()
+        with seeded(config.seed):
+            add_adapter(model, lora or LoraSettings())
+    # the projector of a modality that the examples do not have would get no gradient
+    trains = tuple(f"projectors.{mod}." for mod in vectors) if train_projectors else ()
     descriptions = descriptions or {}
     with _training(model, config, lambda name: "lora_" in name or name.startswith(trains)):
         task = PromptTask(model, {mod: _contrast(model, mod, of, None, ATTRACTION) for mod, of in descriptions.items()})
@@ -239,7 +241,10 @@ def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.language_model.modules()),
         task_type="CAUSAL_LM",
     )
-    model.language_model = get_peft_model(model.language_model, shape)
+    with warnings.catch_warnings():
+        # peft asks transformers 5 for an attribute by its old name
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        model.language_model = get_peft_model(model.language_model, shape)
 
 
 @contextmanager
@@ -248,7 +253,6 @@ def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool
 
     Encoders are outside of the model's parameters and never train here.
     """
-    torch.manual_seed(config.seed)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trains(name) and parameter.is_floating_point())
     if not any(p.requires_grad for p in model.parameters()):
@@ -264,9 +268,10 @@ def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool
         reached = [name for name, p in model.named_parameters() if p.grad is not None and not trains(name)]
         model.requires_grad_(requires_grad=False)
         model.zero_grad()
-        unshard(model)
         model.eval()
         model.fingerprint = ""
+    # not after a failure, which another process may not share: putting shards together waits for all
+    unshard(model)
     if reached:
         msg = f"Parameters that are frozen had gradients: {', '.join(reached[:5])}. This is a fault of the package; report it."
         raise RuntimeError(msg)

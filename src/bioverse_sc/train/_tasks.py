@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import distributed
@@ -37,6 +37,19 @@ class PromptTask(Task):
         self.model = model
         self.alignment = torch.nn.ModuleDict(dict(alignment or {}))
         self.whole_batch = bool(alignment)
+
+    def train(self, mode: bool = True) -> PromptTask:  # noqa: FBT001, FBT002 - torch's own signature
+        """Set the mode; a frozen language model has no dropout, which would only be noise, while its adapters have theirs."""
+        super().train(mode)
+        language_model = self.model.language_model
+        if any(p.requires_grad and "lora_" not in name for name, p in language_model.named_parameters()):
+            return self
+        for name, module in language_model.named_modules():
+            # attention drops out by a function, when its own module is in training
+            is_noise = isinstance(module, torch.nn.Dropout) and "lora_" not in name
+            if is_noise or type(module).__name__.endswith("Attention"):
+                module.training = False
+        return self
 
     def weight(self, batch: dict[str, torch.Tensor]) -> float:
         """Count the target tokens."""
@@ -194,16 +207,23 @@ def gathered(rows: torch.Tensor) -> torch.Tensor:
     """Rows of all processes, one after the other, with gradients to each; a process may have any number of them."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return rows
-    from torch.distributed.nn.functional import all_gather
-
-    n_processes = distributed.get_world_size()
-    sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(n_processes)]
-    distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
-    longest = int(torch.stack(sizes).max())
-    filled = torch.cat([rows, rows.new_zeros((longest - len(rows), *rows.shape[1:]))])
-    if rows.is_floating_point():
-        parts = list(all_gather(filled.contiguous()))
-    else:
-        parts = [torch.empty_like(filled) for _ in range(n_processes)]
-        distributed.all_gather(parts, filled.contiguous())
+    sizes = _Gather.apply(torch.tensor([len(rows)], device=rows.device)).flatten()
+    filled = torch.cat([rows, rows.new_zeros((int(sizes.max()) - len(rows), *rows.shape[1:]))])
+    parts = _Gather.apply(filled)
     return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
+
+
+class _Gather(torch.autograd.Function):
+    """Tensors of one shape from all processes, stacked; the gradient of each comes back summed over the processes."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, tensor.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        summed = gradient.contiguous()
+        distributed.all_reduce(summed)
+        return summed[distributed.get_rank()]
