@@ -61,6 +61,45 @@ class CellEncoder(Protocol):
 
 
 @runtime_checkable
+class EntityEncoder(Protocol):
+    """A frozen encoder of entities that are written as text: proteins as sequences, molecules as SMILES."""
+
+    name: str
+    """Short name; the embedding is stored in ``.obsm["X_" + name]``."""
+    modality: str
+    """``"protein"`` or ``"molecule"``."""
+    column: str
+    """Column that holds the texts: of ``.obs`` for entities, of ``.var`` for features with abundances."""
+    fingerprint: str
+    """Hash of the weights and of the vocabulary; the projector was trained for this one."""
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        ...
+
+    def to(self, device: str | torch.device) -> EntityEncoder:
+        """Move the weights."""
+        ...
+
+    def encode(self, entities: Sequence[str], *, batch_size: int | None = None) -> np.ndarray:
+        """Embed entities.
+
+        Parameters
+        ----------
+        entities
+            Their texts; an error names the row of one that cannot be read.
+        batch_size
+            Entities per forward pass at most.
+
+        Returns
+        -------
+        Array of shape (entities, width), float32. Rows depend on their own entity alone.
+        """
+        ...
+
+
+@runtime_checkable
 class StoredEncoder(CellEncoder, Protocol):
     """An encoder that travels with a model: its weights are written to the model's folder."""
 

@@ -1,0 +1,93 @@
+"""Vectors of entities that are written as text: observations with a text of their own, or mixtures of features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import issparse
+
+from bioverse_sc._modalities import row_chunks
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from bioverse_sc.encoders._base import EntityEncoder
+
+
+def entity_vectors(
+    adata: AnnData, encoder: EntityEncoder, *, layer: str | None = None, batch_size: int | None = None
+) -> tuple[np.ndarray, str]:
+    """Embed the observations of a modality of entities or of features.
+
+    Entities have a text each, ``.obs["sequence"]`` or ``.obs["smiles"]``. Features (the antibodies of CITE-seq) have one each in
+    ``.var`` and abundances in ``.X``: an observation is the mean of its features' vectors, weighted by abundance. Texts that
+    occur several times are embedded once.
+
+    Parameters
+    ----------
+    adata
+        The modality.
+    encoder
+        Its encoder.
+    layer
+        Layer of the abundances; ``.X`` by default.
+    batch_size
+        Entities per forward pass at most.
+
+    Returns
+    -------
+    Vectors, shape (observations, width), and what they were made from. An observation without any abundance has zeros.
+
+    Raises
+    ------
+    KeyError
+        When there is no column to read, or no such layer.
+    ValueError
+        For a text that cannot be read, or abundances that are negative or not finite.
+    """
+    column = encoder.column
+    if column in adata.obs:
+        return _of_texts(adata.obs[column], encoder, batch_size), f"obs[{column!r}]"
+    if column not in adata.var:
+        msg = (
+            f"There is no column {column!r} in .obs (an entity for each observation) or in .var (features with abundances); there "
+            f"are {list(adata.obs.columns)} and {list(adata.var.columns)}. Rename one: adata.obs[{column!r}] = adata.obs[...]"
+        )
+        raise KeyError(msg)
+    if layer is not None and layer not in adata.layers:
+        msg = f"There is no layer {layer!r}; there are {list(adata.layers)}."
+        raise KeyError(msg)
+    features = _of_texts(adata.var[column], encoder, batch_size)
+    abundances = adata.X if layer is None else adata.layers[layer]
+    found = np.zeros((adata.n_obs, encoder.width), dtype=np.float32)
+    for rows, chunk in row_chunks(abundances, np.arange(adata.n_vars)):
+        if not np.isfinite(chunk.data).all() or (chunk.data < 0).any():
+            msg = (
+                f"The abundances in {'.X' if layer is None else f'layer {layer!r}'} are negative or not finite; expected counts or "
+                "other amounts, which weigh the features. Centred values (CLR, scaled) do not: name the counts, layer='counts'."
+            )
+            raise ValueError(msg)
+        total = np.asarray(chunk.sum(axis=1))
+        mean = chunk @ features / np.maximum(total, 1e-12)
+        found[rows] = mean.toarray() if issparse(mean) else mean
+    where = ".X" if layer is None else f"layers[{layer!r}]"
+    return found, f"var[{column!r}], weighted by {where}"
+
+
+def _of_texts(texts: pd.Series, encoder: EntityEncoder, batch_size: int | None) -> np.ndarray:
+    """Vectors of texts; each different one is embedded once."""
+    codes, unique = pd.factorize(texts.astype(object), use_na_sentinel=True)
+    if (missing := np.flatnonzero(codes < 0)).size:
+        msg = (
+            f"{missing.size} of {len(texts)} rows have no {texts.name}, the first is {texts.index[missing[0]]!r} (row {missing[0]}); leave "
+            "them out, or fill them in."
+        )
+        raise ValueError(msg)
+    try:
+        return encoder.encode([str(text) for text in unique], batch_size=batch_size)[codes]
+    except ValueError:
+        # the encoder counts the different texts; once more, with the rows of the data
+        encoder.encode(list(texts), batch_size=batch_size)
+        raise
