@@ -100,8 +100,11 @@ class EntityEncoder(Protocol):
 
 
 @runtime_checkable
-class StoredEncoder(CellEncoder, Protocol):
+class StoredEncoder(Protocol):
     """An encoder that travels with a model: its weights are written to the model's folder."""
+
+    fingerprint: str
+    """Hash of the weights and of the vocabulary."""
 
     @classmethod
     def from_folder(cls, folder: Path) -> StoredEncoder:

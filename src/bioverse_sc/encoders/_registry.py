@@ -7,10 +7,10 @@ import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from bioverse_sc._settings import settings
-from bioverse_sc.encoders._base import CellEncoder
+from bioverse_sc.encoders._base import CellEncoder, EntityEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,16 +77,14 @@ def restore(name: str, folder: Path) -> CellEncoder | None:
 
     ``None`` when it was not stored and nothing of that name is registered.
     """
-    if name == "scgpt" and folder.is_dir():
-        from bioverse_sc.encoders.scgpt import ScGPTEncoder
-
-        return ScGPTEncoder.from_folder(folder)
+    if name in ("scgpt", "esm2", "chemberta") and folder.is_dir():
+        return _own_class(name).from_folder(folder)
     # it may have been registered under another name than its own
     named = [_factories[name]] if name in _factories else list(_factories.values())
     for factory in named:
         if folder.is_dir():
             if getattr(factory, "name", None) == name and hasattr(factory, "from_folder"):
-                return cast("type[StoredEncoder]", factory).from_folder(folder)
+                return cast("CellEncoder", cast("type[StoredEncoder]", factory).from_folder(folder))
         elif (encoder := factory()).name == name:
             return encoder
     if folder.is_dir():
@@ -98,14 +96,39 @@ def restore(name: str, folder: Path) -> CellEncoder | None:
     return None
 
 
-def get_encoder(name_or_path: str | Path, *, revision: str | None = None, device: str | None = None) -> CellEncoder:
-    """Load an encoder of cells.
+def _own_class(name: str) -> Any:
+    """Class of an encoder of this package."""
+    if name == "scgpt":
+        from bioverse_sc.encoders.scgpt import ScGPTEncoder
+
+        return ScGPTEncoder
+    if name == "esm2":
+        from bioverse_sc.encoders.esm2 import Esm2Encoder
+
+        return Esm2Encoder
+    from bioverse_sc.encoders.chemberta import ChembertaEncoder
+
+    return ChembertaEncoder
+
+
+def get_encoder(
+    name_or_path: str | Path,
+    *,
+    modality: Literal["rna", "protein", "molecule"] = "rna",
+    revision: str | None = None,
+    device: str | None = None,
+) -> Any:
+    """Load an encoder of cells, proteins or molecules.
 
     Parameters
     ----------
     name_or_path
         A registered name, the name of a published scGPT checkpoint such as ``"whole-human"``, a folder with ``args.json``,
         ``vocab.json`` and ``best_model.pt`` or ``model.safetensors``, or a hub repository ``"owner/name"`` with these files.
+        Of proteins an ESM-2 checkpoint, and of molecules a ChemBERTa one, in the format of transformers: a folder, or a hub
+        repository such as ``"facebook/esm2_t12_35M_UR50D"`` or ``"DeepChem/ChemBERTa-77M-MLM"``.
+    modality
+        What the encoder reads, where its name does not say it.
     revision
         Branch, tag or commit of the hub repository.
     device
@@ -124,10 +147,15 @@ def get_encoder(name_or_path: str | Path, *, revision: str | None = None, device
     if isinstance(name_or_path, str) and name in _factories:
         encoder = _factories[name]()
         check_encoder(encoder, f"The encoder {name!r}")
+    elif modality == "protein":
+        encoder = _own_class("esm2").from_pretrained(name_or_path, revision=revision)
+    elif modality == "molecule":
+        encoder = _own_class("chemberta").from_pretrained(name_or_path, revision=revision)
+    elif modality == "rna":
+        encoder = _own_class("scgpt").from_folder(_folder(name_or_path, revision))
     else:
-        from bioverse_sc.encoders.scgpt import ScGPTEncoder
-
-        encoder = ScGPTEncoder.from_folder(_folder(name_or_path, revision))
+        msg = f"modality is {modality!r}; expected 'rna', 'protein' or 'molecule'."
+        raise ValueError(msg)
     moved = encoder.to(device or settings.torch_device())
     check_encoder(moved, f"What to() of the encoder {name!r} returns")
     return moved
@@ -135,7 +163,7 @@ def get_encoder(name_or_path: str | Path, *, revision: str | None = None, device
 
 def check_encoder(encoder: Any, what: str) -> None:
     """Raise when something is no encoder."""
-    if not isinstance(encoder, CellEncoder):
+    if not isinstance(encoder, CellEncoder | EntityEncoder):
         members = ("name", "modality", "fingerprint", "width", "genes", "to", "encode")
         missing = [member for member in members if not hasattr(encoder, member)]
         msg = f"{what} is a {type(encoder).__name__}, which lacks {', '.join(missing)}; see bsc.encoders.CellEncoder."

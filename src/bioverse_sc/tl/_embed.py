@@ -14,10 +14,11 @@ from bioverse_sc._modalities import ahead, modality, row_chunks
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record, recorded
 from bioverse_sc._settings import settings
-from bioverse_sc.encoders._base import Dtype, TokenEncoder
+from bioverse_sc.encoders._base import Dtype, EntityEncoder, TokenEncoder
 from bioverse_sc.encoders._registry import check_encoder, get_encoder
 from bioverse_sc.encoders.precomputed import Precomputed
 from bioverse_sc.pp._profile import get_matrix, profile
+from bioverse_sc.tl._entities import entity_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 def embed(
     data: AnnData | MuData,
     *,
+    mod: str | None = None,
     model: str | Path | BioVerse = "mini",
-    encoder: str | Path | CellEncoder | None = None,
+    encoder: str | Path | CellEncoder | EntityEncoder | None = None,
     use_rep: str | None = None,
     layer: str | None = None,
     gene_symbols: str | None = None,
@@ -49,18 +51,23 @@ def embed(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Embed cells with a frozen encoder: a model's own, another one, or vectors that are there already.
+    """Embed cells, proteins and molecules with frozen encoders: a model's own, another one, or vectors that are there already.
 
-    Source: scGPT (Cui et al., Nature Methods 2024): the hidden state of ``<cls>``, at unit length.
+    Source: scGPT (Cui et al., Nature Methods 2024): the hidden state of ``<cls>``, at unit length. ESM-2 (Lin et al., Science
+    2023) and ChemBERTa (Chithrananda et al., 2020): the mean hidden state.
 
     Parameters
     ----------
     data
-        AnnData, or MuData with an ``"rna"`` modality. Counts, normalised or log-normalised values.
+        AnnData of one modality, or MuData. Of cells (``"rna"``) counts, normalised or log-normalised values. Proteins
+        (``"protein"``) have ``.obs["sequence"]``, or are features with ``.var["sequence"]`` and abundances in ``.X``; molecules
+        (``"molecule"``) have ``.obs["smiles"]``.
+    mod
+        Modality. By default that of the encoder, or of an AnnData ``"rna"``, or of a MuData all that the model reads.
     model
-        Name of a bundled model, path of a saved one, or a loaded one; its encoder is used.
+        Name of a bundled model, path of a saved one, or a loaded one; its encoders are used.
     encoder
-        Another encoder instead: what :func:`bioverse_sc.encoders.get_encoder` takes, an encoder itself, or
+        Another encoder of one modality instead: what :func:`bioverse_sc.encoders.get_encoder` takes, an encoder itself, or
         ``"precomputed"`` for the vectors in ``.obsm[use_rep]``.
     use_rep
         Key of ``.obsm``, such as ``"X_scVI"``, with ``encoder="precomputed"``.
@@ -114,34 +121,65 @@ def embed(
         raise ValueError(msg)
     if copy:
         data = data.copy()
-    adata = modality(data)
     keys = Keys(key_added or "bioverse")
     if use_rep is not None:
-        take_precomputed(adata, use_rep, keys)
+        take_precomputed(modality(data, mod or "rna"), use_rep, keys)
+        return data if copy else None
+    chosen: list[CellEncoder | EntityEncoder]
+    if encoder is None:
+        chosen = own_encoders(get_model(model), data, mod)
+    elif isinstance(encoder, str) or hasattr(encoder, "__fspath__"):
+        chosen = [get_encoder(cast("str | Path", encoder))]
     else:
-        if encoder is None:
-            loaded = get_model(model)
-            chosen = own_encoder(loaded)
-        elif isinstance(encoder, str) or hasattr(encoder, "__fspath__"):
-            chosen = get_encoder(cast("str | Path", encoder))
-        else:
+        if not isinstance(encoder, EntityEncoder):
             check_encoder(encoder, "encoder")
-            chosen = encoder
-        embed_cells(
-            adata,
-            chosen,
-            keys,
-            layer=layer,
-            gene_symbols=gene_symbols,
-            batch_size=batch_size,
-            gene_selection=gene_selection,
-            max_length=max_length,
-            seed=seed,
-            dtype=dtype,
-            cache=cache,
-            chosen=encoder is not None,
-        )
+        chosen = [encoder]
+    for each in chosen:
+        if mod not in (None, each.modality):
+            msg = f"mod is {mod!r}, but the encoder {each.name!r} reads {each.modality!r}."
+            raise ValueError(msg)
+        adata = modality(data, each.modality)
+        if isinstance(each, EntityEncoder):
+            embed_entities(adata, each, keys, layer=layer, batch_size=batch_size, chosen=encoder is not None)
+        else:
+            embed_cells(
+                adata,
+                each,
+                keys,
+                layer=layer,
+                gene_symbols=gene_symbols,
+                batch_size=batch_size,
+                gene_selection=gene_selection,
+                max_length=max_length,
+                seed=seed,
+                dtype=dtype,
+                cache=cache,
+                chosen=encoder is not None,
+            )
     return data if copy else None
+
+
+def own_encoders(model: BioVerse, data: AnnData | MuData, mod: str | None) -> list[CellEncoder | EntityEncoder]:
+    """The model's encoders of a modality, or of all that both the model and a MuData have."""
+    mods = getattr(data, "mod", None)
+    if mod is not None or mods is None:
+        return [own_encoder(model, mod or "rna")]
+    both = [name for name in model.encoders if name in mods]
+    if not both:
+        msg = f"The model {model.config.name!r} has encoders of {sorted(model.encoders)}, and the MuData has {list(mods)}: none of them."
+        raise KeyError(msg)
+    return [model.encoders[name] for name in both]
+
+
+def embed_entities(
+    adata: AnnData, encoder: EntityEncoder, keys: Keys, *, layer: str | None, batch_size: int, chosen: bool
+) -> None:
+    """Embed proteins or molecules and write."""
+    with finish_log(f"embedding {adata.n_obs} observations of {encoder.modality} with {encoder.name}") as slots:
+        vectors, source = entity_vectors(adata, encoder, layer=layer, batch_size=batch_size)
+        logger.info("    %s", source)
+        _check_vectors(vectors, (adata.n_obs, encoder.width), encoder.name)
+        slots += _write(adata, keys, encoder, vectors, {"source": source}, chosen=chosen)
 
 
 def embed_cells(
@@ -253,7 +291,7 @@ def take_precomputed(adata: AnnData, use_rep: str, keys: Keys) -> None:
 def _write(
     adata: AnnData,
     keys: Keys,
-    encoder: CellEncoder | Precomputed,
+    encoder: CellEncoder | EntityEncoder | Precomputed,
     vectors: np.ndarray,
     params: dict[str, Any],
     *,
@@ -274,23 +312,28 @@ def _write(
     return [f"'{slot}', encoder vectors (adata.obsm)", recorded_in]
 
 
-def own_encoder(model: BioVerse) -> CellEncoder:
-    """Give the model's encoder of cells; a model that was trained on vectors from elsewhere has none."""
-    if "rna" not in model.encoders:
-        name, _, width = contract(model)
+def own_encoder(model: BioVerse, mod: str = "rna") -> CellEncoder | EntityEncoder:
+    """Give the model's encoder of a modality; a model that was trained on vectors from elsewhere has none."""
+    if mod not in model.config.projectors:
+        msg = (
+            f"The model {model.config.name!r} has no projector for {mod!r}; it reads {sorted(model.config.projectors)}."
+        )
+        raise ValueError(msg)
+    if mod not in model.encoders:
+        name, _, width = contract(model, mod)
         msg = (
             f"The model {model.config.name!r} has no encoder of its own: it reads vectors of {name!r}, width {width}. Give it those "
             "first, e.g. bsc.tl.embed(adata, encoder='precomputed', use_rep='X_scVI'); an encoder of your own has to be "
             "registered, bsc.encoders.register(name, factory), before the model is loaded."
         )
         raise ValueError(msg)
-    return model.encoders["rna"]
+    return model.encoders[mod]
 
 
-def contract(model: BioVerse) -> tuple[str, str, int]:
-    """What the projector reads: name and fingerprint of the encoder (``""`` for any), and width of its vectors."""
-    shape = model.config.projectors["rna"]
-    encoder = model.encoders.get("rna")
+def contract(model: BioVerse, mod: str = "rna") -> tuple[str, str, int]:
+    """What a projector reads: name and fingerprint of the encoder (``""`` for any), and width of its vectors."""
+    shape = model.config.projectors[mod]
+    encoder = model.encoders.get(mod)
     if encoder is None:
         return shape.encoder, shape.encoder_fingerprint, shape.in_width
     return encoder.name, encoder.fingerprint, shape.in_width
@@ -325,7 +368,8 @@ def ensure_embedding(
         )
         raise ValueError(msg)
     if not has_embedding(adata, model, keys, layer=layer, gene_symbols=gene_symbols):
-        embed_cells(adata, own_encoder(model), keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+        encoder = cast("CellEncoder", own_encoder(model))
+        embed_cells(adata, encoder, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
 
 
 def _other_matrix(

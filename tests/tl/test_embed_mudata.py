@@ -1,0 +1,90 @@
+import anndata as ad
+import mudata as md
+import numpy as np
+import pandas as pd
+import pytest
+
+import bioverse_sc as bsc
+from bioverse_sc.encoders import get_encoder
+from bioverse_sc.models import create, load, save
+from tests.encoders.entities import write_chemberta, write_esm
+from tests.tiny import GENES, make_encoder, make_language_model
+
+pytest.importorskip("rdkit")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model that reads cells, proteins and molecules."""
+    folder = tmp_path_factory.mktemp("parts")
+    language_model, tokenizer = make_language_model()
+    language_model.save_pretrained(folder / "lm")
+    tokenizer.save_pretrained(folder / "lm")
+    encoders = {
+        "rna": make_encoder(),
+        "protein": get_encoder(write_esm(folder / "esm"), modality="protein"),
+        "molecule": get_encoder(write_chemberta(folder / "chemberta"), modality="molecule"),
+    }
+    return create(folder / "lm", encoders, name="three", device="cpu")
+
+
+def make_mdata():
+    rng = np.random.default_rng(0)
+    rna = ad.AnnData(
+        rng.poisson(2.0, size=(4, len(GENES))).astype(np.float32),
+        obs=pd.DataFrame(index=["c1", "c2", "c3", "c4"]),
+        var=pd.DataFrame(index=GENES),
+    )
+    var = pd.DataFrame({"sequence": ["MKTAYIAK", "GGSGGS"]}, index=["CD3", "CD4"])
+    protein = ad.AnnData(np.array([[1, 3], [0, 2], [5, 0]], dtype=np.float32), var=var)
+    protein.obs_names = ["c2", "c1", "c9"]
+    molecule = ad.AnnData(obs=pd.DataFrame({"smiles": ["CCO", "c1ccccc1"]}, index=["c1", "c3"]))
+    return md.MuData({"rna": rna, "protein": protein, "molecule": molecule})
+
+
+def test_all_modalities_are_embedded_each_in_its_own_slot(model, tmp_path):
+    mdata = make_mdata()
+    bsc.tl.embed(mdata, model=model)
+    assert mdata["rna"].obsm["X_scgpt"].shape == (4, 16)
+    assert mdata["protein"].obsm["X_esm2"].shape == (3, 16)
+    assert mdata["molecule"].obsm["X_chemberta"].shape == (2, 16)
+    assert mdata["protein"].uns["bioverse"]["embed"]["source"] == "var['sequence'], weighted by .X"
+    assert mdata["molecule"].uns["bioverse"]["embed"]["source"] == "obs['smiles']"
+    mdata.write_h5mu(tmp_path / "x.h5mu")
+    again = md.read_h5mu(tmp_path / "x.h5mu")
+    np.testing.assert_array_equal(again["protein"].obsm["X_esm2"], mdata["protein"].obsm["X_esm2"])
+
+
+def test_one_modality_is_chosen_by_name_or_encoder(model):
+    mdata = make_mdata()
+    bsc.tl.embed(mdata, mod="molecule", model=model)
+    assert "X_chemberta" in mdata["molecule"].obsm
+    assert not mdata["rna"].obsm
+    bsc.tl.embed(mdata, encoder=model.encoders["protein"])
+    assert "X_esm2" in mdata["protein"].obsm
+    alone = mdata["molecule"].copy()
+    del alone.obsm["X_chemberta"]
+    bsc.tl.embed(alone, mod="molecule", model=model)
+    np.testing.assert_array_equal(alone.obsm["X_chemberta"], mdata["molecule"].obsm["X_chemberta"])
+
+
+def test_a_modality_that_the_model_does_not_read_is_an_error(mini):
+    mdata = make_mdata()
+    with pytest.raises(ValueError, match=r"'mini' has no projector for 'protein'; it reads \['rna'\]"):
+        bsc.tl.embed(mdata, mod="protein", model=mini)
+    with pytest.raises(KeyError, match=r"has encoders of \['rna'\], and the MuData has \['molecule'\]"):
+        bsc.tl.embed(md.MuData({"molecule": mdata["molecule"].copy()}), model=mini)
+    with pytest.raises(ValueError, match="mod is 'molecule', but the encoder 'scgpt' reads"):
+        bsc.tl.embed(mdata, mod="molecule", encoder=mini.encoders["rna"])
+
+
+def test_its_encoders_travel_with_a_model(model, tmp_path):
+    save(model, tmp_path / "three", include_language_model=True)
+    loaded = load(tmp_path / "three")
+    for mod in ("protein", "molecule"):
+        assert loaded.encoders[mod].fingerprint == model.encoders[mod].fingerprint
+    one, two = make_mdata(), make_mdata()
+    bsc.tl.embed(one, model=model)
+    bsc.tl.embed(two, model=loaded)
+    for mod, slot in (("rna", "X_scgpt"), ("protein", "X_esm2"), ("molecule", "X_chemberta")):
+        np.testing.assert_array_equal(one[mod].obsm[slot], two[mod].obsm[slot])
