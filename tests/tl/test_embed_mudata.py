@@ -72,7 +72,7 @@ def test_a_modality_that_the_model_does_not_read_is_an_error(mini):
     mdata = make_mdata()
     with pytest.raises(ValueError, match=r"'mini' has no projector for 'protein'; it reads \['rna'\]"):
         bsc.tl.embed(mdata, mod="protein", model=mini)
-    with pytest.raises(KeyError, match=r"has encoders of \['rna'\], and the MuData has \['molecule'\]"):
+    with pytest.raises(KeyError, match=r"reads \['rna'\], and the MuData has \['molecule'\]"):
         bsc.tl.embed(md.MuData({"molecule": mdata["molecule"].copy()}), model=mini)
     with pytest.raises(ValueError, match="mod is 'molecule', but the encoder 'scgpt' reads"):
         bsc.tl.embed(mdata, mod="molecule", encoder=mini.encoders["rna"])
@@ -88,3 +88,28 @@ def test_its_encoders_travel_with_a_model(model, tmp_path):
     bsc.tl.embed(two, model=loaded)
     for mod, slot in (("rna", "X_scgpt"), ("protein", "X_esm2"), ("molecule", "X_chemberta")):
         np.testing.assert_array_equal(one[mod].obsm[slot], two[mod].obsm[slot])
+
+
+def test_all_modalities_are_projected_into_one_space(model):
+    import torch
+
+    mdata = make_mdata()
+    bsc.tl.align(mdata, model=model)
+    for mod, slot in (("rna", "X_scgpt"), ("protein", "X_esm2"), ("molecule", "X_chemberta")):
+        vectors = mdata[mod].obsm[slot]
+        with torch.inference_mode():
+            expected = model.project(mod, torch.from_numpy(vectors)).mean(dim=1).numpy()
+        np.testing.assert_allclose(mdata[mod].obsm["X_bioverse"], expected, atol=1e-6)
+        assert mdata[mod].obsm["X_bioverse"].shape[1] == model.embeddings.weight.shape[1]
+    one = make_mdata()
+    bsc.tl.align(one, mod="protein", model=model)
+    np.testing.assert_array_equal(one["protein"].obsm["X_bioverse"], mdata["protein"].obsm["X_bioverse"])
+    assert "X_bioverse" not in one["rna"].obsm
+
+
+def test_embeddings_that_are_there_are_used(model, monkeypatch):
+    mdata = make_mdata()
+    bsc.tl.embed(mdata, model=model)
+    for encoder in model.encoders.values():
+        monkeypatch.setattr(type(encoder), "encode", lambda *_, **__: pytest.fail("the encoder ran again"))
+    bsc.tl.align(mdata, model=model)

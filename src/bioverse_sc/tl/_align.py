@@ -11,7 +11,7 @@ from bioverse_sc._logging import finish_log
 from bioverse_sc._modalities import CHUNK, modality
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record, recorded
-from bioverse_sc.tl._embed import embedding_slot, ensure_embedding
+from bioverse_sc.tl._embed import embedding_slot, ensure_embedding, readable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def align(
     data: AnnData | MuData,
     *,
+    mod: str | None = None,
     model: str | Path | BioVerse = "mini",
     layer: str | None = None,
     gene_symbols: str | None = None,
@@ -43,7 +44,9 @@ def align(
     Parameters
     ----------
     data
-        AnnData, or MuData with an ``"rna"`` modality.
+        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`.
+    mod
+        Modality. By default of an AnnData ``"rna"``, and of a MuData all that the model reads: they share one space.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     layer, gene_symbols, batch_size
@@ -58,26 +61,28 @@ def align(
     ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.embed` sets, if missing, and:
 
     ``.obsm["X_bioverse"]``
-        Soft token of each cell, shape (cells, width of the language model), float32; the mean where a cell has several;
-        zeros for a cell without any known gene.
+        Soft token of each cell, protein or molecule, shape (observations, width of the language model), float32; the mean where
+        one has several; zeros for a cell without any known gene. Of MuData in each modality.
     ``.uns["bioverse"]["align"]``
         Provenance.
     """
     if copy:
         data = data.copy()
-    adata = modality(data)
     loaded = get_model(model)
     keys = Keys(key_added or "bioverse")
-    ensure_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    align_cells(adata, loaded, keys)
+    for name in readable(loaded, data, mod):
+        adata = modality(data, name)
+        ensure_embedding(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+        align_cells(adata, loaded, keys, name)
     return data if copy else None
 
 
-def align_cells(adata: AnnData, model: BioVerse, keys: Keys) -> None:
+def align_cells(adata: AnnData, model: BioVerse, keys: Keys, mod: str = "rna") -> None:
     """Project and write."""
-    with finish_log(f"projecting {adata.n_obs} cells into the language model of {model.config.name!r}") as slots:
-        vectors = adata.obsm[embedding_slot(adata, model, keys)]
-        adata.obsm[keys.soft_token] = projected(model.projectors["rna"], vectors)
+    what = "cells" if mod == "rna" else f"observations of {mod}"
+    with finish_log(f"projecting {adata.n_obs} {what} into the language model of {model.config.name!r}") as slots:
+        vectors = adata.obsm[embedding_slot(adata, model, keys, mod)]
+        adata.obsm[keys.soft_token] = projected(model.projectors[mod], vectors)
         slots.append(f"'{keys.soft_token}', soft tokens (adata.obsm)")
         params = {"model": model.config.name, "model_fingerprint": model.fingerprint, "device": str(model.device)}
         slots.append(record(adata, keys, "align", params))

@@ -161,14 +161,19 @@ def embed(
 
 def own_encoders(model: BioVerse, data: AnnData | MuData, mod: str | None) -> list[CellEncoder | EntityEncoder]:
     """The model's encoders of a modality, or of all that both the model and a MuData have."""
+    return [own_encoder(model, name) for name in readable(model, data, mod)]
+
+
+def readable(model: BioVerse, data: AnnData | MuData, mod: str | None) -> list[str]:
+    """The modality that is asked for; of an AnnData cells; of a MuData all modalities that the model reads."""
     mods = getattr(data, "mod", None)
     if mod is not None or mods is None:
-        return [own_encoder(model, mod or "rna")]
-    both = [name for name in model.encoders if name in mods]
+        return [mod or "rna"]
+    both = [name for name in model.config.projectors if name in mods]
     if not both:
-        msg = f"The model {model.config.name!r} has encoders of {sorted(model.encoders)}, and the MuData has {list(mods)}: none of them."
+        msg = f"The model {model.config.name!r} reads {sorted(model.config.projectors)}, and the MuData has {list(mods)}: none of them."
         raise KeyError(msg)
-    return [model.encoders[name] for name in both]
+    return both
 
 
 def embed_entities(
@@ -340,7 +345,14 @@ def contract(model: BioVerse, mod: str = "rna") -> tuple[str, str, int]:
 
 
 def ensure_embedding(
-    adata: AnnData, model: BioVerse, keys: Keys, *, layer: str | None, gene_symbols: str | None, batch_size: int
+    adata: AnnData,
+    model: BioVerse,
+    keys: Keys,
+    *,
+    mod: str = "rna",
+    layer: str | None,
+    gene_symbols: str | None,
+    batch_size: int,
 ) -> None:
     """Embed with the model's own encoder, unless vectors that fit are there.
 
@@ -348,7 +360,7 @@ def ensure_embedding(
     """
     made_by = recorded(adata, keys, "embed")
     if made_by.get("encoder_chosen") and keys.embedding(made_by["encoder"]) in adata.obsm:
-        name, fingerprint, width = contract(model)
+        name, fingerprint, width = contract(model, mod)
         found = adata.obsm[keys.embedding(made_by["encoder"])].shape[1]
         if (made_by["encoder"], found) == (name, width) and fingerprint in ("", made_by["encoder_fingerprint"]):
             for argument, used, asked in _other_matrix(made_by, layer=layer, gene_symbols=gene_symbols):
@@ -367,8 +379,12 @@ def ensure_embedding(
             "bsc.tl.embed(adata, model=...), or keep both apart with key_added='another'."
         )
         raise ValueError(msg)
-    if not has_embedding(adata, model, keys, layer=layer, gene_symbols=gene_symbols):
-        encoder = cast("CellEncoder", own_encoder(model))
+    if has_embedding(adata, model, keys, mod=mod, layer=layer, gene_symbols=gene_symbols):
+        return
+    encoder = own_encoder(model, mod)
+    if isinstance(encoder, EntityEncoder):
+        embed_entities(adata, encoder, keys, layer=layer, batch_size=batch_size, chosen=False)
+    else:
         embed_cells(adata, encoder, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
 
 
@@ -380,17 +396,23 @@ def _other_matrix(
     return [(name, used, asked) for name, used, asked in arguments if asked is not None and used != asked]
 
 
-def embedding_slot(adata: AnnData, model: BioVerse, keys: Keys) -> str:
+def embedding_slot(adata: AnnData, model: BioVerse, keys: Keys, mod: str = "rna") -> str:
     """Slot of the vectors that :func:`ensure_embedding` has made sure of."""
     made_by = recorded(adata, keys, "embed")
-    return keys.embedding(str(made_by["encoder"] if made_by.get("encoder_chosen") else contract(model)[0]))
+    return keys.embedding(str(made_by["encoder"] if made_by.get("encoder_chosen") else contract(model, mod)[0]))
 
 
 def has_embedding(
-    adata: AnnData, model: BioVerse, keys: Keys, *, layer: str | None = None, gene_symbols: str | None = None
+    adata: AnnData,
+    model: BioVerse,
+    keys: Keys,
+    *,
+    mod: str = "rna",
+    layer: str | None = None,
+    gene_symbols: str | None = None,
 ) -> bool:
     """Whether the vectors of this model's encoder are there, made from the matrix that the caller asks for, if any."""
-    name, fingerprint, _ = contract(model)
+    name, fingerprint, _ = contract(model, mod)
     made_by = recorded(adata, keys, "embed")
     if _other_matrix(made_by, layer=layer, gene_symbols=gene_symbols):
         return False
