@@ -1,6 +1,6 @@
 """Fetch labelled cells from CZ CELLxGENE Census: up to so many of each type and donor, raw counts, normal primary tissue.
 
-    python cells.py -o work/cells.h5ad [--per-type-and-donor 300] [--cells 500000] [--census 2025-01-30]
+    python cells.py -o runs/cells.h5ad [--per-type-and-donor 300] [--cells 500000] [--census 2025-01-30]
 
 Needs the network and ``pip install cellxgene-census``.
 """

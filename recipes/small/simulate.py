@@ -1,6 +1,6 @@
 """Write a small labelled data set to train on: cells simulated from reference profiles of human blood and organs.
 
-    python recipes/small/simulate.py --shared ../shared -o work/cells.h5ad [--cells 6000]
+    python recipes/small/simulate.py --shared ../shared -o runs/cells.h5ad [--cells 6000]
 
 Each profile set (a study of an organ) stands for a donor, so that whole sets are held out. Labels are the authors' own words
 as Cell Ontology names.

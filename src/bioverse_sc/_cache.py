@@ -52,6 +52,12 @@ class ArrayCache:
         return found
 
 
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file, which may be larger than memory."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def content_hash(content: list[Any]) -> str:
     """SHA-256 of values and arrays, their types and shapes included."""
     digest = hashlib.sha256()

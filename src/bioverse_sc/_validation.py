@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,4 +24,20 @@ def check_labels(labels: Sequence[str] | None) -> None:
         raise ValueError(msg)
     if repeated := [label for label, n in Counter(labels).items() if n > 1]:
         msg = f"labels names {', '.join(map(repr, repeated))} more than once. Remove the repeats: list(dict.fromkeys(labels))"
+        raise ValueError(msg)
+
+
+def check_positive(settings: Any, *names: str) -> None:
+    """Raise when a number of some settings is not positive; one that is ``None`` is not set."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            msg = f"{name} is {value}; expected a positive number."
+            raise ValueError(msg)
+
+
+def check_dropout(dropout: float) -> None:
+    """Raise when a share of dropout leaves nothing, or is negative."""
+    if not 0 <= dropout < 1:
+        msg = f"dropout is {dropout}; expected 0 or more, and less than 1."
         raise ValueError(msg)

@@ -276,14 +276,14 @@ def test_four_bits_are_noted(language_model):
 
 
 def test_a_stage_whose_start_is_not_there_needs_a_shape(saved, language_model):
-    run = instruct("work/align/model")
+    run = instruct("runs/align/model")
     with pytest.raises(
-        FileNotFoundError, match=r"no saved model 'work/align/model' yet.*Train stage 1 first.*--shape FILE"
+        FileNotFoundError, match=r"no saved model 'runs/align/model' yet.*Train stage 1 first.*--shape FILE"
     ):
         dry_run(run)
     found = dry_run(run, shape=language_model / "config.json")
     assert found.step_seconds > 0
-    assert "there is no model 'work/align/model' yet" in str(found)
+    assert "there is no model 'runs/align/model' yet" in str(found)
     with pytest.raises(FileNotFoundError, match="neither here nor to be fetched; pass the file: --shape FILE"):
         dry_run(run, shape=saved / "gone.json")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, with_config
 
+from bioverse_sc._validation import check_dropout, check_positive
 from bioverse_sc.models._prompt import PROMPTS, ChatFormat
 
 if TYPE_CHECKING:
@@ -54,13 +55,8 @@ class ProjectorConfig:
     """Seed of the untrained projector, which is the 'before' of alignment figures."""
 
     def __post_init__(self) -> None:
-        for name in ("in_width", "hidden_width", "out_width", "n_tokens", "n_layers"):
-            if getattr(self, name) < 1:
-                msg = f"{name} is {getattr(self, name)}; expected a positive number."
-                raise ValueError(msg)
-        if not 0 <= self.dropout < 1:
-            msg = f"dropout is {self.dropout}; expected 0 or more, and less than 1."
-            raise ValueError(msg)
+        check_positive(self, "in_width", "hidden_width", "out_width", "n_tokens", "n_layers")
+        check_dropout(self.dropout)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from bioverse_sc._cache import file_hash
 from bioverse_sc._optional import require
 from bioverse_sc._settings import settings
 from bioverse_sc.encoders import StoredEncoder
@@ -283,9 +284,14 @@ def load_language_model(
     return language_model, tokenizer
 
 
+def is_model(source: str | Path) -> bool:
+    """Whether this is a model of this package, and here."""
+    return _is_bundled(source) or (Path(source) / CONFIG).is_file()
+
+
 def _base_folder(source: str | Path) -> str:
     """What transformers is given: a model of this package stands for the language model in its folder."""
-    if not _is_bundled(source) and not (Path(source) / CONFIG).is_file():
+    if not is_model(source):
         return str(source)
     folder = model_folder(source)
     check_files(folder)
@@ -328,12 +334,18 @@ def _no_loading_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Keep back the warning that peft causes by asking transformers 5 for an attribute by its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        yield
+
+
 def _with_adapter(language_model: PreTrainedModel, folder: Path, *, merge: bool) -> Any:
     from peft import PeftModel
 
-    with warnings.catch_warnings():
-        # peft asks transformers 5 for an attribute by its old name
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+    with quiet_peft():
         wrapped = PeftModel.from_pretrained(language_model, str(folder))
     return wrapped.merge_and_unload() if merge else wrapped
 
@@ -703,16 +715,10 @@ def _model_card(config: ModelConfig, repo_id: str) -> str:
 def file_hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a model's folder."""
     return {
-        path.relative_to(folder).as_posix(): _file_hash(path)
+        path.relative_to(folder).as_posix(): file_hash(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in (CHECKSUMS, "README.md")
     }
-
-
-def _file_hash(path: Path) -> str:
-    # in pieces, as a language model may be larger than the memory
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_checksums(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from bioverse_sc._cache import file_hash
 
 if TYPE_CHECKING:
     from bioverse_sc.train._config import TrainConfig
@@ -104,7 +105,7 @@ class Checkpoints:
         torch.save(state, fresh / OPTIMIZER)
         stored = {"config": asdict(config), "progress": asdict(progress)}
         (fresh / STATE).write_text(json.dumps(stored), encoding="utf-8")
-        hashes = {file.name: _sha256(file) for file in sorted(fresh.iterdir())}
+        hashes = {file.name: file_hash(file) for file in sorted(fresh.iterdir())}
         (fresh / CHECKSUMS).write_text(json.dumps(hashes), encoding="utf-8")
         for path in (*fresh.iterdir(), fresh):
             _flush(path)
@@ -166,7 +167,7 @@ class Checkpoints:
             hashes = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
             if not isinstance(hashes, dict) or set(hashes) != {WEIGHTS, OPTIMIZER, STATE}:
                 hashes = {}
-            damaged = [name for name, value in hashes.items() if _sha256(folder / name) != value]
+            damaged = [name for name, value in hashes.items() if file_hash(folder / name) != value]
         except FileNotFoundError as error:
             msg = f"The checkpoint {folder} is incomplete: it lacks {Path(str(error.filename)).name}. {self._remedy(folder)}"
             raise FileNotFoundError(msg) from error
@@ -238,11 +239,6 @@ def _shared_out(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if isinstance(like, DTensor) and full.shape == like.shape:
         return distribute_tensor(full.to(like.device), like.device_mesh, like.placements)
     return full
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, with_config
 
+from bioverse_sc._validation import check_dropout, check_positive
+
 STRICT = ConfigDict(extra="forbid")
 """In a configuration file a key that is misspelled is an error."""
 
@@ -43,21 +45,8 @@ class TrainConfig:
     """Also write TensorBoard's event files (``pip install 'bioverse-sc[train]'``)."""
 
     def __post_init__(self) -> None:
-        positive = (
-            "steps",
-            "batch_size",
-            "learning_rate",
-            "max_grad_norm",
-            "max_tokens",
-            "log_every",
-            "checkpoint_every",
-        )
-        optional = ("micro_batch_size", "validate_every", "patience")
-        for name in (*positive, *[n for n in optional if getattr(self, n) is not None]):
-            if getattr(self, name) <= 0:
-                msg = f"{name} is {getattr(self, name)}; expected a positive number."
-                raise ValueError(msg)
-
+        check_positive(self, "steps", "batch_size", "learning_rate", "max_grad_norm", "max_tokens")
+        check_positive(self, "log_every", "checkpoint_every", "micro_batch_size", "validate_every", "patience")
         for name in ("warmup_steps", "weight_decay"):
             if getattr(self, name) < 0:
                 msg = f"{name} is {getattr(self, name)}; expected 0 or more."
@@ -91,10 +80,5 @@ class LoraSettings:
     """``"all-linear"``; ``"attention"``, the linear layers inside of attention; or names of modules."""
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha"):
-            if getattr(self, name) < 1:
-                msg = f"{name} is {getattr(self, name)}; expected a positive number."
-                raise ValueError(msg)
-        if not 0 <= self.dropout < 1:
-            msg = f"dropout is {self.dropout}; expected 0 or more, and less than 1."
-            raise ValueError(msg)
+        check_positive(self, "rank", "alpha")
+        check_dropout(self.dropout)

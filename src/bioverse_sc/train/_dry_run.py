@@ -202,7 +202,7 @@ class _Shapes:
 def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
     from transformers import AutoConfig
 
-    from bioverse_sc.models._io import CONFIG, INSIDE, model_folder
+    from bioverse_sc.models._io import CONFIG, INSIDE, is_model, model_folder
 
     new = run.model if isinstance(run, AlignRun) else None
     lora = run.lora if isinstance(run, InstructRun) else None
@@ -212,13 +212,13 @@ def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
         widths = {mod: _encoder_width(name, mod) for mod, name in new.encoders.items()}
         widths |= {mod: _stored_width(run.data.file, mod, key) for mod, key in run.data.use_rep.items()}
         projectors = {mod: (new.projectors.get(mod, ProjectorShape()), width) for mod, width in widths.items()}
-        if _is_model(source):
+        if is_model(source):
             source = str(model_folder(source) / INSIDE)
-    elif _is_model(str(run.start)):
+    elif is_model(str(run.start)):
         folder = model_folder(str(run.start))
         saved = ModelConfig.read(folder / CONFIG)
         source = str(folder / INSIDE) if saved.language_model == INSIDE else saved.language_model
-        if _is_model(source):
+        if is_model(source):
             source = str(model_folder(source) / INSIDE)
         revision, dtype = saved.language_model_revision, saved.dtype
         names = [field.name for field in fields(ProjectorShape)]
@@ -251,19 +251,11 @@ def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
     return _Shapes(language_model, getattr(torch, dtype), projectors, lora, notes)
 
 
-def _is_model(name: str) -> bool:
-    """Whether this is a model of this package, and here."""
-    from bioverse_sc.models import bundled_models
-    from bioverse_sc.models._io import CONFIG
-
-    return name in bundled_models() or (Path(name) / CONFIG).is_file()
-
-
 def _encoder_width(name: str, mod: str) -> int:
     """Width of an encoder's vectors, without its weights."""
-    from bioverse_sc.models._io import CONFIG, model_folder
+    from bioverse_sc.models._io import CONFIG, is_model, model_folder
 
-    if _is_model(name):
+    if is_model(name):
         return ModelConfig.read(model_folder(name) / CONFIG).projectors[mod].in_width
     arguments = Path(name) / "args.json"
     return json.loads(arguments.read_text(encoding="utf-8"))["embsize"] if arguments.is_file() else ENCODER_WIDTH

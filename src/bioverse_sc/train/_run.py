@@ -19,6 +19,7 @@ from pydantic import with_config
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
 from bioverse_sc._settings import settings
+from bioverse_sc._validation import check_positive
 from bioverse_sc.models._config import DtypeName, ProjectorShape
 from bioverse_sc.models._prompt import Entity, fields, with_modality
 from bioverse_sc.train._checkpoint import FREE as RUN_ON
@@ -91,10 +92,7 @@ class TrainingData:
         if not 0 <= self.balance <= 1:
             msg = f"balance is {self.balance}; expected 0 to 1."
             raise ValueError(msg)
-        for name in ("batch_size", "measured"):
-            if getattr(self, name) < 1:
-                msg = f"{name} is {getattr(self, name)}; expected a positive number."
-                raise ValueError(msg)
+        check_positive(self, "batch_size", "measured")
 
 
 @with_config(STRICT)
@@ -362,9 +360,10 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
         trained = [example for example, held_out in zip(read, is_held_out, strict=True) if not held_out]
         rows = _evenly(np.flatnonzero(is_held_out), config.data.measured)
         measured = [read[row] for row in rows]
-    bare = {name: set(_empty(of).tolist()) for name, of in vectors.items()}
+    empty = {name: _empty(of) for name, of in vectors.items()}
+    left_out = {name: set(rows.tolist()) for name, rows in empty.items()}
     trained, measured = (
-        [e for e in chosen if not any(row in bare[name] for name, row in entities_of(e))]
+        [e for e in chosen if not any(row in left_out[name] for name, row in entities_of(e))]
         for chosen in (trained, measured)
     )
     if not trained or not measured:
@@ -376,7 +375,7 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     weights = None
     if config.data.balance:
         weights = balanced_weights([_answer(example) for example in trained], strength=config.data.balance)
-    held_out = _evenly(np.setdiff1d(entities.held_out_rows[mod], _empty(vectors[mod])), config.data.measured)
+    held_out = _evenly(np.setdiff1d(entities.held_out_rows[mod], empty[mod]), config.data.measured)
     before = {} if texts is None else _alignment(model, mod, vectors[mod], texts, held_out)
     history = instruct(
         model,

@@ -103,6 +103,11 @@ class EntityVectors:
             )
             raise ValueError(msg)
 
+    @classmethod
+    def of(cls, name: str, vectors: np.ndarray | Sequence[np.ndarray] | EntityVectors) -> EntityVectors:
+        """Vectors that may have been looked through before."""
+        return vectors if isinstance(vectors, EntityVectors) else cls(name, vectors)
+
     def __len__(self) -> int:
         return len(self.parts)
 
@@ -139,7 +144,7 @@ class PromptSource:
         self,
         model: BioVerse,
         examples: Sequence[Example],
-        vectors: Mapping[str, np.ndarray | Sequence[np.ndarray]],
+        vectors: Mapping[str, np.ndarray | Sequence[np.ndarray] | EntityVectors],
         *,
         text_of: Mapping[str, np.ndarray] | None = None,
         max_tokens: int = 512,
@@ -148,7 +153,7 @@ class PromptSource:
     ) -> None:
         self.model = model
         self.examples = examples
-        self.vectors = {mod: EntityVectors(mod, of) for mod, of in vectors.items()}
+        self.vectors = {mod: EntityVectors.of(mod, of) for mod, of in vectors.items()}
         self.weights = checked_weights(weights, len(examples))
         for mod, of in self.vectors.items():
             if mod not in model.config.projectors:
@@ -287,7 +292,7 @@ class PairSource:
         weights: np.ndarray | None = None,
     ) -> None:
         self.lengths: np.ndarray | None = None
-        self.vectors = vectors if isinstance(vectors, EntityVectors) else EntityVectors("entities", vectors)
+        self.vectors = EntityVectors.of("entities", vectors)
         self.text_of = checked_text_of(self.vectors, text_of)
         self.rows = np.arange(len(self.vectors)) if rows is None else np.asarray(rows)
         self.weights = checked_weights(weights, len(self.rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from bioverse_sc.models._io import quiet_peft
 from bioverse_sc.train._checkpoint import unshard
 from bioverse_sc.train._config import LoraSettings, TrainConfig
 from bioverse_sc.train._loop import fit, seeded
-from bioverse_sc.train._sources import Descriptions, Example, PairSource, PromptSource, checked_weights
+from bioverse_sc.train._sources import Descriptions, EntityVectors, Example, PairSource, PromptSource, checked_weights
 from bioverse_sc.train._tasks import ATTRACTION, ContrastiveTask, PromptTask
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def align(
             prompts = [description_prompt(modality, text, prompts=model.config.prompts) for text in texts]
             return [Example(prompt, (int(row),)) for prompt, row in zip(prompts, chosen, strict=True)]
 
-        of = {modality: vectors}
+        of = {modality: EntityVectors.of(modality, vectors)}
         return fit(
             PromptTask(model),
             _prompts(model, asked(rows), of, config, weights=drawn),
@@ -210,11 +210,12 @@ def instruct(
     with _training(model, config, lambda name: "lora_" in name or name.startswith(trains)):
         task = PromptTask(model, {mod: _contrast(model, mod, of, None, ATTRACTION) for mod, of in descriptions.items()})
         text_of = {mod: of.text_of for mod, of in descriptions.items()}
+        checked = {mod: EntityVectors.of(mod, of) for mod, of in vectors.items()}
         return fit(
             task,
-            _prompts(model, examples, vectors, config, text_of=text_of, weights=weights),
+            _prompts(model, examples, checked, config, text_of=text_of, weights=weights),
             config,
-            validation=_prompts(model, validation, vectors, config) if validation else None,
+            validation=_prompts(model, validation, checked, config) if validation else None,
             folder=folder,
             description="stage 2",
         )
@@ -241,9 +242,7 @@ def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.language_model.modules()),
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
-        # peft asks transformers 5 for an attribute by its old name
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+    with quiet_peft():
         model.language_model = get_peft_model(model.language_model, shape)
 
 
