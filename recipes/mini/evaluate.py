@@ -29,7 +29,14 @@ from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 
 import bioverse_sc as bsc
-from bioverse_sc.models import BioVerse, generate_text, label_log_probabilities, label_prompt, reasoning_prompt
+from bioverse_sc.models import (
+    BioVerse,
+    Decoding,
+    generate_text,
+    label_log_probabilities,
+    label_prompt,
+    reasoning_prompt,
+)
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.pp import profile
 from bioverse_sc.pp._profile import get_matrix
@@ -99,7 +106,7 @@ def free_reasoning(model: BioVerse, adata: ad.AnnData) -> float:
     texts = []
     for start in range(0, len(prompts), 50):
         span = slice(start, start + 50)
-        texts += generate_text(model, prompts[span], soft_tokens[span], max_new_tokens=REASONING_TOKENS)
+        texts += generate_text(model, prompts[span], soft_tokens[span], Decoding(max_new_tokens=REASONING_TOKENS))
     supported, unsupported = np.zeros((2, len(texts)), dtype=np.int64)
     _check_named_genes(np.array(texts, dtype=object), supported, unsupported, chunk, genes, known_symbols(genes), 0)
     return supported.sum() / max(1, (supported + unsupported).sum())

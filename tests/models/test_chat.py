@@ -11,6 +11,7 @@ from bioverse_sc.encoders import Precomputed
 from bioverse_sc.models import (
     Answer,
     ChatFormat,
+    Decoding,
     Entity,
     Text,
     create,
@@ -245,7 +246,7 @@ def test_generation_stops_at_the_end(style, tmp_path):
     # a language model that goes on after the end
     model.language_model.lm_head = Scripted([*said, *model.tokenizer.encode("no")], len(model.tokenizer))
     soft = model.project("rna", torch.from_numpy(make_vectors(1)))
-    assert generate_text(model, [label_prompt()], soft, max_new_tokens=20) == ["yes"]
+    assert generate_text(model, [label_prompt()], soft, Decoding(max_new_tokens=20)) == ["yes"]
     assert model.language_model.lm_head.step == len(said)
 
 

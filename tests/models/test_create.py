@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bioverse_sc.encoders import Precomputed
 from bioverse_sc.models import (
+    Decoding,
     ProjectorShape,
     create,
     description_prompt,
@@ -74,7 +75,7 @@ def test_projectors_take_their_ends_from_what_they_join(llama):
     assert list(model.encoders) == ["rna"]
     soft = model.project("protein", torch.from_numpy(make_vectors(2, width=7)))
     assert soft.shape == (2, 3, WIDTH)
-    assert len(generate_text(model, [description_prompt("protein")] * 2, soft, max_new_tokens=3)) == 2
+    assert len(generate_text(model, [description_prompt("protein")] * 2, soft, Decoding(max_new_tokens=3))) == 2
 
 
 @pytest.mark.parametrize("named", ["name", "folder"])
@@ -102,9 +103,9 @@ def test_a_tokenizer_without_pad_and_start_tokens_will_do(tmp_path):
     model = create(language_model_folder(tmp_path / "base", pad_token=None), {"rna": VECTORS}, name="mine")
     assert model.tokenizer.pad_token_id is None
     soft = model.project("rna", torch.from_numpy(make_vectors(2)))
-    both = generate_text(model, [label_prompt(), description_prompt("rna")], soft, max_new_tokens=6)
+    both = generate_text(model, [label_prompt(), description_prompt("rna")], soft, Decoding(max_new_tokens=6))
     alone = [
-        generate_text(model, [prompt], soft[i : i + 1], max_new_tokens=6)[0]
+        generate_text(model, [prompt], soft[i : i + 1], Decoding(max_new_tokens=6))[0]
         for i, prompt in enumerate([label_prompt(), description_prompt("rna")])
     ]
     assert both == alone
@@ -203,7 +204,9 @@ def test_four_bits(tmp_path):
         np.exp(label_log_probabilities(m, label_prompt(), m.project("rna", soft), LABELS)) for m in (loaded, model)
     )
     np.testing.assert_allclose(near, exact, atol=0.1)
-    assert len(generate_text(loaded, [label_prompt()] * 3, loaded.project("rna", soft), max_new_tokens=4)) == 3
+    assert (
+        len(generate_text(loaded, [label_prompt()] * 3, loaded.project("rna", soft), Decoding(max_new_tokens=4))) == 3
+    )
 
     with pytest.raises(ValueError, match=r"in 4 bits, which cannot be saved.*include_language_model=False"):
         save(loaded, tmp_path / "whole", include_language_model=True)

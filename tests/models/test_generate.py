@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bioverse_sc.models import Answer, Entity, Text, generate_text, label_log_probabilities, label_prompt
+from bioverse_sc.models import Answer, Decoding, Entity, Text, generate_text, label_log_probabilities, label_prompt
 from bioverse_sc.models._generate import PRUNED_BELOW, build_trie
 from bioverse_sc.models._inject import SLOT, tokenize_prompt
 from tests.tiny import CONFIGS, WIDTH, make_model, make_vectors
@@ -140,8 +140,8 @@ def test_text_of_a_batch_is_that_of_single_rows_and_of_plain_greedy_decoding(kin
         [Entity("rna"), Text("and"), Answer()],
     ]
     soft = soft_tokens(model, 3)
-    together = generate_text(model, prompts, soft, max_new_tokens=24)
-    alone = [generate_text(model, [p], soft[i : i + 1], max_new_tokens=24)[0] for i, p in enumerate(prompts)]
+    together = generate_text(model, prompts, soft, Decoding(max_new_tokens=24))
+    alone = [generate_text(model, [p], soft[i : i + 1], Decoding(max_new_tokens=24))[0] for i, p in enumerate(prompts)]
     assert together == alone
     assert together == [greedy(model, p, soft[i], 24) for i, p in enumerate(prompts)]
     assert len(set(together)) > 1
@@ -152,11 +152,11 @@ def test_two_runs_write_the_same():
     model = make_model()
     prompts = [[Entity("rna"), Answer()]] * 2
     soft = soft_tokens(model, 2)
-    one, two = (generate_text(model, prompts, soft, max_new_tokens=12) for _ in range(2))
+    one, two = (generate_text(model, prompts, soft, Decoding(max_new_tokens=12)) for _ in range(2))
     assert one == two
 
 
 def test_a_missing_soft_token_is_an_error():
     model = make_model()
     with pytest.raises(ValueError, match="2 slots"):
-        generate_text(model, [[Entity("rna"), Answer()]] * 2, torch.zeros(1, 1, WIDTH), max_new_tokens=2)
+        generate_text(model, [[Entity("rna"), Answer()]] * 2, torch.zeros(1, 1, WIDTH), Decoding(max_new_tokens=2))

@@ -14,6 +14,7 @@ from bioverse_sc import train
 from bioverse_sc.models import (
     Answer,
     Contract,
+    Decoding,
     ModelConfig,
     _io,
     bundled_models,
@@ -33,7 +34,7 @@ def outputs(model):
         soft = model.project("rna", torch.from_numpy(make_vectors(3)))
     return (
         np.exp(label_log_probabilities(model, label_prompt(), soft, model.config.labels)),
-        generate_text(model, [label_prompt()] * 3, soft, max_new_tokens=8),
+        generate_text(model, [label_prompt()] * 3, soft, Decoding(max_new_tokens=8)),
     )
 
 

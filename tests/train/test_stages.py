@@ -4,7 +4,7 @@ import torch
 
 from bioverse_sc import train
 from bioverse_sc.metrics import modality_gap
-from bioverse_sc.models import Answer, generate_text, label_log_probabilities, label_prompt
+from bioverse_sc.models import Answer, Decoding, generate_text, label_log_probabilities, label_prompt
 from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
 from tests.tiny import CONFIGS, make_encoder, make_model, make_vectors
 
@@ -140,7 +140,7 @@ def test_labels_are_learnt_from_the_soft_token_alone():
     with torch.inference_mode():
         soft = model.project("rna", torch.from_numpy(fresh))
         found = label_log_probabilities(model, label_prompt(), soft, labels)
-        written = generate_text(model, [label_prompt()] * len(fresh), soft, max_new_tokens=4)
+        written = generate_text(model, [label_prompt()] * len(fresh), soft, Decoding(max_new_tokens=4))
         blank = label_log_probabilities(model, label_prompt(), torch.zeros_like(soft), labels)
     assert (found.argmax(axis=1) == truth).mean() > 0.95
     assert np.mean([text == labels[t] for text, t in zip(written, truth, strict=True)]) > 0.95
@@ -158,7 +158,7 @@ def test_any_architecture_can_be_tuned(kind):
     soft = model.project("rna", torch.from_numpy(vectors[:2]))
     with torch.inference_mode():
         assert np.isfinite(label_log_probabilities(model, label_prompt(), soft, ["a", "b"])).any(axis=1).all()
-        assert len(generate_text(model, [label_prompt()] * 2, soft, max_new_tokens=3)) == 2
+        assert len(generate_text(model, [label_prompt()] * 2, soft, Decoding(max_new_tokens=3))) == 2
 
 
 class Breaks(list):

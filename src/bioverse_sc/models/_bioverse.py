@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bioverse_sc.encoders import CellEncoder
     from bioverse_sc.models._config import ModelConfig, ProjectorConfig
     from bioverse_sc.models._inject import PromptBatch, TokenizedPrompt
+    from bioverse_sc.models._memory import Memory
     from bioverse_sc.models._prompt import Segment
 
 
@@ -39,6 +40,8 @@ class BioVerse(nn.Module):
     gene_reference
         By gene, its mean expression over many cell types (scaled to 10,000) and its weight: what the genes of a cell are
         compared with to find the informative ones.
+    memory
+        Known proteins or molecules by modality, with their texts; the nearest are shown with ``retrieve=True``.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class BioVerse(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         encoders: Mapping[str, CellEncoder] | None = None,
         gene_reference: Mapping[str, tuple[float, float]] | None = None,
+        memory: Mapping[str, Memory] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -55,6 +59,7 @@ class BioVerse(nn.Module):
         self.tokenizer = tokenizer
         self.encoders = dict(encoders or {})
         self.gene_reference = dict(gene_reference or {})
+        self.memory = dict(memory or {})
         self.fingerprint = ""
         self.has_merged_adapter = False
         self.projectors = nn.ModuleDict({mod: self.untrained_projector(mod) for mod in config.projectors})

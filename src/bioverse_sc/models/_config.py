@@ -88,7 +88,7 @@ class ModelConfig:
     temperature: float = 1.0
     """Calibration: divides the log-probabilities of labels before they become confidences."""
     prompts: dict[str, str] = field(default_factory=lambda: dict(PROMPTS))
-    """Templates: ``"label"``, ``"reason"``, ``"describe"``."""
+    """Templates; see :data:`bioverse_sc.models.PROMPTS`."""
     chat: ChatFormat | None = None
     """What the language model's chat template puts around turns; ``None`` for a model of plain text."""
     package_version: str = ""
@@ -108,6 +108,8 @@ class ModelConfig:
             raise ValueError(msg)
         stored["projectors"] = {mod: ProjectorConfig(**values) for mod, values in stored["projectors"].items()}
         stored["labels"] = tuple(stored["labels"])
+        # templates that came later
+        stored["prompts"] = PROMPTS | stored.get("prompts", {})
         stored["contract"] = Contract(**stored.get("contract", {}))
         if stored.get("chat") is not None:
             stored["chat"] = ChatFormat(**stored["chat"])

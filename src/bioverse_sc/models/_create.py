@@ -169,8 +169,8 @@ def _checked_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
         msg = f"prompts holds {sorted(unknown)}; the templates are {sorted(PROMPTS)}."
         raise ValueError(msg)
     for key, template in prompts.items():
-        # the description is of any modality; the others say of which
-        modality = "rna" if key == "describe" else None
+        # these are of any modality; the others say of which
+        modality = "rna" if key in ("describe", "entity") else None
         if unfilled := set(fields(template)) - set(fields(PROMPTS[key])):
             known = ", ".join(f"{{{field}}}" for field in fields(PROMPTS[key])) or "no fields"
             msg = f"The prompt {key!r} has the fields {sorted(unfilled)}; it may have {known}."

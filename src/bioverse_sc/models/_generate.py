@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from bioverse_sc._validation import check_positive
 from bioverse_sc.models._inject import inject, pad_prompts
 
 if TYPE_CHECKING:
@@ -146,16 +148,65 @@ class ShownGenes:
         return scores.masked_fill(self.closed | (written & self.is_gene), -torch.inf)
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer is chosen from the language model's probabilities."""
+
+    max_new_tokens: int = 96
+    temperature: float = 0.0
+    """0 takes the likeliest token each time; 1 draws by the model's own probabilities."""
+    top_p: float = 1.0
+    """Draws from the likeliest tokens that together have this probability."""
+    seed: int = 0
+    """Of the draws."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "max_new_tokens")
+        if not self.temperature >= 0:
+            msg = f"temperature is {self.temperature}; expected 0 (always the likeliest token) or more."
+            raise ValueError(msg)
+        if not 0 < self.top_p <= 1:
+            msg = f"top_p is {self.top_p}; expected more than 0 and at most 1."
+            raise ValueError(msg)
+
+    def processors(self, keys: Sequence[str]) -> list[Any]:
+        """What turns logits into a choice by their maximum; ``keys`` name the prompts, and seed their draws."""
+        from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+        if not self.temperature:
+            return []
+        kept = [TopPLogitsWarper(self.top_p)] if self.top_p < 1 else []
+        return [TemperatureLogitsWarper(float(self.temperature)), *kept, _Draw(self.seed, keys)]
+
+
+class _Draw:
+    """Noise after which the likeliest token is a draw (the Gumbel trick), so that each prompt has draws of its own.
+
+    What is drawn for a prompt then does not depend on the prompts beside it.
+    """
+
+    def __init__(self, seed: int, keys: Sequence[str]) -> None:
+        digests = (hashlib.sha256(f"{seed} {key}".encode()).digest() for key in keys)
+        self.generators = [torch.Generator().manual_seed(int.from_bytes(d[:7], "big")) for d in digests]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Add the noise of each row."""
+        uniform = torch.stack([torch.rand(scores.shape[1], generator=g, dtype=torch.float64) for g in self.generators])
+        noise = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
+        return scores + noise.to(scores)
+
+
 @torch.inference_mode()
 def generate_text(
     model: BioVerse,
     prompts: Sequence[Sequence[Segment]],
     soft_tokens: torch.Tensor,
+    decoding: Decoding,
     *,
-    max_new_tokens: int,
+    keys: Sequence[str] = (),
     constraint: ShownGenes | None = None,
 ) -> list[str]:
-    """Write the open answers of prompts, greedily, in one batch.
+    """Write the open answers of prompts, in one batch.
 
     Parameters
     ----------
@@ -164,9 +215,11 @@ def generate_text(
     prompts
         Each ends with an open answer.
     soft_tokens
-        Soft tokens of all entities in the order of the prompts, shape (entities, n_tokens, width).
-    max_new_tokens
-        Limit of the answer.
+        Soft tokens of all entities in the order of the prompts, shape (slots, width) or (entities, n_tokens, width).
+    decoding
+        How the answers are chosen.
+    keys
+        A name for each prompt, for its draws; its number by default.
     constraint
         Which gene symbols each answer may name.
     """
@@ -174,14 +227,15 @@ def generate_text(
 
     tokens = [model.tokenize(prompt) for prompt in prompts]
     batch = pad_prompts(tokens, model.pad_id, left=True).to(model.device)
-    embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, 1))
+    embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, -2))
+    drawn = decoding.processors(keys or [str(i) for i in range(len(prompts))])
     written = model.language_model.generate(
         inputs_embeds=embedded,
         attention_mask=batch.mask,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=decoding.max_new_tokens,
         do_sample=False,
         eos_token_id=model.end_ids,
         pad_token_id=model.pad_id,
-        logits_processor=LogitsProcessorList([constraint] if constraint else []),
+        logits_processor=LogitsProcessorList([*([constraint] if constraint else []), *drawn]),
     )
     return [text.strip() for text in model.tokenizer.batch_decode(written, skip_special_tokens=True)]

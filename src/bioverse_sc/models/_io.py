@@ -8,6 +8,7 @@ The folder::
     language_model/       a language model with its tokenizer, when it travels with the model
     adapter/              LoRA weights, when there are any
     gene_reference.json   mean expression of each gene over many cell types, and its weight
+    memory/               known proteins and molecules with their texts, for retrieve=True
     checksums.json        SHA-256 of every other file
 """
 
@@ -36,6 +37,7 @@ from bioverse_sc.encoders import StoredEncoder
 from bioverse_sc.encoders._registry import restore
 from bioverse_sc.models._bioverse import BioVerse
 from bioverse_sc.models._config import FORMAT_VERSION, Contract, ModelConfig
+from bioverse_sc.models._memory import Memory
 from bioverse_sc.models._projector import Projector
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ CONFIG = "bioverse.json"
 PROJECTORS = "projectors.safetensors"
 CHECKSUMS = "checksums.json"
 REFERENCE = "gene_reference.json"
+MEMORY = "memory"
 INSIDE = "language_model"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SAMPLE = 64
@@ -187,7 +190,9 @@ def load(
     _check_contract(config, base, tokenizer, encoders, projectors, folder)
     reference = json.loads((folder / REFERENCE).read_text(encoding="utf-8")) if (folder / REFERENCE).is_file() else {}
     genes = {gene: (mean, weight) for gene, (mean, weight) in reference.items()}
-    loaded = BioVerse(config, base, tokenizer, encoders, genes)
+    paths = {modality: folder / MEMORY / f"{modality}.tsv.gz" for modality in config.projectors}
+    memory = {modality: Memory(modality, path) for modality, path in paths.items() if path.is_file()}
+    loaded = BioVerse(config, base, tokenizer, encoders, genes, memory)
     # the untrained projector takes its size from the base model's embeddings, so it comes before the adapter
     loaded.projectors.load_state_dict(projectors)
     if (folder / "adapter").is_dir():
@@ -564,6 +569,9 @@ def _write(model: BioVerse, folder: Path, *, inside: bool, dtype: torch.dtype | 
     if model.gene_reference:
         rounded = {gene: [float(f"{v:.4g}") for v in values] for gene, values in model.gene_reference.items()}
         (folder / REFERENCE).write_text(json.dumps(rounded, indent=0) + "\n", encoding="utf-8")
+    for modality, memory in model.memory.items():
+        (folder / MEMORY).mkdir(exist_ok=True)
+        memory.write(folder / MEMORY / f"{modality}.tsv.gz")
     write_checksums(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,14 @@ PROMPTS = {
     "label": "Cell:[BIO:rna] Type:",
     "reason": " Genes: {genes}. Why?",
     "describe": "{entity}:[BIO] Description:",
+    "entity": "{entity}:[BIO] ",
+    "ask": "Question: {question} Answer:",
+    "nearest": "Nearest known: {nearest} ",
 }
-"""Default templates. ``reason`` follows the label; ``describe`` is what stage 1 AR aligns with."""
+"""Default templates. ``reason`` follows the label; ``describe`` is what stage 1 AR aligns with. A question is put as each ``entity``,
+then ``ask``; ``nearest`` stands before an entity whose nearest known texts are shown."""
+
+_NEXT_TURN = " "
 
 _NAMES = {"rna": "Cell", "protein": "Protein", "molecule": "Molecule"}
 
@@ -144,7 +151,11 @@ def reasoning_prompt(
 
 
 def description_prompt(
-    modality: str, description: str | None = None, *, prompts: Mapping[str, str] = PROMPTS
+    modality: str,
+    description: str | None = None,
+    *,
+    nearest: Sequence[str] = (),
+    prompts: Mapping[str, str] = PROMPTS,
 ) -> list[Segment]:
     """Ask for the description of an entity; stage 1 AR trains on the answer.
 
@@ -154,11 +165,65 @@ def description_prompt(
         Of the entity, such as ``"protein"``.
     description
         The answer, to train on; open by default.
+    nearest
+        Texts of the nearest known entities, to show before it.
     prompts
         Templates of the model.
     """
-    entity = _NAMES.get(modality, modality.capitalize())
-    return [*filled_prompt(prompts["describe"], {"entity": entity}, modality), Answer(description)]
+    entity = {"entity": _NAMES.get(modality, modality.capitalize())}
+    return [*_nearest(nearest, prompts), *filled_prompt(prompts["describe"], entity, modality), Answer(description)]
+
+
+def question_prompt(
+    modalities: Sequence[str],
+    turns: Sequence[tuple[str, str | None]],
+    *,
+    nearest: Sequence[Sequence[str]] | None = None,
+    prompts: Mapping[str, str] = PROMPTS,
+) -> list[Segment]:
+    """Ask about one or several entities, in one turn or more.
+
+    Parameters
+    ----------
+    modalities
+        Of each entity, in the order in which they are shown. Where there are several of one, they are called ``Protein 1``,
+        ``Protein 2``.
+    turns
+        Questions with their answers; the last one may be open (``None``).
+    nearest
+        For each entity the texts of the nearest known ones, to show before it.
+    prompts
+        Templates of the model.
+    """
+    segments: list[Segment] = []
+    for name, modality, known in zip(
+        entity_names(modalities), modalities, nearest or [()] * len(modalities), strict=True
+    ):
+        segments += _nearest(known, prompts)
+        segments += filled_prompt(prompts["entity"], {"entity": name}, modality)
+    for i, (question, answer) in enumerate(turns):
+        asked = fill(prompts["ask"], {"question": question})
+        segments += [Text(_NEXT_TURN + asked if i else asked), Answer(answer)]
+    return segments
+
+
+def entity_names(modalities: Sequence[str]) -> list[str]:
+    """What a prompt calls its entities: ``Molecule``, or ``Protein 1`` and ``Protein 2`` where there are several."""
+    counted: Counter[str] = Counter()
+    names = []
+    for modality in modalities:
+        counted[modality] += 1
+        name = _NAMES.get(modality, modality.capitalize())
+        names.append(f"{name} {counted[modality]}" if list(modalities).count(modality) > 1 else name)
+    return names
+
+
+def _nearest(texts: Sequence[str], prompts: Mapping[str, str]) -> list[Segment]:
+    """What stands before an entity whose nearest known texts are shown."""
+    if not texts:
+        return []
+    numbered = " ".join(f"({i}) {text.rstrip('.')}." for i, text in enumerate(texts, start=1))
+    return list(filled_prompt(prompts["nearest"], {"nearest": numbered}))
 
 
 @dataclass(frozen=True)

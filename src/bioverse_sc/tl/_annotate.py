@@ -293,7 +293,7 @@ def reason_about_cells(
     """Reasoning of each cell, and how many of the genes that it names the cell expresses and does not."""
     import torch
 
-    from bioverse_sc.models._generate import ShownGenes, generate_text
+    from bioverse_sc.models._generate import Decoding, ShownGenes, generate_text
     from bioverse_sc.models._prompt import reasoning_prompt
 
     texts = np.full(len(vectors), "", dtype=object)
@@ -320,7 +320,7 @@ def reason_about_cells(
                     soft_tokens = model.project("rna", torch.from_numpy(vectors[cells]).to(model.device))
                 allowed = ShownGenes(model, symbols, [shown[i] for i in part])
                 texts[cells] = generate_text(
-                    model, prompts, soft_tokens, max_new_tokens=REASONING_TOKENS, constraint=allowed
+                    model, prompts, soft_tokens, Decoding(max_new_tokens=REASONING_TOKENS), constraint=allowed
                 )
                 bar.update(len(part))
             _check_named_genes(texts, supported, unsupported, chunk, genes, symbols, rows.start)
