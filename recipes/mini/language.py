@@ -71,6 +71,7 @@ def build_language_model(
         num_key_value_heads=heads,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
+        attention_bias=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -78,13 +79,62 @@ def build_language_model(
     model = LlamaForCausalLM(config)
     rows = model.get_input_embeddings().weight
     with torch.no_grad():
+        # words far apart, so that what is read can be written again; see start_to_copy
+        rows.normal_(0, 0.1)
         spread = float(rows.std())
         for gene, vector in gene_vectors.items():
             ids = tokenizer.encode(" " + gene, add_special_tokens=False)
             if len(ids) == 1:
                 start = torch.from_numpy(np.asarray(vector[:width], dtype=np.float32))
                 rows[ids[0], : len(start)] = spread * start / start.std()
+    start_to_copy(model, seed=seed)
     return model
+
+
+@torch.no_grad()
+def start_to_copy(model: LlamaForCausalLM, *, seed: int, sharpness: float = 3.0, gain: float = 4.0) -> None:
+    """Let two heads of the first two layers start as induction heads, which then train with all else.
+
+    In the first layer one head looks at the word before and one at the word before that, and both write what they read
+    into parts of the residual stream of their own. In the second layer one head looks for a place after the current word,
+    one for a place after the previous word and a comma, and both write the word that they find there. So the model can
+    repeat what its prompt holds from the start; a model of this size does not find that by itself in the steps that it
+    gets (Olsson et al., In-context learning and induction heads, 2022).
+    """
+    config = model.config
+    width, size = config.hidden_size, config.hidden_size // config.num_attention_heads
+    frequencies = 1.0 / 10000 ** (torch.arange(0, size, 2) / size)
+    # pairs of dimensions that rotary positions hardly turn: what matches does so at any distance
+    slow = torch.nonzero(frequencies < 0.01).flatten()
+    slow = torch.cat([slow, slow + size // 2])
+    n = len(slow)
+    turned = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(seed)))[0].T
+    word, one_before, two_before, written = (
+        turned[:n],
+        turned[n : 2 * n],
+        turned[2 * n : 3 * n],
+        turned[3 * n : 3 * n + size],
+    )
+    scale = float(model.get_input_embeddings().weight.std())
+    amplitude = (60 * size**0.5 / (size / 2)) ** 0.5
+    first, second = (layer.self_attn for layer in model.model.layers[:2])
+    for head, (offset, place) in enumerate([(-1, one_before), (-2, two_before)]):
+        rows = slice(head * size, (head + 1) * size)
+        first.q_proj.weight[rows] *= 0.1
+        first.k_proj.weight[rows] *= 0.1
+        first.k_proj.bias[rows] = amplitude * torch.cat([torch.ones(size // 2), torch.zeros(size // 2)])
+        first.q_proj.bias[rows] = amplitude * torch.cat([(frequencies * offset).cos(), (frequencies * offset).sin()])
+        first.v_proj.weight[rows] = 0
+        first.v_proj.weight[head * size : head * size + n] = word
+        first.o_proj.weight[:, rows] = 0
+        first.o_proj.weight[:, head * size : head * size + n] = scale * place.T
+    for head, (query, key) in enumerate([(word, one_before), (one_before, two_before)]):
+        rows = slice(head * size, (head + 1) * size)
+        for layer, reads in ((second.q_proj, query), (second.k_proj, key)):
+            layer.weight[rows] = 0
+            layer.weight[slow + head * size] = sharpness * reads
+        second.v_proj.weight[rows] = written
+        second.o_proj.weight[:, rows] = scale * gain * written.T
 
 
 def join(items: Sequence[str]) -> str:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from transformers import EsmConfig, EsmModel, EsmTokenizer
+from rdkit import Chem
+from rdkit.Chem import rdFingerprintGenerator
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers import EsmConfig, EsmModel, EsmTokenizer, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
+from bioverse_sc.encoders.chemberta import ChembertaEncoder, canonical_smiles
 from bioverse_sc.encoders.esm2 import Esm2Encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ESM_TOKENS = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
 """The vocabulary of ESM-2."""
@@ -80,3 +90,93 @@ def look_at_neighbours(attention: torch.nn.Module, offsets: list[int], sharpness
         attention.key.bias[rows] = amplitude * torch.cat([torch.ones(size // 2), torch.zeros(size // 2)])
         turned = angles * offset
         attention.query.bias[rows] = amplitude * torch.cat([turned.cos(), turned.sin()])
+
+
+def words_of(text: str) -> set[str]:
+    """Words of a product's name, numbers and single letters left out."""
+    return {word.lower() for word in re.findall(r"[A-Za-z][A-Za-z-]+", text)}
+
+
+def word_targets(products: Sequence[str], *, min_count: int) -> np.ndarray:
+    """Which of the common words each product's name has, zeros and ones of shape (proteins, words)."""
+    found = [words_of(product) for product in products]
+    counts = Counter(word for words in found for word in words)
+    index = {word: i for i, word in enumerate(sorted(w for w, n in counts.items() if n >= min_count))}
+    targets = np.zeros((len(products), len(index)), dtype=np.uint8)
+    for row, words in enumerate(found):
+        targets[row, [index[word] for word in words if word in index]] = 1
+    return targets
+
+
+@dataclass(frozen=True)
+class Molecules:
+    """Molecules with a description; ``training`` marks those that the recipe trains on, the others measure."""
+
+    table: pd.DataFrame
+    """``smiles`` (canonical), ``description``."""
+    training: np.ndarray
+    more: pd.DataFrame
+    """``smiles``, ``name``: molecules with a IUPAC name only."""
+
+
+def read_molecules(shared: Path, *, held_out: float, seed: int) -> Molecules:
+    """Read the molecules, keep a random share of the described ones out, and out of all that the encoder sees."""
+    described = pd.read_csv(shared / "data/molecules/chebi20_validation.tsv", sep="\t")
+    table = pd.DataFrame({"smiles": canonical_smiles(described["SMILES"]), "description": described["description"]})
+    table = table.drop_duplicates("smiles").reset_index(drop=True)
+    training = np.random.default_rng(seed).random(len(table)) >= held_out
+    named = pd.read_csv(shared / "data/molecules/pubchem_smiles_iupac_12k.tsv", sep="\t")
+    more = pd.DataFrame({"smiles": canonical_smiles(named["smiles"]), "name": named["iupac"]}).dropna()
+    more = more[~more["smiles"].isin(set(table["smiles"]))].drop_duplicates("smiles").drop_duplicates("name")
+    return Molecules(table, training, more.sort_values("smiles", ignore_index=True))
+
+
+def molecule_encoder(smiles: Sequence[str], *, width: int, layers: int, heads: int, seed: int) -> ChembertaEncoder:
+    """Make an untrained encoder of ChemBERTa's architecture, with a token for each atom or sign of the SMILES."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokens = special + sorted({token for text in smiles for token in re.findall(SMILES_TOKEN, text)})
+    fast = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex(SMILES_TOKEN), "isolated")
+    fast.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=fast, cls_token="<s>", sep_token="</s>", **dict(zip(names, special, strict=True))
+    )
+    config = RobertaConfig(
+        vocab_size=len(tokens),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=1026,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        type_vocab_size=1,
+    )
+    torch.manual_seed(seed)
+    return ChembertaEncoder(RobertaModel(config, add_pooling_layer=False), tokenizer)
+
+
+def fingerprint_targets(smiles: Sequence[str], *, bits: int) -> np.ndarray:
+    """Morgan fingerprints of radius 2, zeros and ones of shape (molecules, bits)."""
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=bits)
+    return np.array([generator.GetFingerprintAsNumPy(Chem.MolFromSmiles(text)) for text in smiles], dtype=np.uint8)
+
+
+@torch.no_grad()
+def standardise(encoder: Esm2Encoder | ChembertaEncoder, vectors: np.ndarray) -> np.ndarray:
+    """Shift and scale the last layer norm so that each feature of the pooled vectors has mean 0 and spread 1; returns the vectors.
+
+    Pooling is a mean, so it may come before or after. Raw vectors of different entities are nearly parallel.
+    """
+    last = encoder.module.encoder
+    norm = last.emb_layer_norm_after if isinstance(encoder, Esm2Encoder) else last.layer[-1].output.LayerNorm
+    mean, spread = (torch.from_numpy(x) for x in (vectors.mean(axis=0), vectors.std(axis=0) + 1e-6))
+    norm.weight /= spread
+    norm.bias -= mean
+    norm.bias /= spread
+    encoder.fingerprint = encoder.fingerprint_of_weights()
+    return np.asarray((vectors - mean.numpy()) / spread.numpy())

@@ -3,14 +3,16 @@
     python recipes/mini/train.py --shared ../shared --work /tmp/mini --out src/bioverse_sc/bundled/mini
 
 Every step leaves its result in the work folder and is skipped when that is there; training inside a step resumes from its
-last checkpoint. Two CPU cores need about an hour.
+last checkpoint. Two CPU cores need about an hour and a half.
 
 1. cells     simulate cells from reference profiles
-2. encoder   train an scGPT-format encoder on them: masked values and types
-3. vectors   embed fresh simulated cells; list their informative genes
+2. encoders  train an scGPT-format encoder on them (masked values and types), an ESM-2-format encoder of proteins (masked residues
+             and words of the product's name) and a ChemBERTa-format encoder of molecules (masked tokens and fingerprints)
+3. vectors   embed fresh simulated cells, list their informative genes; embed proteins and molecules
 4. text      make the tokenizer and the language model; train it on knowledge text
-5. align     stage 1, contrastive
-6. instruct  stage 2: labels (LoRA and projector), then labels with reasoning (LoRA)
+5. align     stage 1, contrastive, each modality on its own
+6. instruct  stage 2: labels of cells (LoRA and their projector), then reasoning, descriptions and questions of all three
+             modalities (LoRA, and the projectors of proteins and molecules)
 7. save      write the bundle
 """
 
@@ -20,26 +22,43 @@ import argparse
 import json
 import shutil
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import cells as cell_data
 import language
 import numpy as np
 import pandas as pd
+import questions
+import sequences
 import torch
 
 import bioverse_sc as bsc
+from bioverse_sc.encoders import StoredEncoder
+from bioverse_sc.encoders.chemberta import ChembertaEncoder
+from bioverse_sc.encoders.esm2 import Esm2Encoder
 from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
-from bioverse_sc.models import Answer, BioVerse, ModelConfig, ProjectorConfig, Text
-from bioverse_sc.models._prompt import label_prompt, reasoning_prompt
+from bioverse_sc.models import (
+    Answer,
+    BioVerse,
+    Memory,
+    ModelConfig,
+    ProjectorConfig,
+    Text,
+    description_prompt,
+    label_prompt,
+    question_prompt,
+    reasoning_prompt,
+)
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.tl._annotate import informative_genes
 from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+E = TypeVar("E", Esm2Encoder, ChembertaEncoder)
 
 EVERYWHERE = {"B2M", "FTH1", "FTL", "HLA-A", "HLA-B", "HLA-C", "HLA-E", "TMSB10", "TMSB4X"}
 """Genes that marker tables name but nearly every cell expresses."""
@@ -58,6 +77,30 @@ class Recipe:
     encoder: TrainConfig = TrainConfig(
         steps=1300, batch_size=128, learning_rate=1e-3, warmup_steps=80, mixed_precision="bf16", checkpoint_every=100
     )
+    held_out: float = 0.1
+    """Share of the proteins, and of the described molecules, that nothing is trained on."""
+    sequence_width: int = 128
+    sequence_layers: int = 2
+    word_min_count: int = 20
+    fingerprint_bits: int = 512
+    protein: TrainConfig = TrainConfig(
+        steps=800,
+        batch_size=64,
+        learning_rate=2e-3,
+        max_tokens=130,
+        mixed_precision="bf16",
+        checkpoint_every=200,
+        log_every=20,
+    )
+    molecule: TrainConfig = TrainConfig(
+        steps=700,
+        batch_size=64,
+        learning_rate=2e-3,
+        max_tokens=130,
+        mixed_precision="bf16",
+        checkpoint_every=200,
+        log_every=20,
+    )
     cells: int = 100_000
     balance: float = 0.7
     """How far the language model sees common types more often; see :func:`cells.simulate`."""
@@ -67,14 +110,14 @@ class Recipe:
     lm_heads: int = 4
     min_word_count: int = 3
     text: TrainConfig = TrainConfig(
-        steps=1500, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100
+        steps=1500, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=640
     )
     contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     label: TrainConfig = TrainConfig(
         steps=300, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
     )
-    reason: TrainConfig = TrainConfig(
-        steps=450, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100
+    answers: TrainConfig = TrainConfig(
+        steps=1000, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=640
     )
     lora: LoraSettings = LoraSettings(rank=16, alpha=32)
 
@@ -146,6 +189,105 @@ class Run:
         encoder.save(self.work / "encoder.new", dtype=torch.float16)
         (self.work / "encoder.new").rename(folder)
         return ScGPTEncoder.from_folder(folder)
+
+    @cached_property
+    def proteins(self) -> sequences.Proteins:
+        return sequences.read_proteins(self.shared, held_out=self.recipe.held_out, seed=self.recipe.seed)
+
+    @cached_property
+    def molecules(self) -> sequences.Molecules:
+        return sequences.read_molecules(self.shared, held_out=self.recipe.held_out, seed=self.recipe.seed)
+
+    @cached_property
+    def protein_texts(self) -> list[str]:
+        """What is said of each protein."""
+        table = self.proteins.table
+        enzyme = questions.with_enzyme_class(table, self.proteins.training)
+        return [questions.protein_text(product, ec) for product, ec in zip(table["product"], enzyme, strict=True)]
+
+    @cached_property
+    def memory(self) -> dict[str, Memory]:
+        """Proteins and molecules of the training share, with their texts."""
+        proteins, molecules = self.proteins, self.molecules
+        known = pd.DataFrame({"entity": proteins.table["sequence"], "text": self.protein_texts})[proteins.training]
+        described = molecules.table.rename(columns={"smiles": "entity", "description": "text"})[molecules.training]
+        return {"protein": Memory("protein", known), "molecule": Memory("molecule", described)}
+
+    @cached_property
+    def nearest(self) -> dict[str, list[list[str]]]:
+        """Texts of the nearest of the other training proteins and molecules, for those of the training share."""
+        path = self.work / "nearest.json"
+        if not path.exists():
+            found = {
+                mod: memory.nearest(memory.table["entity"].tolist(), themselves=False)
+                for mod, memory in self.memory.items()
+            }
+            path.write_text(json.dumps(found))
+        return dict(json.loads(path.read_text()))
+
+    def protein_encoder(self) -> Esm2Encoder:
+        """Steps 2 and 3 for proteins."""
+        r, table = self.recipe, self.proteins.table[self.proteins.training]
+
+        def train() -> tuple[Esm2Encoder, list[str]]:
+            encoder = sequences.protein_encoder(
+                width=r.sequence_width,
+                layers=r.sequence_layers,
+                heads=4,
+                inner_width=4 * r.sequence_width,
+                seed=r.seed,
+            )
+            texts = table["sequence"].tolist()
+            targets = sequences.word_targets(table["product"].tolist(), min_count=r.word_min_count)
+            self._pretrain(encoder, texts, r.protein, targets)
+            return encoder, texts
+
+        return self._kept(Esm2Encoder, train)
+
+    def molecule_encoder(self) -> ChembertaEncoder:
+        """Steps 2 and 3 for molecules."""
+        r, table = self.recipe, self.molecules.table[self.molecules.training]
+
+        def train() -> tuple[ChembertaEncoder, list[str]]:
+            texts = [*table["smiles"], *self.molecules.more["smiles"]]
+            encoder = sequences.molecule_encoder(
+                texts, width=r.sequence_width, layers=r.sequence_layers, heads=4, seed=r.seed
+            )
+            self._pretrain(encoder, texts, r.molecule, sequences.fingerprint_targets(texts, bits=r.fingerprint_bits))
+            return encoder, texts
+
+        return self._kept(ChembertaEncoder, train)
+
+    def _pretrain(
+        self, encoder: Esm2Encoder | ChembertaEncoder, texts: list[str], config: TrainConfig, targets: np.ndarray
+    ) -> None:
+        bsc.train.pretrain_sequence_encoder(
+            encoder,
+            texts,
+            config,
+            targets=targets,
+            tokens_weight=0.5,
+            folder=self.work / f"{encoder.modality}_encoder_training",
+        )
+
+    def _kept(self, kind: type[E], train: Callable[[], tuple[E, list[str]]]) -> E:
+        """An encoder that was trained before, or a new one, with standardised vectors; in half precision, as it ships."""
+        folder = self.work / f"{kind.modality}_encoder"
+        if not folder.exists():
+            encoder, texts = train()
+            sequences.standardise(encoder, encoder.encode(texts))
+            fresh = folder.with_name(folder.name + ".new")
+            encoder.save(fresh, dtype=torch.float16)
+            fresh.rename(folder)
+        return kind.from_folder(folder)
+
+    def entity_vectors(self, encoder: Esm2Encoder | ChembertaEncoder, texts: Sequence[str]) -> np.ndarray:
+        """Step 3 for proteins and molecules."""
+        path = self.work / f"{encoder.modality}_vectors.npy"
+        if not path.exists():
+            np.save(path, encoder.encode(texts))
+        found: np.ndarray = np.load(path)
+        return found
 
     def gene_reference(self) -> dict[str, tuple[float, float]]:
         """Mean of each gene over types (so that common types do not hide their own genes), and its weight.
@@ -228,7 +370,32 @@ class Run:
             examples.append(Example([Text(question), Answer(", ".join(g for g in listed if g in markers[term]))]))
         return examples
 
-    def language_model(self, encoder: ScGPTEncoder) -> BioVerse:
+    def entity_texts(self) -> list[str]:
+        """Step 4: statements about the training proteins and molecules."""
+        texts = dict.fromkeys(
+            text for text, kept in zip(self.protein_texts, self.proteins.training, strict=True) if kept
+        )
+        described = self.molecules.table["description"][self.molecules.training]
+        return [*texts, *described, *described]
+
+    def entity_cards(self, rng: np.random.Generator, n: int) -> list[Example]:
+        """Answer-shaped text without an entity: the nearest known texts, then the description."""
+        examples = []
+        for modality, part in (("protein", n * 3 // 4), ("molecule", n // 4)):
+            texts = self.memory[modality].table["text"].to_numpy()
+            weights = self.weights(modality)
+            for i in rng.choice(len(texts), size=part, p=weights / weights.sum()):
+                prompt = description_prompt(modality, texts[i], nearest=self.nearest[modality][i])
+                examples.append(Example([s for s in prompt if not isinstance(s, bsc.models.Entity)]))
+        return examples
+
+    def weights(self, modality: str) -> np.ndarray:
+        """How often each training protein or molecule is drawn: less when no other has its text, so that it teaches a name only."""
+        texts = self.memory[modality].table["text"]
+        alone = texts.map(texts.value_counts()).to_numpy() == 1
+        return np.where(alone, 0.3, 1.0) if modality == "protein" else np.ones(len(texts))
+
+    def language_model(self, encoders: dict[str, StoredEncoder]) -> BioVerse:
         """Step 4."""
         r = self.recipe
         folder = self.work / "text_model"
@@ -237,14 +404,19 @@ class Run:
             return model
         rng = np.random.default_rng(r.seed)
         texts = language.knowledge_texts(self.ontology, self.gene_names(), terms=self.terms)
-        cards = self.marker_cards(rng, 40_000)
+        entity_texts = self.entity_texts()
+        asked = [turn for turns in self.turns("protein") + self.turns("molecule") for turn in turns]
+        phrases = [" " + text for text in {*(q for q, _ in asked), *questions.PAIR, *questions.BINDING}]
+        cards = self.marker_cards(rng, 40_000) + self.entity_cards(rng, 40_000)
         card_texts = [" ".join(getattr(s, "text", "") or "" for s in e.segments) for e in cards[:3000]]
         genes = sorted(set(self.profiles.genes) | {g for m in self.ontology.markers.values() for g in m})
         exercises = self.marker_exercises(genes, rng, 20_000)
         everyday = bsc.train.general_domain_texts()
         labels = [" " + self.ontology.names[t] for t in self.terms]
         tokenizer = language.build_tokenizer(
-            [" " + t for t in texts] + card_texts + labels * r.min_word_count + [" " + t for t in everyday] * 2,
+            [" " + t for t in [*texts, *entity_texts, *everyday, *everyday]]
+            + card_texts
+            + (labels + phrases) * r.min_word_count,
             genes,
             min_count=r.min_word_count,
         )
@@ -258,36 +430,132 @@ class Run:
             name="mini",
             language_model="language_model",
             projectors={
-                "rna": ProjectorConfig(
-                    encoder="scgpt",
+                modality: ProjectorConfig(
+                    encoder=encoder.name,
                     encoder_fingerprint=encoder.fingerprint,
                     in_width=encoder.width,
                     hidden_width=2 * r.lm_width,
                     out_width=r.lm_width,
                     seed=r.seed,
                 )
+                for modality, encoder in encoders.items()
             },
             labels=tuple(self.ontology.names[t] for t in self.terms),
         )
-        model = BioVerse(config, language_model, tokenizer, {"rna": encoder}, self.gene_reference())
-        plain = [Example([Answer(text)]) for text in [*texts, *everyday]]
+        model = BioVerse(config, language_model, tokenizer, encoders, self.gene_reference(), self.memory)
+        plain = [Example([Answer(text)]) for text in [*texts, *entity_texts, *everyday]]
         bsc.train.pretrain_language_model(model, plain + cards + exercises, r.text, folder=self.work / "text_training")
-        # the untrained projector is scaled to the embeddings of the trained language model
-        model.projectors["rna"] = model.untrained_projector("rna")
+        # untrained projectors are scaled to the embeddings of the trained language model
+        for modality in encoders:
+            model.projectors[modality] = model.untrained_projector(modality)
         bsc.models.save(model, self.work / "text_model.new", dtype=torch.float16)
         (self.work / "text_model.new").rename(folder)
         return bsc.models.load(folder, merge_adapter=False)
 
+    def turns(self, modality: str) -> list[list[questions.Turn]]:
+        """Questions with answers about each training protein or molecule."""
+        if modality == "molecule":
+            return [questions.molecule_turns(text) for text in self.memory["molecule"].table["text"]]
+        table = self.proteins.table
+        enzyme = questions.with_enzyme_class(table, self.proteins.training)
+        known = zip(table["product"], enzyme, table["source"], self.proteins.training, strict=True)
+        return [questions.protein_turns(product, ec, source) for product, ec, source, kept in known if kept]
+
+    def entity_examples(self, modality: str, rng: np.random.Generator, n: int) -> list[Example]:
+        """Step 6: descriptions, half of them with the nearest known texts, and questions in one or two turns."""
+        texts, turns = self.memory[modality].table["text"].to_numpy(), self.turns(modality)
+        weights = self.weights(modality)
+        examples = []
+        for i in rng.choice(len(texts), size=n, p=weights / weights.sum()):
+            nearest = self.nearest[modality][i] if rng.random() < 0.5 else []
+            if rng.random() < 0.75:
+                prompt = description_prompt(modality, texts[i], nearest=nearest)
+            else:
+                order = rng.permutation(len(turns[i]))[: rng.integers(1, 3)]
+                prompt = question_prompt([modality], [turns[i][k] for k in order], nearest=[nearest])
+            examples.append(Example(prompt, (int(i),)))
+        return examples
+
+    def joint_examples(self, types: np.ndarray, rng: np.random.Generator, n: int) -> list[Example]:
+        """Step 6: questions about a treated cell, and about which of some proteins a molecule binds or is asked for."""
+        described = self.memory["molecule"].table["text"].to_numpy()
+        first = [questions.sentences(text)[0] for text in described]
+        table = self.proteins.table[self.proteins.training].reset_index(drop=True)
+        of_ec: dict[str, np.ndarray] = {ec: np.array(rows) for ec, rows in table.groupby("ec").groups.items()}
+        binders = [
+            (i, ec) for i, text in enumerate(described) for ec in sorted(questions.inhibited(text)) if ec in of_ec
+        ]
+        without = [i for i, text in enumerate(described) if "inhibitor" not in text]
+        examples = []
+        for k in range(n):
+            molecule = int(rng.integers(len(described)))
+            if k % 2:
+                cell = int(rng.integers(len(types)))
+                answer = questions.pair_answer(self.ontology.names[self.terms[types[cell]]], first[molecule])
+                turn = (questions.pick(questions.PAIR, rng), answer)
+                examples.append(Example(question_prompt(["rna", "molecule"], [turn]), (cell, molecule)))
+                continue
+            shown = rng.choice(len(table), size=rng.integers(2, 4), replace=False)
+            place = int(rng.integers(len(shown)))
+            if k % 4 == 0:
+                product = table["product"][shown[place]]
+                turn = (f"Which of these proteins is the {product}?", f"Protein {place + 1}.")
+                examples.append(Example(question_prompt(["protein"] * len(shown), [turn]), tuple(map(int, shown))))
+                continue
+            if rng.random() < 0.7:
+                molecule, ec = binders[int(rng.integers(len(binders)))]
+                shown[place] = rng.choice(of_ec[ec])
+                answer = questions.binding_answer(place + 1, table["product"][shown[place]], ec)
+            else:
+                molecule = int(rng.choice(without))
+                answer = questions.binding_answer(None)
+            turn = (questions.pick(questions.BINDING, rng), answer)
+            prompt = question_prompt(["molecule"] + ["protein"] * len(shown), [turn])
+            examples.append(Example(prompt, (molecule, *map(int, shown))))
+        return examples
+
+    def cell_examples(self, types: np.ndarray, shown: list[list[str]], rng: np.random.Generator) -> list[Example]:
+        """Step 6: reasoning, and for some of the cells labels, descriptions and questions."""
+        names = [self.ontology.names[t] for t in self.terms]
+        examples = []
+        for i, genes in enumerate(shown):
+            name, term = names[types[i]], self.terms[types[i]]
+            examples.append(
+                Example(reasoning_prompt(name, genes, language.reason(self.ontology, term, genes, rng)), (i,))
+            )
+            if i % 4 == 0:
+                examples.append(Example(label_prompt(name), (i,)))
+                examples.append(Example(description_prompt("rna", self.ontology.describe(term)), (i,)))
+                wider = self.ontology.parents[term]
+                turns = [("What is this cell?", f"{language.article(name).capitalize()} {name}.")]
+                if wider:
+                    turns.append(("Which wider type does it belong to?", f"The {self.ontology.names[wider[0]]}."))
+                examples.append(Example(question_prompt(["rna"], turns), (i,)))
+        return examples
+
     def run(self, out: Path) -> None:
         """All steps."""
         r = self.recipe
-        encoder = self.encoder()
-        model = self.language_model(encoder)
+        proteins, molecules = self.protein_encoder(), self.molecule_encoder()
+        model = self.language_model({"rna": self.encoder(), "protein": proteins, "molecule": molecules})
         vectors, types, shown = self.vectors(model)
         descriptions = Descriptions([self.ontology.describe(t) for t in self.terms], types)
         bsc.train.align(model, vectors, descriptions, r.contrastive, folder=self.work / "contrastive")
-        names = [self.ontology.names[t] for t in self.terms]
-        labelled = [Example(label_prompt(names[t]), (i,)) for i, t in enumerate(types)]
+        named = self.molecules.more["name"].tolist()
+        described = {mod: memory.table["text"].tolist() for mod, memory in self.memory.items()}
+        described["molecule"] += [f"The molecule is {name}." for name in named]
+        known = self.memory["molecule"].table["entity"].tolist()
+        of = {
+            "protein": self.entity_vectors(proteins, self.memory["protein"].table["entity"].tolist()),
+            "molecule": self.entity_vectors(molecules, [*known, *self.molecules.more["smiles"]]),
+        }
+        for modality, texts in described.items():
+            unique = list(dict.fromkeys(texts))
+            index = {text: i for i, text in enumerate(unique)}
+            pairs = Descriptions(unique, np.array([index[text] for text in texts]))
+            folder = self.work / f"{modality}_contrastive"
+            bsc.train.align(model, of[modality], pairs, r.contrastive, modality=modality, folder=folder)
+        labelled = [Example(label_prompt(self.ontology.names[self.terms[t]]), (i,)) for i, t in enumerate(types)]
         bsc.train.instruct(
             model,
             labelled,
@@ -298,13 +566,17 @@ class Run:
             folder=self.work / "label",
         )
         rng = np.random.default_rng(r.seed + 3)
-        reasoned = []
-        for i, genes in enumerate(shown):
-            text = language.reason(self.ontology, self.terms[types[i]], genes, rng)
-            reasoned.append(Example(reasoning_prompt(names[types[i]], genes, text), (i,)))
-        # here only the language model learns: the soft tokens stay where labels and stage 1 put them
+        examples = self.cell_examples(types, shown, rng)
+        examples += self.entity_examples("protein", rng, 30_000) + self.entity_examples("molecule", rng, 14_000)
+        examples += self.joint_examples(types, rng, 12_000)
+        # the soft tokens of cells stay where labels and stage 1 put them
         bsc.train.instruct(
-            model, reasoned, {"rna": vectors}, r.reason, train_projectors=False, folder=self.work / "reason"
+            model,
+            examples,
+            {"rna": vectors, **of},
+            r.answers,
+            train_projectors=("protein", "molecule"),
+            folder=self.work / "answers",
         )
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from transformers import RobertaTokenizerFast
 
 from bioverse_sc.encoders import chemberta
 from bioverse_sc.encoders.chemberta import ChembertaEncoder, canonical_smiles
-from tests.encoders.entities import write_chemberta
+from tests.encoders.entities import write_chemberta, write_esm
 
 pytest.importorskip("rdkit")
 MOLECULES = ["CCO", "c1ccccc1C(=O)O", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "[Na+].[Cl-]"]
@@ -48,6 +49,17 @@ def test_two_ways_of_writing_a_molecule_give_one_vector(encoder):
 def test_salts_are_kept_or_stripped():
     assert canonical_smiles(["CC(=O)[O-].[Na+]"]) == ["CC(=O)[O-].[Na+]"]
     assert canonical_smiles(["[Na+].CC(=O)[O-]"], salts="strip") == ["CC(=O)[O-]"]
+    # of seven heavy atoms and 15 hydrogens, and of eight and one
+    assert canonical_smiles(["CCCCCCN.OS(=O)(=O)C(F)(F)F"], salts="strip") == ["O=S(=O)(O)C(F)(F)F"]
+
+
+def test_numbers_of_atom_maps_are_left_out():
+    assert canonical_smiles(["[CH3:1][O:2][H:3]", "CO"]) == ["CO", "CO"]
+
+
+def test_stereo_isotopes_and_metals_stay():
+    smiles = ["C[C@@H](N)O", "C[C@H](N)O", "F/C=C/F", "F/C=C\\F", "[2H]O[2H]", "[Fe+2]"]
+    assert canonical_smiles(smiles) == smiles
 
 
 def test_two_loads_agree_and_saving_changes_nothing(folder, encoder, tmp_path):
@@ -64,7 +76,16 @@ def test_two_loads_agree_and_saving_changes_nothing(folder, encoder, tmp_path):
     ("smiles", "message"),
     [
         ("", "row 1 is empty"),
+        ("  ", "row 1 is empty"),
         (None, "row 1 is empty"),
+        (float("nan"), "row 1 is empty"),
+        (b"CCO", r"row 1 is b'CCO' \(bytes\); expected text"),
+        # RDKit reads these as methane, ethane and ethanol
+        ("C C O", "row 1 holds ' '"),
+        ("CC\uff2f", "row 1 holds '\uff2f'"),
+        ("CCO ethanol", "row 1 holds ' '.*without a name"),
+        ("CCO>>CC=O", "row 1 is not valid"),
+        ("C.", "row 1 is not valid"),
         ("C1CC", "row 1 is not valid: 'C1CC'"),
         ("MKTAYIAK", "row 1 is not valid"),
         ("C" * 200, "row 1 has 202 tokens; this checkpoint reads 128"),
@@ -80,6 +101,37 @@ def test_what_the_tokenizer_cannot_read_is_reported(encoder, log):
     assert len(log) == 1
     assert "cannot read all of 2 of 3 molecules (rows 1, 2)" in log[0].getMessage()
     assert "'Z'" in log[0].getMessage()
+
+
+def test_what_the_tokenizer_leaves_out_in_silence_is_reported(folder, log):
+    # that of the published checkpoints reads bytes, and drops those that it does not know
+    characters = {t: i for i, t in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"()=[]12CNOSlnoc"])}
+    tokenizer = RobertaTokenizerFast(vocab=characters, merges=[])
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("[Zn]")) == ["<s>", "[", "n", "]", "</s>"]
+    ChembertaEncoder(ChembertaEncoder.from_pretrained(folder).module, tokenizer).encode(["CCO", "[Zn]", "c1ccccc1"])
+    assert "cannot read all of 1 of 3 molecules (rows 1): it has no token for 'Z'." in log[0].getMessage()
+
+
+def test_a_folder_without_its_tokenizer_is_an_error(tmp_path):
+    write_chemberta(tmp_path)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="tokenizer"):
+        ChembertaEncoder.from_pretrained(tmp_path)
+
+
+def test_a_checkpoint_of_another_modality_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="of type 'esm'; chemberta expects 'roberta'"):
+        ChembertaEncoder.from_pretrained(write_esm(tmp_path))
+
+
+def test_no_molecules_are_no_vectors(encoder):
+    assert encoder.encode([]).shape == (0, 16)
+
+
+def test_one_text_is_no_list_of_molecules(encoder):
+    with pytest.raises(TypeError, match=r"expected a list of them: \['CCO'\]"):
+        encoder.encode("CCO")
 
 
 def test_wrong_choices_are_errors(encoder):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from bioverse_sc.encoders.esm2 import WINDOW, Esm2Encoder, clean_sequence, split_windows
-from tests.encoders.entities import damage, write_esm
+from bioverse_sc.encoders.esm2 import RESIDUES, WINDOW, Esm2Encoder, clean_sequence, split_windows
+from tests.encoders.entities import damage, write_chemberta, write_esm
 
 PROTEINS = ["MKTAYIAKQR", "MLSDEDFKAVFGMTRSAFANLPLWKQQNLKKEKGLF", "GGG", "MAUXOBZ"]
 
@@ -84,7 +84,16 @@ def test_it_is_frozen(encoder):
 
 @pytest.mark.parametrize(
     ("given", "read"),
-    [("mkta", "MKTA"), ("MK TA\nYI", "MKTAYI"), ("MKTA*", "MKTA"), ("M--K.T", "MKT"), ("MUJX", "MUXX"), ("OBZ", "OBZ")],
+    [
+        ("mkta", "MKTA"),
+        ("MK TA\nYI", "MKTAYI"),
+        ("MKTA*", "MKTA"),
+        ("MKTA**-", "MKTA"),
+        ("M--K.T", "MKT"),
+        ("MUJX", "MUXX"),
+        ("mujx", "MUXX"),
+        ("OBZ", "OBZ"),
+    ],
 )
 def test_letters_are_brought_into_those_of_esm(given, read):
     assert clean_sequence(given, 0) == read
@@ -97,11 +106,19 @@ def test_letters_are_brought_into_those_of_esm(given, read):
         ("   ", "row 2 is empty"),
         (None, "row 2 is empty"),
         (float("nan"), "row 2 is empty"),
+        (b"MKT", r"row 2 is b'MKT' \(bytes\); expected text"),
+        (5, r"row 2 is 5 \(int\); expected text"),
         ("--*", "row 2 has no residues"),
+        ("---", "row 2 has no residues"),
+        # upper() would make F and I, SS and I of these
+        ("M\ufb01", "row 2 holds '\ufb01'"),
+        ("M\xdf", "row 2 holds '\xdf'"),
+        ("M\u0131", "row 2 holds '\u0131'"),
         ("MK1TA", "row 2 holds '1', which are no amino acids, first at residue 3"),
         ("MK*TA", "row 2 holds a stop inside, first at residue 3"),
         ("ACGT" * 10, "row 2 looks like nucleotides .*translate it first"),
         ("acgu" * 10, "row 2 looks like nucleotides"),
+        ("ACGT" * 10 + "RY", "row 2 looks like nucleotides"),
     ],
 )
 def test_what_is_no_protein_is_an_error_with_its_row(encoder, sequence, message):
@@ -109,8 +126,32 @@ def test_what_is_no_protein_is_an_error_with_its_row(encoder, sequence, message)
         encoder.encode(["MKT", "GG", sequence])
 
 
-def test_a_short_protein_of_nucleotide_letters_is_a_protein():
-    assert clean_sequence("ACGTA", 0) == "ACGTA"
+@pytest.mark.parametrize("sequence", ["ACGTA", "GA" * 40, "A" * 50, "GAGAGT" * 10, "ACGT" * 10 + "MKLRE"])
+def test_few_or_repeated_nucleotide_letters_are_a_protein(sequence):
+    assert clean_sequence(sequence, 0) == sequence
+
+
+def test_one_text_is_no_list_of_proteins(encoder):
+    with pytest.raises(TypeError, match=r"expected a list of them: \['MKT'\]"):
+        encoder.encode("MKT")
+
+
+def test_a_batch_size_is_positive(encoder):
+    with pytest.raises(ValueError, match="batch_size is 0; expected a positive number"):
+        encoder.encode(["MKT"], batch_size=0)
+
+
+def test_repeated_proteins_have_one_vector(encoder):
+    one, other, two = encoder.encode(["MKTAYI", "GGG", "mktayi*"])
+    np.testing.assert_allclose(one, two, atol=1e-6)
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_tokens_are_those_of_the_tokenizer(encoder, monkeypatch):
+    read = []
+    monkeypatch.setattr(encoder, "_pooled", lambda tokens, *_, **__: read.extend(tokens) or np.zeros((len(tokens), 16)))
+    encoder.encode([RESIDUES, "MKT"])
+    assert read == [encoder.tokenizer.encode(RESIDUES), encoder.tokenizer.encode("MKT")]
 
 
 def test_no_proteins_are_no_vectors(encoder):
@@ -121,6 +162,39 @@ def test_a_checkpoint_that_is_not_there_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match=r"hf download facebook/nothing.*--local-dir FOLDER"):
         Esm2Encoder.from_pretrained("facebook/nothing")
+
+
+def test_a_folder_has_no_revision(folder):
+    with pytest.raises(ValueError, match="is a folder, which has no revision 'main'; leave revision out"):
+        Esm2Encoder.from_pretrained(folder, revision="main")
+
+
+def test_a_checkpoint_of_another_modality_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="of type 'roberta'; esm2 expects 'esm'"):
+        Esm2Encoder.from_pretrained(write_chemberta(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "message"),
+    [
+        (["vocab.txt", "tokenizer_config.json", "tokenizer.json"], ValueError, "tokenizer's files of .* are missing"),
+        (["model.safetensors"], FileNotFoundError, "is no complete esm2 checkpoint, with config.json"),
+        (["config.json"], (FileNotFoundError, ValueError), "config.json"),
+    ],
+)
+def test_missing_files_are_an_error(tmp_path, files, error, message):
+    write_esm(tmp_path)
+    for file in files:
+        (tmp_path / file).unlink(missing_ok=True)
+    with pytest.raises(error, match=message):
+        Esm2Encoder.from_pretrained(tmp_path)
+
+
+def test_damaged_weights_are_an_error(tmp_path):
+    weights = write_esm(tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"weights of .* are damaged"):
+        Esm2Encoder.from_pretrained(tmp_path)
 
 
 def test_missing_weights_are_an_error(tmp_path):

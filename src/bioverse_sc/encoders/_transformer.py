@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
+import pandas as pd
 import torch
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TOKENS = {"cpu": 4096, "other": 65_536}
-"""Positions per forward pass at most, padding included."""
+TOKENS = {"cpu": 1024, "other": 65_536}
+"""Positions per forward pass at most, padding included; few on a CPU, where they fill the cores already and stay in the caches."""
 
 
 class TransformerEncoder:
@@ -33,11 +34,15 @@ class TransformerEncoder:
     modality: ClassVar[str]
     column: ClassVar[str]
     """Column of ``.obs`` that holds what it reads."""
+    model_type: ClassVar[str]
+    """Architecture, as transformers names it."""
+    letters: ClassVar[str]
+    """What a tokenizer of this modality reads at least."""
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.module = module.eval().requires_grad_(requires_grad=False)
         self.tokenizer = tokenizer
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = self.fingerprint_of_weights()
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, revision: str | None = None) -> Self:
@@ -46,26 +51,33 @@ class TransformerEncoder:
         Raises
         ------
         FileNotFoundError
-            When it is not there and cannot be fetched.
+            When it, or a file of it, is not there and cannot be fetched.
         ValueError
-            When weights are missing.
+            When it is of another architecture, when weights are missing or damaged, or when its tokenizer does not read the letters
+            of this modality; for a folder with a revision.
         """
-        from transformers import AutoModel, AutoTokenizer
+        from safetensors import SafetensorError
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-        source = str(name_or_path)
+        here = Path(name_or_path).expanduser()
+        source = str(here) if here.is_dir() else str(name_or_path)
+        if here.is_dir() and revision is not None:
+            msg = f"{source!r} is a folder, which has no revision {revision!r}; leave revision out."
+            raise ValueError(msg)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            config = AutoConfig.from_pretrained(source, revision=revision)
+            if config.model_type != cls.model_type:
+                msg = f"The checkpoint {source!r} is of type {config.model_type!r}; {cls.name} expects {cls.model_type!r}."
+                raise ValueError(msg)
+            tokenizer = _tokenizer(AutoTokenizer, source, revision, cls.letters)
             module, report = AutoModel.from_pretrained(
                 source, revision=revision, dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
             )
         except OSError as error:
-            at = f" at {revision}" if revision else ""
-            msg = (
-                f"The {cls.name} checkpoint {source!r}{at} is neither a folder nor to be fetched. Without access to the hub, download it "
-                f"elsewhere (hf download {source} --local-dir FOLDER) and pass the folder: config.json, model.safetensors and the "
-                "tokenizer's files."
-            )
-            raise FileNotFoundError(msg) from error
+            raise FileNotFoundError(_not_there(cls.name, source, revision, error, folder=here.is_dir())) from error
+        except (RuntimeError, SafetensorError) as error:
+            msg = f"The weights of {source!r} are damaged, or do not fit its config.json: {error}"
+            raise ValueError(msg) from error
         if report["missing_keys"]:
             missing = sorted(report["missing_keys"])
             msg = (
@@ -102,7 +114,7 @@ class TransformerEncoder:
         cast("Any", self.module).to(device)
         return self
 
-    def _fingerprint(self) -> str:
+    def fingerprint_of_weights(self) -> str:
         """Hash of the weights, of the settings that change them, and of the vocabulary."""
         digest = hashlib.sha256(self.name.encode())
         vocabulary = self.tokenizer.get_vocab()
@@ -126,7 +138,8 @@ class TransformerEncoder:
         """
         found = np.zeros((len(tokens), self.width), dtype=np.float32)
         budget = TOKENS["cpu" if self.device.type == "cpu" else "other"]
-        pad = self.tokenizer.pad_token_id
+        # the mask hides it, so any token will do where there is none for this
+        pad = self.tokenizer.pad_token_id or 0
         with torch.inference_mode():
             for rows in token_batches([len(t) for t in tokens], budget, batch_size):
                 longest = max(len(tokens[i]) for i in rows)
@@ -140,6 +153,69 @@ class TransformerEncoder:
                 states = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
                 found[rows] = pool(states, mask).float().cpu().numpy()
         return found
+
+
+def _tokenizer(auto: Any, source: str, revision: str | None, letters: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; where its files are missing, transformers fails in many ways, or gives one that reads nothing."""
+    try:
+        tokenizer = auto.from_pretrained(source, revision=revision)
+        unread = unread_letters(tokenizer, letters)
+    except (TypeError, ValueError) as error:
+        msg = f"The tokenizer's files of {source!r} are missing or damaged (tokenizer.json, or vocab.txt): {error}"
+        raise ValueError(msg) from error
+    if unread:
+        msg = (
+            f"The tokenizer of {source!r} does not read {', '.join(map(repr, unread))}: its files are missing (tokenizer.json, or "
+            "vocab.txt), or it is not of this modality."
+        )
+        raise ValueError(msg)
+    return tokenizer
+
+
+def unread_letters(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """Different letters of a text that a tokenizer, each alone, has no token for."""
+    read = {letter: tokenizer.encode(letter, add_special_tokens=False) for letter in dict.fromkeys(text)}
+    return [letter for letter, ids in read.items() if not ids or tokenizer.unk_token_id in ids]
+
+
+def _not_there(name: str, source: str, revision: str | None, error: OSError, *, folder: bool) -> str:
+    """What to do about a checkpoint that cannot be read."""
+    files = "config.json, model.safetensors and the tokenizer's files"
+    if folder:
+        return f"The folder {source!r} is no complete {name} checkpoint, with {files}: {error}"
+    return (
+        f"The {name} checkpoint {source!r}{f' at {revision}' if revision else ''} is neither a folder nor to be fetched. Without access "
+        f"to the hub, download it elsewhere (hf download {source} --local-dir FOLDER) and pass the folder: {files}."
+    )
+
+
+def check_input(texts: Sequence[str], what: str, batch_size: int | None) -> None:
+    """Raise for what is no list of texts, for a text that is empty, and for a batch size that is not positive.
+
+    Parameters
+    ----------
+    texts
+        Sequences or SMILES.
+    what
+        What one of them is called in a message.
+    batch_size
+        Texts per forward pass at most.
+    """
+    if isinstance(texts, str):
+        msg = f"One {what} was given as a text; expected a list of them: [{texts!r:.40}]"
+        raise TypeError(msg)
+    if batch_size is not None and batch_size <= 0:
+        msg = f"batch_size is {batch_size}; expected a positive number."
+        raise ValueError(msg)
+    for row, text in enumerate(texts):
+        if isinstance(text, str):
+            empty = not text.strip()
+        elif not (empty := pd.isna(text) is True):
+            msg = f"The {what} in row {row} is {text!r:.40} ({type(text).__name__}); expected text."
+            raise ValueError(msg)
+        if empty:
+            msg = f"The {what} in row {row} is empty; leave it out, or fill it in."
+            raise ValueError(msg)
 
 
 def token_batches(lengths: Sequence[int], budget: int, batch_size: int | None = None) -> Iterator[list[int]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bioverse_sc._logging import logger
 from bioverse_sc._optional import require
-from bioverse_sc.encoders._transformer import TransformerEncoder, inner_mean
+from bioverse_sc.encoders._transformer import TransformerEncoder, check_input, inner_mean, unread_letters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,8 @@ class ChembertaEncoder(TransformerEncoder):
     name = "chemberta"
     modality = "molecule"
     column = "smiles"
+    model_type = "roberta"
+    letters = "CNO"
 
     def encode(
         self,
@@ -58,31 +61,47 @@ class ChembertaEncoder(TransformerEncoder):
         ------
         ValueError
             For a SMILES that is empty or invalid, or longer than the checkpoint reads; the message gives its row.
+        TypeError
+            For one text instead of a list of them.
         ImportError
             Without RDKit.
         """
         if pooling not in ("mean", "cls"):
             msg = f"pooling is {pooling!r}; expected 'mean' or 'cls'."
             raise ValueError(msg)
+        check_input(smiles, "SMILES", batch_size)
         canonical = canonical_smiles(smiles, salts=salts)
-        tokens = [list(self.tokenizer.encode(text)) for text in canonical]
+        if not canonical:
+            return self._pooled([], inner_mean, batch_size=batch_size)
+        read = self.tokenizer(canonical, return_offsets_mapping=True, verbose=False)
+        tokens = read["input_ids"]
         limit = self.module.config.max_position_embeddings - self.module.config.pad_token_id - 1
         for row, ids in enumerate(tokens):
             if len(ids) > limit:
                 msg = f"The SMILES in row {row} has {len(ids)} tokens; this checkpoint reads {limit}. Leave that molecule out."
                 raise ValueError(msg)
-        self._report_unread(canonical, tokens)
+        self._report_unread(canonical, tokens, read["offset_mapping"])
         return self._pooled(tokens, inner_mean if pooling == "mean" else _first, batch_size=batch_size)
 
-    def _report_unread(self, smiles: Sequence[str], tokens: Sequence[list[int]]) -> None:
-        """Warn of what the tokenizer has no token for."""
+    def _report_unread(
+        self, smiles: Sequence[str], tokens: Sequence[list[int]], spans: Sequence[list[tuple[int, int]]]
+    ) -> None:
+        """Warn of what the tokenizer has no token for, which it reads as unknown or, in silence, leaves out."""
         unknown = self.tokenizer.unk_token_id
-        rows = [row for row, ids in enumerate(tokens) if unknown in ids]
-        if unknown is None or not rows:
+        rows = []
+        unread: Counter[str] = Counter()
+        for row, (text, ids, places) in enumerate(zip(smiles, tokens, spans, strict=True)):
+            pieces = [text[slice(*place)] for token, place in zip(ids, places, strict=True) if token == unknown]
+            left_out = sum(stop - start for start, stop in places) < len(text)
+            if left_out:
+                # what is left out shifts the places of what follows, so they do not say what it was
+                pieces += unread_letters(self.tokenizer, text)
+            if pieces or left_out:
+                rows.append(row)
+                unread.update(pieces)
+        if not rows:
             return
-        letters = {letter for token in self.tokenizer.get_vocab() for letter in token}
-        unread = Counter(letter for row in rows for letter in smiles[row] if letter not in letters)
-        what = ", ".join(repr(letter) for letter, _ in unread.most_common(10)) or "some of their pieces"
+        what = ", ".join(repr(piece) for piece, _ in unread.most_common(10)) or "some of their pieces"
         logger.warning(
             "The tokenizer cannot read all of %d of %d molecules (rows %s): it has no token for %s.",
             len(rows),
@@ -106,11 +125,16 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
     salts
         Whether to keep all fragments, or only the one with the most heavy atoms.
 
+    Returns
+    -------
+    The molecules, without numbers of atom maps, which are none of their properties.
+
     Raises
     ------
     ValueError
         For one that is empty or invalid; the message gives its row.
     """
+    check_input(smiles, "SMILES", None)
     if salts not in ("keep", "strip"):
         msg = f"salts is {salts!r}; expected 'keep' or 'strip'."
         raise ValueError(msg)
@@ -118,18 +142,27 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
     from rdkit import rdBase
     from rdkit.Chem.MolStandardize import rdMolStandardize
 
+    heavy: Any = rdMolStandardize.CleanupParameters()
+    heavy.largestFragmentChooserCountHeavyAtomsOnly = True
+    chooser = rdMolStandardize.LargestFragmentChooser(heavy)
     found = []
     # RDKit writes what is wrong to the error stream; the error below says it
     with rdBase.BlockLogs():
         for row, text in enumerate(smiles):
-            if not isinstance(text, str) or not text.strip():
-                msg = f"The SMILES in row {row} is empty; leave that molecule out, or fill it in."
+            stripped = text.strip()
+            # RDKit would leave out what comes after it
+            if odd := re.search(r"[^!-~]", stripped):
+                msg = f"The SMILES in row {row} holds {odd[0]!r}: {text!r:.100}. Expected one SMILES, without a name or anything after it."
                 raise ValueError(msg)
-            molecule = chem.MolFromSmiles(text.strip())
+            molecule = chem.MolFromSmiles(stripped)
             if molecule is None:
-                msg = f"The SMILES in row {row} is not valid: {text!r}."
+                msg = f"The SMILES in row {row} is not valid: {text!r:.100}"
                 raise ValueError(msg)
+            if ":" in stripped:
+                for atom in molecule.GetAtoms():
+                    atom.SetAtomMapNum(0)
+                molecule = chem.RemoveHs(molecule)
             if salts == "strip":
-                molecule = rdMolStandardize.LargestFragmentChooser().choose(molecule)
+                molecule = chooser.choose(molecule)
             found.append(chem.MolToSmiles(molecule))
     return found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import string
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from bioverse_sc.encoders._transformer import TransformerEncoder, inner_mean
+from bioverse_sc.encoders._transformer import TransformerEncoder, check_input, inner_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ WINDOW = 1022
 """Residues that ESM-2 was trained to read at a time."""
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYBXZUO"
 """The twenty amino acids, ambiguous ones, selenocysteine and pyrrolysine; all of them are tokens of ESM-2."""
-_NUCLEOTIDES = re.compile(r"[ACGTUN]{30,}")
+_CAPITALS = str.maketrans(string.ascii_lowercase + "Jj", string.ascii_uppercase + "XX")
 
 
 class Esm2Encoder(TransformerEncoder):
@@ -25,13 +26,15 @@ class Esm2Encoder(TransformerEncoder):
 
     Source: Lin et al., Science 379, 1123-1130 (2023).
 
-    Lower case is read as upper case; a stop (``*``) at the end and gaps (``-``, ``.``) are left out; J (leucine or isoleucine) is read
+    Lower case is read as upper case; stops (``*``) at the end and gaps (``-``, ``.``) are left out; J (leucine or isoleucine) is read
     as X. A sequence beyond 1,022 residues is read in windows of about equal length, and their means are weighted by length.
     """
 
     name = "esm2"
     modality = "protein"
     column = "sequence"
+    model_type = "esm"
+    letters = RESIDUES
 
     def encode(self, sequences: Sequence[str], *, batch_size: int | None = None) -> np.ndarray:
         """Embed proteins.
@@ -51,14 +54,21 @@ class Esm2Encoder(TransformerEncoder):
         ------
         ValueError
             For a sequence that is empty, holds an illegal character, or looks like nucleotides; the message gives its row.
+        TypeError
+            For one text instead of a list of them.
         """
+        check_input(sequences, "sequence", batch_size)
         windows: list[str] = []
         owner: list[int] = []
         for row, sequence in enumerate(sequences):
             cut = split_windows(clean_sequence(sequence, row))
             windows += cut
             owner += [row] * len(cut)
-        tokens = [list(self.tokenizer.encode(window)) for window in windows]
+        # each letter is a token, which the tokenizer itself finds out slowly
+        first, *_, last = self.tokenizer.encode("A")
+        ids = cast("list[int]", self.tokenizer.convert_tokens_to_ids(list(RESIDUES)))
+        token = dict(zip(RESIDUES, ids, strict=True))
+        tokens = [[first, *map(token.__getitem__, window), last] for window in windows]
         means = self._pooled(tokens, inner_mean, batch_size=batch_size)
         lengths = np.array([len(window) for window in windows], dtype=np.float64)
         total = np.zeros((len(sequences), self.width))
@@ -69,10 +79,8 @@ class Esm2Encoder(TransformerEncoder):
 
 def clean_sequence(sequence: str, row: int) -> str:
     """Bring a sequence into the letters of ESM-2, or say what is wrong with it."""
-    if not isinstance(sequence, str) or not sequence.strip():
-        msg = f"The sequence in row {row} is empty; leave that protein out, or fill it in."
-        raise ValueError(msg)
-    cleaned = re.sub(r"[\s.-]", "", sequence).upper().removesuffix("*").replace("J", "X")
+    # not upper(), which makes amino acids of other letters
+    cleaned = re.sub(r"[\s.-]", "", sequence).translate(_CAPITALS).rstrip("*")
     if illegal := sorted(set(cleaned) - set(RESIDUES)):
         place = next(i for i, letter in enumerate(cleaned) if letter in illegal)
         what = "a stop inside" if illegal == ["*"] else f"{', '.join(map(repr, illegal))}, which are no amino acids"
@@ -81,10 +89,21 @@ def clean_sequence(sequence: str, row: int) -> str:
     if not cleaned:
         msg = f"The sequence in row {row} has no residues, only gaps or a stop."
         raise ValueError(msg)
-    if _NUCLEOTIDES.fullmatch(cleaned):
+    if _like_nucleotides(cleaned):
         msg = f"The sequence in row {row} looks like nucleotides ({cleaned[:20]}...), not like a protein; translate it first."
         raise ValueError(msg)
     return cleaned
+
+
+def _like_nucleotides(sequence: str) -> bool:
+    """Whether at least 30 letters are those of nucleotides, all four of them, with at most one in 20 for an ambiguous base.
+
+    A repeat of one to three of them may be a protein: silk, or poly-alanine.
+    """
+    share = sum(map(sequence.count, "ACGTUN")) / len(sequence)
+    return (
+        len(sequence) >= 30 and share >= 0.95 and set(sequence) >= set("ACG") and ("T" in sequence or "U" in sequence)
+    )
 
 
 def split_windows(sequence: str) -> list[str]:

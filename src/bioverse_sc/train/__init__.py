@@ -22,6 +22,7 @@ from bioverse_sc.train._run import (
     run_align,
     run_instruct,
 )
+from bioverse_sc.train._sequence_encoder import pretrain_sequence_encoder
 from bioverse_sc.train._sources import Descriptions, Example
 from bioverse_sc.train._stages import align, general_domain_texts, instruct, pretrain_language_model
 
@@ -45,6 +46,7 @@ __all__ = [
     "metrics_table",
     "pretrain_encoder",
     "pretrain_language_model",
+    "pretrain_sequence_encoder",
     "read_config",
     "read_examples",
     "read_pairs",

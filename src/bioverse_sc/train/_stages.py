@@ -161,7 +161,7 @@ def instruct(
     config: TrainConfig,
     *,
     lora: LoraSettings | None = None,
-    train_projectors: bool = True,
+    train_projectors: bool | Sequence[str] = True,
     descriptions: Mapping[str, Descriptions] | None = None,
     validation: Sequence[Example] | None = None,
     weights: np.ndarray | None = None,
@@ -183,7 +183,7 @@ def instruct(
     lora
         Shape of the adapter.
     train_projectors
-        Whether the projectors train too, as in the paper.
+        Whether the projectors train too, as in the paper, or the modalities whose projectors do.
     descriptions
         By modality, the texts of the entities that stage 1 aligned them with. Then the contrastive loss of stage 1 goes on
         beside the next-token loss, and the projectors do not forget where the texts lie. ``None`` is the loss of the paper.
@@ -205,7 +205,11 @@ def instruct(
         with seeded(config.seed):
             add_adapter(model, lora or LoraSettings())
     # the projector of a modality that the examples do not have would get no gradient
-    trains = tuple(f"projectors.{mod}." for mod in vectors) if train_projectors else ()
+    chosen = (list(vectors) if train_projectors else []) if isinstance(train_projectors, bool) else train_projectors
+    if unknown := sorted(set(chosen) - set(vectors)):
+        msg = f"train_projectors names {unknown}, but there are vectors of {sorted(vectors)} only."
+        raise ValueError(msg)
+    trains = tuple(f"projectors.{mod}." for mod in chosen)
     descriptions = descriptions or {}
     with _training(model, config, lambda name: "lora_" in name or name.startswith(trains)):
         task = PromptTask(model, {mod: _contrast(model, mod, of, None, ATTRACTION) for mod, of in descriptions.items()})
