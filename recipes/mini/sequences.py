@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from rdkit import Chem
+from rdkit import Chem, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import EsmConfig, EsmModel, EsmTokenizer, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
@@ -150,25 +150,31 @@ def molecule_encoder(smiles: Sequence[str], *, width: int, layers: int, heads: i
         intermediate_size=4 * width,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        max_position_embeddings=1026,
+        max_position_embeddings=2050,
         pad_token_id=1,
         bos_token_id=0,
         eos_token_id=2,
         type_vocab_size=1,
     )
     torch.manual_seed(seed)
-    return ChembertaEncoder(RobertaModel(config, add_pooling_layer=False), tokenizer)
+    module = RobertaModel(config, add_pooling_layer=False)
+    with torch.no_grad():
+        # places further along than any stretch of training stay neutral
+        module.embeddings.position_embeddings.weight.zero_()
+    return ChembertaEncoder(module, tokenizer)
 
 
 def fingerprint_targets(smiles: Sequence[str], *, bits: int) -> np.ndarray:
     """Morgan fingerprints of radius 2, zeros and ones of shape (molecules, bits)."""
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=bits)
-    return np.array([generator.GetFingerprintAsNumPy(Chem.MolFromSmiles(text)) for text in smiles], dtype=np.uint8)
+    with rdBase.BlockLogs():
+        rows = [generator.GetFingerprintAsNumPy(Chem.MolFromSmiles(text)) for text in smiles]
+    return np.array(rows, dtype=np.uint8)
 
 
 @torch.no_grad()
-def standardise(encoder: Esm2Encoder | ChembertaEncoder, vectors: np.ndarray) -> np.ndarray:
-    """Shift and scale the last layer norm so that each feature of the pooled vectors has mean 0 and spread 1; returns the vectors.
+def standardise(encoder: Esm2Encoder | ChembertaEncoder, vectors: np.ndarray) -> None:
+    """Shift and scale the last layer norm so that each feature of these pooled vectors gets mean 0 and spread 1.
 
     Pooling is a mean, so it may come before or after. Raw vectors of different entities are nearly parallel.
     """
@@ -179,4 +185,3 @@ def standardise(encoder: Esm2Encoder | ChembertaEncoder, vectors: np.ndarray) ->
     norm.bias -= mean
     norm.bias /= spread
     encoder.fingerprint = encoder.fingerprint_of_weights()
-    return np.asarray((vectors - mean.numpy()) / spread.numpy())

@@ -93,10 +93,10 @@ class Recipe:
         log_every=20,
     )
     molecule: TrainConfig = TrainConfig(
-        steps=700,
+        steps=600,
         batch_size=64,
         learning_rate=2e-3,
-        max_tokens=130,
+        max_tokens=194,
         mixed_precision="bf16",
         checkpoint_every=200,
         log_every=20,
@@ -275,7 +275,8 @@ class Run:
         folder = self.work / f"{kind.modality}_encoder"
         if not folder.exists():
             encoder, texts = train()
-            sequences.standardise(encoder, encoder.encode(texts))
+            sample = np.random.default_rng(self.recipe.seed).permutation(len(texts))[:4096]
+            sequences.standardise(encoder, encoder.encode([texts[i] for i in sample]))
             fresh = folder.with_name(folder.name + ".new")
             encoder.save(fresh, dtype=torch.float16)
             fresh.rename(folder)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from bioverse_sc import datasets, metrics, ontology, pl, pp, tl
 from bioverse_sc._settings import settings
+from bioverse_sc.tl._chat import Chat
 
 if TYPE_CHECKING:
     from bioverse_sc import encoders, models, train
 
 __version__ = version("bioverse-sc")
 
-__all__ = ["datasets", "encoders", "metrics", "models", "ontology", "pl", "pp", "settings", "tl", "train"]
+__all__ = ["Chat", "datasets", "encoders", "metrics", "models", "ontology", "pl", "pp", "settings", "tl", "train"]
 
 _NEED_TORCH = ("encoders", "models", "train")
 

@@ -31,6 +31,16 @@ class Keys:
         return f"X_{self.stem}_umap_after"
 
     @property
+    def scores(self) -> str:
+        """``.obsm``: cosine of soft tokens with texts."""
+        return f"{self.stem}_scores"
+
+    @staticmethod
+    def score_column(text: str) -> str:
+        """Column of a text in the scores: ``|`` for ``/``, with which HDF5 would make a group of a name."""
+        return text.replace("/", "|")
+
+    @property
     def label(self) -> str:
         """``.obs``: label."""
         return f"{self.stem}_label"
@@ -59,3 +69,13 @@ class Keys:
     def genes_unsupported(self) -> str:
         """``.obs``: genes that the reasoning names and the cell does not express."""
         return f"{self.stem}_genes_unsupported"
+
+    @property
+    def description(self) -> str:
+        """``.obs``: generated text about the observation."""
+        return f"{self.stem}_description"
+
+    @property
+    def answer(self) -> str:
+        """``.obs``: generated answer to a question."""
+        return f"{self.stem}_answer"

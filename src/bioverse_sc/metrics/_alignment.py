@@ -47,12 +47,66 @@ def _items_before(queries: np.ndarray, items: np.ndarray, true_item: np.ndarray)
     # no more than 1,024 queries at a time, as there may be many
     for start in range(0, len(queries), 1024):
         part = slice(start, start + 1024)
-        similarity = _unit(queries[part]) @ unit_items
-        own = np.take_along_axis(similarity, true_item[part, None], axis=1)
-        # a product may differ in its last digits with the place of an item in the matrix
-        before[part] = (similarity >= own - 1e-12).sum(axis=1) - 1
+        before[part] = before_own(_unit(queries[part]) @ unit_items, true_item[part])
     before[~queries.any(axis=1)] = np.inf
     return before
+
+
+def before_own(similarity: np.ndarray, true_item: np.ndarray) -> np.ndarray:
+    """How many items come before each query's own, given the cosines, shape (queries, items); infinitely many where that is NaN."""
+    own = np.take_along_axis(similarity, true_item[:, None], axis=1)
+    before = (similarity >= own - _rounding(similarity)).sum(axis=1) - 1.0
+    before[np.isnan(own[:, 0])] = np.inf
+    return before
+
+
+def _rounding(similarity: np.ndarray) -> float:
+    """By how much equal cosines may differ: a product may differ in its last digits with the place of an item in the matrix."""
+    return max(1e-12, float(np.finfo(similarity.dtype).eps))
+
+
+def cosines(vectors: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Cosine of each vector with each item, shape (vectors, items), float32; NaN for a vector or an item of length zero."""
+    vectors, items = np.asarray(vectors), np.asarray(items)
+    unit_items = _unit(items).T
+    found = np.empty((len(vectors), len(items)), dtype=np.float32)
+    for start in range(0, len(vectors), 1024):
+        found[start : start + 1024] = _unit(vectors[start : start + 1024]) @ unit_items
+    found[~vectors.any(axis=1)] = np.nan
+    found[:, ~items.any(axis=1)] = np.nan
+    return found
+
+
+def text_retrieval(entities: np.ndarray, texts: np.ndarray, true_text: np.ndarray) -> dict[str, float]:
+    """Share of the texts, among those that have entities, with one of their own among the 1, 5 and 10 entities of highest cosine.
+
+    As in :func:`retrieval_at_k`, what is as close as the nearest own entity comes before it, and an entity of length zero is
+    neither found nor in the way.
+
+    Parameters
+    ----------
+    entities
+        Soft tokens, shape (entities, width).
+    texts
+        Vectors, shape (texts, width).
+    true_text
+        Index of each entity's text.
+    """
+    entities = np.asarray(entities)
+    used, own = np.unique(true_text, return_inverse=True)
+    unit_texts = _unit(np.asarray(texts)[used])
+    there = entities.any(axis=1)
+    entities, own = entities[there], own[there]
+    parts = [slice(start, start + 1024) for start in range(0, len(entities), 1024)]
+    nearest_own = np.full(len(used), -np.inf)
+    for part in parts:
+        np.maximum.at(nearest_own, own[part], (_unit(entities[part]) * unit_texts[own[part]]).sum(axis=1))
+    before = np.where(np.isfinite(nearest_own), 0.0, np.inf)
+    for part in parts:
+        similarity = _unit(entities[part]) @ unit_texts.T
+        np.put_along_axis(similarity, own[part, None], -np.inf, axis=1)
+        before += (similarity >= nearest_own - _rounding(similarity)).sum(axis=0)
+    return {f"text_retrieval_at_{k}": float((before < k).mean()) for k in (1, 5, 10)}
 
 
 def modality_gap(one: np.ndarray, two: np.ndarray) -> float:

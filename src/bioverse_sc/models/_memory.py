@@ -117,12 +117,15 @@ def _by_words(known: Sequence[str]) -> Callable[[Sequence[str]], np.ndarray]:
 def _by_fingerprints(known: Sequence[str]) -> Callable[[Sequence[str]], np.ndarray]:
     """Tanimoto similarity of Morgan fingerprints, shape (asked, known); zero for what is no molecule."""
     chem = require("rdkit.Chem", "chem")
+    base = require("rdkit.rdBase", "chem")
     generators = require("rdkit.Chem.rdFingerprintGenerator", "chem")
     generator = generators.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
 
     def fingerprints(smiles: Sequence[str]) -> np.ndarray:
-        molecules = (chem.MolFromSmiles(text) for text in smiles)
-        rows = [np.zeros(BITS) if m is None else generator.GetFingerprintAsNumPy(m) for m in molecules]
+        # RDKit writes what it thinks of a molecule to the error stream
+        with base.BlockLogs():
+            molecules = [chem.MolFromSmiles(text) for text in smiles]
+            rows = [np.zeros(BITS) if m is None else generator.GetFingerprintAsNumPy(m) for m in molecules]
         return np.array(rows, dtype=np.float32).reshape(-1, BITS)
 
     items = fingerprints(known)

@@ -208,7 +208,13 @@ def question_prompt(
 
 
 def entity_names(modalities: Sequence[str]) -> list[str]:
-    """What a prompt calls its entities: ``Molecule``, or ``Protein 1`` and ``Protein 2`` where there are several."""
+    """What a prompt calls its entities: ``Molecule``, or ``Protein 1`` and ``Protein 2`` where there are several.
+
+    Parameters
+    ----------
+    modalities
+        Of each entity, in the order in which they are shown.
+    """
     counted: Counter[str] = Counter()
     names = []
     for modality in modalities:

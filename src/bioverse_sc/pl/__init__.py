@@ -1,5 +1,6 @@
 """Figures."""
 
 from bioverse_sc.pl._alignment import alignment_umap
+from bioverse_sc.pl._retrieval import retrieval
 
-__all__ = ["alignment_umap"]
+__all__ = ["alignment_umap", "retrieval"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,30 +16,38 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+T = TypeVar("T")
+
 LABELS_SHOWN = 12
 _OTHER = "#c9c9c9"
+_LOOK = {"rna": ("cells", "#1f77b4"), "protein": ("proteins", "#d95f02"), "molecule": ("molecules", "#1b9e77")}
 
 
 def alignment_umap(
     data: AnnData | MuData,
     *,
+    mod: str | None = None,
     color: str | None = None,
     key: str = "bioverse",
     ax: tuple[Axes, Axes] | None = None,
     show: bool | None = None,
 ) -> tuple[Axes, Axes] | None:
-    """Draw cells and texts in the language model's embedding space, before and after alignment, side by side.
+    """Draw observations and texts in the language model's embedding space, before and after alignment, side by side.
 
-    Cells are coloured dots, biological texts black triangles, everyday texts grey crosses, as in figure 2 of BioVERSE
-    (arXiv 2510.01428). When :func:`bioverse_sc.tl.alignment` has not been run, it is run first, with its defaults.
+    Cells, proteins and molecules are coloured dots, biological texts black triangles, everyday texts grey crosses, as in figure
+    2 of BioVERSE (arXiv 2510.01428). Several modalities have a colour each. When :func:`bioverse_sc.tl.alignment` has not been
+    run, it is run first, with its defaults.
 
     Parameters
     ----------
     data
-        AnnData, or MuData with an ``"rna"`` modality.
+        AnnData of one modality, or MuData.
+    mod
+        Modality of a MuData, alone with its texts; all that were laid out together by default.
     color
-        Column of ``.obs``; the label that :func:`bioverse_sc.tl.annotate` wrote by default. The commonest twelve values
-        of a categorical column have a colour of their own.
+        Column of ``.obs`` of one modality, of a MuData that of ``mod`` or ``"rna"``; the label that
+        :func:`bioverse_sc.tl.annotate` wrote by default. The commonest twelve values of a categorical column have a colour of
+        their own.
     key
         Stem of the slots, the ``key_added`` of the functions that wrote them.
     ax
@@ -54,59 +62,123 @@ def alignment_umap(
     Raises
     ------
     KeyError
-        When ``color`` is not in ``.obs``, or the cells were aligned with another model than the bundled one and
+        When ``color`` is not in ``.obs``, or the observations were aligned with another model than the bundled one and
         :func:`bioverse_sc.tl.alignment` has not been run.
     """
     import matplotlib.pyplot as plt
 
-    adata = modality(data)
     keys = Keys(key)
-    if color is not None and color not in adata.obs:
-        msg = f"There is no column {color!r} in .obs; there are {list(adata.obs.columns)}."
+    if color is not None:
+        mod = mod or "rna"
+        columns = modality(data, mod).obs.columns
+        if color not in columns:
+            msg = f"There is no column {color!r} in .obs; there are {list(columns)}."
+            raise KeyError(msg)
+    if _compared(data, mod, keys) is None:
+        _run_alignment(data, mod, keys)
+    found = _compared(data, mod, keys)
+    if found is None:
+        msg = f"There is no layout under the stem {key!r}. Run bsc.tl.alignment(data) first."
         raise KeyError(msg)
-    aligned, compared = recorded(adata, keys, "align"), recorded(adata, keys, "alignment")
-    if keys.umap_after not in adata.obsm or compared.get("model_fingerprint") != aligned.get("model_fingerprint"):
-        _run_alignment(data, adata, keys)
-    stored = recorded(adata, keys, "alignment")
-    column = color or (keys.label if keys.label in adata.obs else None)
+    parts, stored = found
     created = ax is None
     if ax is None:
         _, pair = plt.subplots(1, 2, figsize=(13, 5.6), layout="constrained")
         ax = (pair[0], pair[1])
     related = np.asarray(stored["texts_related"]).astype(bool)
+    shown = np.isin(stored["texts_modality"], [*parts, ""]) if "texts_modality" in stored else np.ones_like(related)
     for panel, when, slot in zip(ax, ("before", "after"), (keys.umap_before, keys.umap_after), strict=True):
-        _draw_cells(panel, np.asarray(adata.obsm[slot]), adata, column)
+        for name, adata in parts.items():
+            coordinates = np.asarray(adata.obsm[slot])
+            if len(parts) > 1:
+                _draw_dots(panel, coordinates, *_look(name, len(coordinates)))
+            else:
+                label = keys.label if keys.label in adata.obs else None
+                _draw_observations(panel, coordinates, adata, color or label, _look(name))
         texts = np.asarray(stored[f"texts_{when}"])
-        panel.scatter(
-            texts[~related][:, 0],
-            texts[~related][:, 1],
-            s=22,
-            marker="x",
-            c="#7f7f7f",
-            linewidths=0.9,
-            label="everyday text",
-        )
-        panel.scatter(
-            texts[related][:, 0],
-            texts[related][:, 1],
-            s=30,
-            marker="^",
-            c="black",
-            edgecolors="white",
-            linewidths=0.5,
-            label="biological text",
-        )
-        metrics = stored.get(when)
-        gap = (
-            f"\nmodality gap {metrics['modality_gap']:.2f}, own text first {metrics['retrieval_at_1']:.0%}"
-            if metrics
-            else ""
-        )
-        panel.set(title=f"{when} alignment{gap}", xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
+        _draw_texts(panel, texts[~related], "everyday text", s=22, marker="x", c="#7f7f7f", linewidths=0.9)
+        biological = texts[related & shown]
+        if len(biological):
+            look = {"marker": "^", "c": "black", "edgecolors": "white", "linewidths": 0.5}
+            _draw_texts(panel, biological, "biological text", s=30, **look)
+        panel.set_title(_title(when, stored, list(parts)), fontsize="medium" if len(parts) > 1 else None)
+        panel.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
     handles, names = ax[1].get_legend_handles_labels()
     ax[1].legend(
         handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, markerscale=1.4
     )
+    return shown_or_axes(ax, created=created, show=show)
+
+
+def _compared(data: AnnData | MuData, mod: str | None, keys: Keys) -> tuple[dict[str, AnnData], dict[str, Any]] | None:
+    """Modalities to draw, and what was stored of their layout; ``None`` when there is none of the present soft tokens."""
+    mods = getattr(data, "mod", None)
+    names = [mod or "rna"] if mods is None or mod is not None else sorted(mods, key=lambda name: name != "rna")
+    parts = {name: modality(data, name) for name in names}
+    together = recorded(data, keys, "alignment") if mods is not None else {}
+    of_layout = [str(name) for name in together.get("modalities", [])]
+    if set(of_layout) <= set(mods or {}):
+        wanted = {name: modality(data, name) for name in of_layout if mod in (None, name)}
+        # one that was laid out alone since then has a record of its own
+        if wanted and all(
+            _is_of(together, adata, keys) and not recorded(adata, keys, "alignment") for adata in wanted.values()
+        ):
+            return wanted, together
+    for name, adata in parts.items():
+        alone = recorded(adata, keys, "alignment")
+        if alone and _is_of(alone, adata, keys):
+            # an AnnData does not know of what it is
+            return {str(next(iter(alone.get("modalities", [name])))): adata}, alone
+    return None
+
+
+def _is_of(stored: dict[str, Any], adata: AnnData, keys: Keys) -> bool:
+    """Whether a layout is of the soft tokens that are there."""
+    made_by = recorded(adata, keys, "align").get("model_fingerprint")
+    return keys.umap_after in adata.obsm and stored.get("model_fingerprint") == made_by
+
+
+def _run_alignment(data: AnnData | MuData, mod: str | None, keys: Keys) -> None:
+    """Run it with the bundled model, unless the observations were aligned with another one."""
+    from bioverse_sc._models import get_model
+    from bioverse_sc.tl import alignment
+
+    mods = getattr(data, "mod", None)
+    for name in [mod or "rna"] if mods is None or mod is not None else list(mods):
+        made_by = recorded(modality(data, name), keys, "align").get("model_fingerprint")
+        if made_by not in (None, get_model("mini").fingerprint):
+            msg = (
+                f"The {_look(name)[0]} were aligned with another model than 'mini'. Run bsc.tl.alignment(data, "
+                "model=that_model) first."
+            )
+            raise KeyError(msg)
+    logger.info("bsc.tl.alignment has not been run; running it with its defaults.")
+    alignment(data, mod=mod, key_added=keys.stem)
+
+
+def _look(mod: str, n: int | None = None) -> tuple[str, str]:
+    """Name of a modality's observations, with their number if it is given, and their colour."""
+    what, shade = _LOOK.get(mod, (mod, "#9467bd"))
+    return (what if n is None else f"{what} ({n})"), shade
+
+
+def _title(when: str, stored: dict[str, Any], mods: list[str]) -> str:
+    """Gap and retrieval of each modality that has them."""
+    metrics = stored.get(when, {})
+    by_mod = metrics if len(stored.get("modalities", [])) > 1 else {mods[0]: metrics}
+    lines = [f"{when} alignment"]
+    for name in mods:
+        if by_mod.get(name):
+            whose = f"{_look(name)[0]}: " if len(mods) > 1 else "modality "
+            gap, first = by_mod[name]["modality_gap"], by_mod[name]["retrieval_at_1"]
+            lines.append(f"{whose}gap {gap:.2f}, own text first {first:.0%}")
+    return "\n".join(lines)
+
+
+def shown_or_axes(ax: T, *, created: bool, show: bool | None) -> T | None:
+    """Show a figure and give nothing, or give its axes; by default it is shown when it was made here and a display is there."""
+    import matplotlib.pyplot as plt
+
     if show is None:
         show = created and plt.get_backend().lower() not in ("agg", "pdf", "svg", "ps", "cairo")
     if show:
@@ -115,36 +187,35 @@ def alignment_umap(
     return ax
 
 
-def _run_alignment(data: AnnData | MuData, adata: AnnData, keys: Keys) -> None:
-    """Run it with the bundled model, unless the cells were aligned with another one."""
-    from bioverse_sc._models import get_model
-    from bioverse_sc.tl import alignment
-
-    made_by = recorded(adata, keys, "align").get("model_fingerprint")
-    if made_by not in (None, get_model("mini").fingerprint):
-        msg = (
-            "The cells were aligned with another model than 'mini'. Run bsc.tl.alignment(data, model=that_model) first."
-        )
-        raise KeyError(msg)
-    logger.info("bsc.tl.alignment has not been run; running it with its defaults.")
-    alignment(data, key_added=keys.stem)
+def _draw_texts(panel: Axes, coordinates: np.ndarray, label: str, **look: Any) -> None:
+    panel.scatter(coordinates[:, 0], coordinates[:, 1], label=label, **look)
 
 
-def _draw_cells(panel: Axes, coordinates: np.ndarray, adata: AnnData, column: str | None) -> None:
+def _draw_dots(panel: Axes, coordinates: np.ndarray, label: str, shade: Any, n: int | None = None) -> None:
+    """Dots of one colour, whose size goes with how many there are in all."""
+    size = _size(len(coordinates) if n is None else n)
+    panel.scatter(coordinates[:, 0], coordinates[:, 1], s=size, color=shade, linewidths=0, label=label, rasterized=True)
+
+
+def _size(n: int) -> float:
+    return float(np.clip(24000 / max(n, 1), 3, 26))
+
+
+def _draw_observations(
+    panel: Axes, coordinates: np.ndarray, adata: AnnData, column: str | None, look: tuple[str, str]
+) -> None:
     """Dots, in the colours of a category or of a number."""
     import matplotlib.pyplot as plt
     from pandas.api.types import is_numeric_dtype
 
-    size = float(np.clip(24000 / max(len(coordinates), 1), 3, 26))
+    n = len(coordinates)
     if column is None:
-        panel.scatter(
-            coordinates[:, 0], coordinates[:, 1], s=size, c="#1f77b4", linewidths=0, label="cells", rasterized=True
-        )
+        _draw_dots(panel, coordinates, *look)
         return
     values = adata.obs[column]
     if is_numeric_dtype(values):
         dots = panel.scatter(
-            coordinates[:, 0], coordinates[:, 1], s=size, c=values.to_numpy(), linewidths=0, rasterized=True
+            coordinates[:, 0], coordinates[:, 1], s=_size(n), c=values.to_numpy(), linewidths=0, rasterized=True
         )
         panel.figure.colorbar(dots, ax=panel, label=column, shrink=0.6)
         return
@@ -152,24 +223,8 @@ def _draw_cells(panel: Axes, coordinates: np.ndarray, adata: AnnData, column: st
     common = values.value_counts().index[:LABELS_SHOWN]
     rest = ~values.isin(common).to_numpy()
     if rest.any():
-        panel.scatter(
-            coordinates[rest][:, 0],
-            coordinates[rest][:, 1],
-            s=size,
-            c=_OTHER,
-            linewidths=0,
-            label=f"other cells ({rest.sum()})",
-            rasterized=True,
-        )
+        _draw_dots(panel, coordinates[rest], f"other {look[0]} ({rest.sum()})", _OTHER, n)
     palette = [plt.get_cmap("tab20")(i) for i in [0, 2, 4, 6, 8, 10, 12, 16, 18, 1, 3, 5]]
     for name, shade in zip(common, palette, strict=False):
         here = (values == name).to_numpy()
-        panel.scatter(
-            coordinates[here][:, 0],
-            coordinates[here][:, 1],
-            s=size,
-            color=shade,
-            linewidths=0,
-            label=f"{name} ({here.sum()})",
-            rasterized=True,
-        )
+        _draw_dots(panel, coordinates[here], f"{name} ({here.sum()})", shade, n)

@@ -1,8 +1,11 @@
-"""Embed, align and annotate."""
+"""Embed, align, annotate, describe and ask."""
 
 from bioverse_sc.tl._align import align
 from bioverse_sc.tl._alignment import alignment
 from bioverse_sc.tl._annotate import annotate
+from bioverse_sc.tl._ask import ask
+from bioverse_sc.tl._describe import describe
 from bioverse_sc.tl._embed import embed
+from bioverse_sc.tl._score import score
 
-__all__ = ["align", "alignment", "annotate", "embed"]
+__all__ = ["align", "alignment", "annotate", "ask", "describe", "embed", "score"]

@@ -1,10 +1,11 @@
-"""Cells and texts in one space, before and after alignment."""
+"""Cells, proteins, molecules and texts in one space, before and after alignment."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
@@ -12,12 +13,14 @@ from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record
 from bioverse_sc.metrics import alignment_metrics
+from bioverse_sc.metrics._alignment import text_retrieval
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.tl._align import align_cells, has_alignment, projected
-from bioverse_sc.tl._embed import embedding_slot, ensure_embedding
+from bioverse_sc.tl._embed import embedding_slot, ensure_embedding, readable
+from bioverse_sc.tl._score import check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -28,11 +31,21 @@ if TYPE_CHECKING:
 UNRELATED_TEXTS = 150
 
 
+class _Texts(NamedTuple):
+    """Biological texts of a modality, and the index of each observation's own, -1 where it has none."""
+
+    texts: list[str]
+    own: np.ndarray
+    labels_key: str = ""
+
+
 def alignment(
     data: AnnData | MuData,
     *,
+    mod: str | None = None,
     model: str | Path | BioVerse = "mini",
     labels_key: str | None = None,
+    texts_key: str | None = None,
     texts: Sequence[str] | None = None,
     layer: str | None = None,
     gene_symbols: str | None = None,
@@ -42,27 +55,35 @@ def alignment(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Place cells beside texts in the language model's embedding space, before and after alignment, and measure it.
+    """Place observations beside texts in the language model's embedding space, before and after alignment, and measure it.
 
-    A text lies at the mean of the language model's input token embeddings. There are the descriptions of the model's
-    labels (name, definition, markers) and sentences about everyday things. *Before* is the same projector with its
-    untrained weights. Both spaces are laid out by UMAP with cosine distance.
+    A text lies at the mean of the language model's input token embeddings. There are each observation's own texts, or for
+    cells the descriptions of the model's labels (name, definition, markers), and sentences about everyday things. *Before* is
+    the same projector with its untrained weights. Each of both spaces, with all modalities in it, is laid out by one UMAP with
+    cosine distance.
 
     Source: figure 2 of BioVERSE (arXiv 2510.01428).
 
     Parameters
     ----------
     data
-        AnnData, or MuData with an ``"rna"`` modality.
+        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`.
+    mod
+        Modality. By default of an AnnData ``"rna"``, and of a MuData all that the model reads.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     labels_key
         Column of ``.obs`` with a Cell Ontology name, synonym or id for each cell, for the metrics; the label that
         :func:`bioverse_sc.tl.annotate` wrote by default. Cells whose label has no text are left out of the metrics.
+    texts_key
+        Column of ``.obs`` with a text for each observation, such as ``"description"``, in one modality or more. A missing value
+        means no text: the observation is left out of the metrics. Cells have these in place of descriptions, unless
+        ``labels_key`` or ``texts`` is given.
     texts
-        Biological texts instead of the descriptions; there are no retrieval metrics then.
+        Biological texts instead of the descriptions of labels; they are no observation's own, so there are no metrics of cells
+        then. Without cells they go with the first modality.
     layer, gene_symbols, batch_size
-        As for :func:`bioverse_sc.tl.embed`, when the cells are not embedded yet.
+        As for :func:`bioverse_sc.tl.embed`, when the observations are not embedded yet.
     n_neighbors
         Of UMAP.
     seed
@@ -77,63 +98,151 @@ def alignment(
     ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.align` sets, if missing, and:
 
     ``.obsm["X_bioverse_umap_before"]``, ``.obsm["X_bioverse_umap_after"]``
-        Coordinates of the cells, shape (cells, 2).
+        Coordinates of the observations, shape (observations, 2). Of MuData in each modality.
     ``.uns["bioverse"]["alignment"]``
-        ``texts``, ``texts_related`` (1 biological, 0 everyday), ``texts_before`` and ``texts_after`` (coordinates), and
-        the metrics ``before`` and ``after``: ``retrieval_at_1``, ``_5``, ``_10`` (the text of a cell's label among all
-        texts), ``modality_gap`` (cells to their labels' texts), ``gap_to_unrelated``, ``knn_agreement``.
+        Of the modality when one is used, of the MuData when there are several: ``modalities``, ``texts``, ``texts_modality``
+        (``""`` for everyday ones), ``texts_related`` (1 biological, 0 everyday), ``texts_before`` and ``texts_after``
+        (coordinates), and the metrics ``before`` and ``after``, by modality when there are several: ``retrieval_at_1``, ``_5``,
+        ``_10`` (an observation's own text, or that of its label, among the texts of its modality and the everyday ones),
+        ``text_retrieval_at_1``, ``_5``, ``_10`` (one of a text's own observations among those with a text), ``modality_gap``
+        (observations to their texts), ``gap_to_unrelated``, ``knn_agreement``. A modality without texts of its own has none.
+
+    Raises
+    ------
+    KeyError
+        When there is no such column.
+    ValueError
+        When arguments do not go together, or a text is not one.
     """
+    if texts is not None:
+        check_texts(texts)
     if copy:
         data = data.copy()
-    adata = modality(data)
     loaded = get_model(model)
     keys = Keys(key_added or "bioverse")
-    if labels_key is not None and labels_key not in adata.obs:
-        msg = f"There is no column {labels_key!r} in .obs; there are {list(adata.obs.columns)}."
-        raise KeyError(msg)
-    if texts is not None and not all(text.strip() for text in texts):
-        msg = "A text is empty: it has no place in the embedding space. Remove it from texts."
-        raise ValueError(msg)
-    ensure_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    if not has_alignment(adata, loaded, keys):
-        align_cells(adata, loaded, keys)
-    with finish_log(f"comparing {adata.n_obs} cells with texts, before and after alignment") as slots:
-        terms = [cell_ontology().find(label) for label in loaded.config.labels]
-        if texts is None:
-            texts = [
-                label if term is None else cell_ontology().describe(term)
-                for label, term in zip(loaded.config.labels, terms, strict=True)
-            ]
-            label_of_text = terms
+    parts = {name: modality(data, name) for name in readable(loaded, data, mod)}
+    first = "rna" if "rna" in parts else next(iter(parts))
+    with_own = _with_own_texts(parts, first, labels_key=labels_key, texts_key=texts_key, texts=texts)
+    of_mod: dict[str, _Texts] = {}
+    for name, adata in parts.items():
+        if name in with_own:
+            of_mod[name] = _own_texts(adata.obs[texts_key])
+        elif name == first and texts is not None:
+            of_mod[name] = _Texts(list(texts), np.full(adata.n_obs, -1))
+        elif name == "rna":
+            of_mod[name] = _descriptions(adata, loaded, labels_key or keys.label)
         else:
-            label_of_text = []
+            of_mod[name] = _Texts([], np.full(adata.n_obs, -1))
+    for name, adata in parts.items():
+        ensure_embedding(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+        if not has_alignment(adata, loaded, keys):
+            align_cells(adata, loaded, keys, name)
+    sizes = [adata.n_obs for adata in parts.values()]
+    what = "cells" if [*parts] == ["rna"] else f"observations of {', '.join(parts)}"
+    with finish_log(f"comparing {sum(sizes)} {what} with texts, before and after alignment") as slots:
         unrelated = _everyday_texts(UNRELATED_TEXTS)
-        related_vectors = loaded.text_vectors(list(texts)).cpu().numpy()
-        unrelated_vectors = loaded.text_vectors(unrelated).cpu().numpy()
-        text_vectors = np.concatenate([related_vectors, unrelated_vectors])
-        vectors = np.asarray(adata.obsm[embedding_slot(adata, loaded, keys)])
-        untrained = loaded.untrained_projector("rna").to(loaded.device).eval()
-        cells = {"before": projected(untrained, vectors), "after": np.asarray(adata.obsm[keys.soft_token])}
-        column = labels_key or keys.label
-        true_text = _text_of_cells(adata, column, label_of_text) if column in adata.obs else np.full(adata.n_obs, -1)
-        known = true_text >= 0
-        entries: dict[str, object] = {
+        related = [text for found in of_mod.values() for text in found.texts]
+        text_vectors = loaded.text_vectors([*related, *unrelated]).cpu().numpy()
+        *of_parts, unrelated_vectors = np.split(
+            text_vectors, np.cumsum([len(found.texts) for found in of_mod.values()])
+        )
+        entries: dict[str, Any] = {
             "model_fingerprint": loaded.fingerprint,
-            "texts": [*texts, *unrelated],
-            "texts_related": np.array([1] * len(texts) + [0] * len(unrelated)),
-            "labels_key": column if known.any() else "",
+            "modalities": list(parts),
+            "texts": [*related, *unrelated],
+            "texts_modality": [*(name for name, found in of_mod.items() for _ in found.texts), *[""] * len(unrelated)],
+            "texts_related": np.array([1] * len(related) + [0] * len(unrelated)),
+            "labels_key": of_mod[first].labels_key,
+            "texts_key": texts_key or "",
             "seed": seed,
         }
-        for when, placed in cells.items():
-            slot = keys.umap_before if when == "before" else keys.umap_after
-            coordinates = _umap(np.concatenate([placed, text_vectors]), n_neighbors=n_neighbors, seed=seed)
-            adata.obsm[slot] = coordinates[: adata.n_obs]
-            entries[f"texts_{when}"] = coordinates[adata.n_obs :]
+        for when, slot in (("before", keys.umap_before), ("after", keys.umap_after)):
+            placed = {name: _placed(name, adata, loaded, keys, when) for name, adata in parts.items()}
+            coordinates = _umap(np.concatenate([*placed.values(), text_vectors]), n_neighbors=n_neighbors, seed=seed)
+            *of_observations, entries[f"texts_{when}"] = np.split(coordinates, np.cumsum(sizes))
+            for adata, places in zip(parts.values(), of_observations, strict=True):
+                adata.obsm[slot] = places
             slots.append(f"'{slot}', UMAP coordinates (adata.obsm)")
-            if known.any():
-                entries[when] = alignment_metrics(placed[known], related_vectors, true_text[known], unrelated_vectors)
-        slots.append(record(adata, keys, "alignment", entries))
+            metrics = {
+                name: _metrics(placed[name], vectors, of_mod[name].own, unrelated_vectors)
+                for name, vectors in zip(parts, of_parts, strict=True)
+                if (of_mod[name].own >= 0).any()
+            }
+            if metrics:
+                entries[when] = metrics if len(parts) > 1 else metrics[first]
+        # of another layout, whose coordinates are no longer there
+        for holder in (data, *parts.values()):
+            holder.uns.get(keys.stem, {}).pop("alignment", None)
+        slots.append(record(data if len(parts) > 1 else parts[first], keys, "alignment", entries))
     return data if copy else None
+
+
+def _with_own_texts(
+    parts: Mapping[str, AnnData],
+    first: str,
+    *,
+    labels_key: str | None,
+    texts_key: str | None,
+    texts: Sequence[str] | None,
+) -> list[str]:
+    """Modalities whose observations have texts of their own; raises when a column is missing or would not be read."""
+    if labels_key is not None and first != "rna":
+        msg = f"labels_key={labels_key!r} is a column of cells, and the modalities are {list(parts)}; give texts_key."
+        raise ValueError(msg)
+    if labels_key is not None and labels_key not in parts[first].obs:
+        msg = f"There is no column {labels_key!r} in .obs; there are {list(parts[first].obs.columns)}."
+        raise KeyError(msg)
+    if texts_key is None:
+        return []
+    found = [name for name, adata in parts.items() if texts_key in adata.obs]
+    if not found:
+        there = ", ".join(f"{name}: {list(adata.obs.columns)}" for name, adata in parts.items())
+        msg = f"There is no column {texts_key!r} in .obs of any modality; there are {there}."
+        raise KeyError(msg)
+    if labels_key is None and texts is None:
+        return found
+    if found == [first]:
+        msg = f"texts_key={texts_key!r} would not be read, as {first!r} has its texts from labels_key or texts; leave one out."
+        raise ValueError(msg)
+    return [name for name in found if name != first]
+
+
+def _own_texts(column: pd.Series) -> _Texts:
+    """Each observation's own text."""
+    values = column.astype(object)
+    if not values[values.notna()].map(lambda value: isinstance(value, str)).all():
+        msg = f"The column {column.name!r} in .obs holds something that is not a text; expected strings, or a missing value."
+        raise ValueError(msg)
+    own, texts = pd.factorize(values.map(lambda value: value if isinstance(value, str) and value.strip() else None))
+    return _Texts(list(texts), own)
+
+
+def _descriptions(adata: AnnData, model: BioVerse, labels_key: str) -> _Texts:
+    """Texts about the model's labels; a cell's own is that of its label, where the column is there."""
+    ontology = cell_ontology()
+    terms = [ontology.find(label) for label in model.config.labels]
+    texts = [
+        label if term is None else ontology.describe(term)
+        for label, term in zip(model.config.labels, terms, strict=True)
+    ]
+    own = _text_of_cells(adata, labels_key, terms) if labels_key in adata.obs else np.full(adata.n_obs, -1)
+    return _Texts(texts, own, labels_key if (own >= 0).any() else "")
+
+
+def _placed(mod: str, adata: AnnData, model: BioVerse, keys: Keys, when: str) -> np.ndarray:
+    """Soft tokens by the untrained projector, or by the trained one."""
+    if when == "after":
+        return np.asarray(adata.obsm[keys.soft_token])
+    untrained = model.untrained_projector(mod).to(model.device).eval()
+    return projected(untrained, np.asarray(adata.obsm[embedding_slot(adata, model, keys, mod)]))
+
+
+def _metrics(placed: np.ndarray, texts: np.ndarray, own: np.ndarray, unrelated: np.ndarray) -> dict[str, float]:
+    """Both directions, of the observations that have a text."""
+    known = own >= 0
+    return alignment_metrics(placed[known], texts, own[known], unrelated) | text_retrieval(
+        placed[known], texts, own[known]
+    )
 
 
 def _everyday_texts(n: int) -> list[str]:

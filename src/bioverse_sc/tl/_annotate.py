@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +19,7 @@ from bioverse_sc.pp._genes import gene_table
 from bioverse_sc.pp._profile import get_matrix, profile
 from bioverse_sc.tl._align import align_cells, has_alignment
 from bioverse_sc.tl._embed import embedding_slot, ensure_embedding
+from bioverse_sc.tl._prompts import prompt_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,7 +152,7 @@ def annotate(
         params = {
             "model": loaded.config.name,
             "model_fingerprint": loaded.fingerprint,
-            "prompt": _prompt_id(loaded),
+            "prompt": prompt_id(loaded),
             "labels": chosen,
             "reasoning": reasoning or "",
             "temperature": loaded.config.temperature,
@@ -179,15 +179,6 @@ def known_genes(model: BioVerse) -> list[str]:
         )
         raise ValueError(msg)
     return genes
-
-
-def _prompt_id(model: BioVerse) -> str:
-    """Name of the default templates, or a hash of a model's own."""
-    from bioverse_sc.models._prompt import PROMPT_ID, PROMPTS
-
-    if model.config.prompts == PROMPTS and model.config.chat is None:
-        return PROMPT_ID
-    return hashlib.sha256(repr((sorted(model.config.prompts.items()), model.config.chat)).encode()).hexdigest()[:16]
 
 
 def _categorical(values: np.ndarray, adata: AnnData) -> pd.Series:

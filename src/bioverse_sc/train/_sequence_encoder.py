@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ class SequenceEncoderTask(Task):
     def __init__(self, module: PreTrainedModel, n_targets: int, *, classes: bool, tokens_weight: float) -> None:
         super().__init__()
         width = module.config.hidden_size
-        self.module = module
+        self.module: Any = module
         self.classes = classes
         self.tokens_weight = tokens_weight
         self.token_head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))

@@ -1,0 +1,133 @@
+"""Descriptions of cells, proteins and molecules by the language model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bioverse_sc._keys import Keys
+from bioverse_sc._logging import finish_log
+from bioverse_sc._models import get_model
+from bioverse_sc._record import record
+from bioverse_sc.tl._embed import readable
+from bioverse_sc.tl._prompts import check_request, log_use, provenance, source_of, written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+    from mudata import MuData
+
+    from bioverse_sc.models import BioVerse
+    from bioverse_sc.models._prompt import Segment
+
+
+def describe(
+    data: AnnData | MuData,
+    *,
+    mod: str | None = None,
+    model: str | Path | BioVerse = "mini",
+    retrieve: bool = False,
+    max_new_tokens: int = 96,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    layer: str | None = None,
+    gene_symbols: str | None = None,
+    batch_size: int = 64,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Describe cells, proteins or molecules; embeds first when that has not been done.
+
+    The language model reads an observation through its soft tokens, as in stage 1 of BioVERSE (arXiv 2510.01428), which trains
+    on such descriptions.
+
+    Parameters
+    ----------
+    data
+        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`.
+    mod
+        Modality. By default of an AnnData ``"rna"``, and of a MuData all that the model reads.
+    model
+        Name of a bundled model, path of a saved one, or a loaded one.
+    retrieve
+        Whether to show the model also the texts of the three nearest of the entities that it was trained on, by sequence or
+        SMILES. Cells, and features with abundances, have no text to compare; they go without.
+    max_new_tokens
+        Tokens of a description at most.
+    temperature
+        0 takes the likeliest token each time; 1 draws by the model's own probabilities.
+    top_p
+        Draws are from the likeliest tokens that together have this probability.
+    seed
+        Of the draws. They depend on it and on the observation's name, not on the observations beside it.
+    layer, gene_symbols
+        As for :func:`bioverse_sc.tl.embed`, when the observations are not embedded yet.
+    batch_size
+        Observations per forward pass. It does not change the result beyond rounding.
+    key_added
+        Stem of the slots' names instead of ``"bioverse"``.
+    copy
+        Whether to return a copy instead of writing to ``data``.
+
+    Returns
+    -------
+    ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.embed` sets, if missing, and:
+
+    ``.obs["bioverse_description"]``
+        Generated text; ``""`` for a cell without any known gene. Of MuData in each modality.
+    ``.uns["bioverse"]["describe"]``
+        Provenance.
+
+    Raises
+    ------
+    ValueError
+        When the model has no projector for a modality, or nothing to retrieve, and for decoding options out of their range.
+    """
+    from bioverse_sc.models._generate import Decoding
+
+    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+    if copy:
+        data = data.copy()
+    loaded = get_model(model)
+    keys = Keys(key_added or "bioverse")
+    mods = readable(loaded, data, mod)
+    check_request(loaded, mods, retrieve=retrieve, batch_size=batch_size)
+    for name in mods:
+        source = source_of(
+            data,
+            loaded,
+            keys,
+            name,
+            retrieve=retrieve,
+            layer=layer,
+            gene_symbols=gene_symbols,
+            batch_size=batch_size,
+        )
+        adata = source.adata
+        with finish_log(f"describing {adata.n_obs} observations of {name} with {loaded.config.name!r}") as slots:
+            log_use(loaded, source, keys, retrieve=retrieve)
+            texts = written(
+                loaded,
+                _prompt_of(loaded, name),
+                [source.shown(np.arange(adata.n_obs))],
+                adata.obs_names,
+                decoding,
+                batch_size=batch_size,
+                description="describe",
+            )
+            adata.obs[keys.description] = pd.Series(texts, index=adata.obs_names, dtype=object)
+            slots.append(f"'{keys.description}' (adata.obs)")
+            slots.append(record(adata, keys, "describe", provenance(loaded, decoding, retrieve=retrieve)))
+    return data if copy else None
+
+
+def _prompt_of(model: BioVerse, mod: str) -> Callable[[list[Sequence[str]]], list[Segment]]:
+    """What makes the prompt of a modality from the texts to show before the entity."""
+    from bioverse_sc.models._prompt import description_prompt
+
+    return lambda nearest: description_prompt(mod, nearest=nearest[0], prompts=model.config.prompts)

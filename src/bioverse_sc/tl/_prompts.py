@@ -1,0 +1,202 @@
+"""What describe and ask share: entities in their places of a prompt, and the texts that the model writes about them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bioverse_sc._logging import logger, progress
+from bioverse_sc._modalities import modality
+from bioverse_sc.encoders._base import EntityEncoder
+from bioverse_sc.tl._embed import contract, embedding_slot, ensure_embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anndata import AnnData
+    from mudata import MuData
+
+    from bioverse_sc._keys import Keys
+    from bioverse_sc.models import BioVerse, Decoding, Memory
+    from bioverse_sc.models._prompt import Segment
+
+RETRIEVED = 3
+"""Texts of known entities that are shown before an entity."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Entities of a modality, which prompts may show."""
+
+    modality: str
+    adata: AnnData
+    vectors: np.ndarray
+    """As they are stored, shape (observations, width)."""
+    is_known: np.ndarray
+    """Whether an observation has a vector; zeros say that the encoder knows nothing of it."""
+    memory: Memory | None = None
+    """Known entities, where their texts are to be shown."""
+    column: str = ""
+    """Column of ``.obs`` with the text by which the observations are compared with those of the memory."""
+
+    def shown(self, rows: np.ndarray) -> Shown:
+        """Entities of these rows, with the texts of their nearest known ones."""
+        if self.memory is None:
+            return Shown(self, rows, [()] * len(rows))
+        codes, unique = pd.factorize(self.adata.obs[self.column].iloc[rows].astype(object).fillna(""))
+        nearest = self.memory.nearest([str(text) for text in unique], RETRIEVED)
+        return Shown(self, rows, [nearest[code] for code in codes])
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What stands in one place of the prompts: for each prompt a row of a source, and texts to show before it."""
+
+    source: Source
+    rows: np.ndarray
+    nearest: Sequence[Sequence[str]]
+
+
+def check_request(model: BioVerse, mods: Sequence[str], *, retrieve: bool, batch_size: int) -> None:
+    """Raise when the model does not read a modality, has nothing to retrieve, or the batches are empty."""
+    if batch_size < 1:
+        msg = f"batch_size is {batch_size}; expected 1 or more."
+        raise ValueError(msg)
+    reads = sorted(model.config.projectors)
+    if unread := [mod for mod in mods if mod not in reads]:
+        msg = f"The model {model.config.name!r} has no projector for {', '.join(map(repr, unread))}; it reads {reads}."
+        if reads:
+            msg += f" Name one of those, for example mod={reads[0]!r}."
+        raise ValueError(msg)
+    if retrieve and not set(mods) & set(model.memory):
+        msg = (
+            f"retrieve=True shows the nearest of the known entities, but the model {model.config.name!r} has no memory of "
+            f"{', '.join(mods)}; it has {sorted(model.memory) or 'none'}. Leave it out: retrieve=False."
+        )
+        raise ValueError(msg)
+
+
+def source_of(
+    data: AnnData | MuData,
+    model: BioVerse,
+    keys: Keys,
+    mod: str,
+    *,
+    retrieve: bool,
+    layer: str | None,
+    gene_symbols: str | None,
+    batch_size: int,
+) -> Source:
+    """Vectors of a modality, embedded when that has not been done, and its memory."""
+    adata = modality(data, mod)
+    ensure_embedding(adata, model, keys, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    vectors = np.asarray(adata.obsm[embedding_slot(adata, model, keys, mod)], dtype=np.float32)
+    encoder, memory = model.encoders.get(mod), model.memory.get(mod)
+    column = encoder.column if isinstance(encoder, EntityEncoder) else ""
+    if not retrieve or memory is None or column not in adata.obs:
+        memory = None
+    return Source(mod, adata, vectors, np.asarray(vectors.any(axis=1)), memory, column)
+
+
+def log_use(model: BioVerse, source: Source, keys: Keys, *, retrieve: bool) -> None:
+    """Say which vectors and which known texts of a modality the prompts show."""
+    memory = model.memory.get(source.modality)
+    if not retrieve:
+        texts = ""
+    elif memory is None:
+        texts = "; no texts: the model has no memory of it"
+    elif source.memory is None:
+        texts = f"; no texts: the observations have none of their own{f' (obs[{source.column!r}])' if source.column else ''}"
+    else:
+        texts = f"; the {RETRIEVED} nearest of {len(memory)} known ones by obs[{source.column!r}]"
+    name, slot = contract(model, source.modality)[0], embedding_slot(source.adata, model, keys, source.modality)
+    logger.info("    %s: vectors of %s (obsm[%r])%s", source.modality, name, slot, texts)
+
+
+def written(
+    model: BioVerse,
+    prompt_of: Callable[[list[Sequence[str]]], list[Segment]],
+    places: Sequence[Shown],
+    names: pd.Index,
+    decoding: Decoding,
+    *,
+    batch_size: int,
+    description: str,
+) -> np.ndarray:
+    """Texts that the model writes, one for each name; ``""`` where an entity has no vector.
+
+    Parameters
+    ----------
+    model
+        The model.
+    prompt_of
+        Makes a prompt from the texts to show before each of its entities.
+    places
+        The entities, in the order of the prompt.
+    names
+        Of the observations; each has draws of its own.
+    decoding
+        How the texts are chosen.
+    batch_size
+        Prompts at a time.
+    description
+        Of the progress bar.
+    """
+    import torch
+
+    from bioverse_sc.models._generate import generate_text
+
+    texts = np.full(len(names), "", dtype=object)
+    real = np.flatnonzero(np.logical_and.reduce([place.source.is_known[place.rows] for place in places]))
+    if len(real) < len(names):
+        logger.warning(
+            "%d of %d observations are left out, with an empty text: a vector is zero, as of a cell without any known gene.",
+            len(names) - len(real),
+            len(names),
+        )
+    # prompts of about one length go together, as they are padded to the longest
+    lengths = [sum(len(text) for place in places for text in place.nearest[i]) for i in real.tolist()]
+    order = real[np.argsort(lengths, kind="stable")]
+    with progress(total=len(names), initial=len(names) - len(real), description=description, unit="prompt") as bar:
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            prompts = [prompt_of([place.nearest[i] for place in places]) for i in part.tolist()]
+            with torch.inference_mode():
+                soft_tokens = [
+                    model.project(
+                        place.source.modality, torch.from_numpy(place.source.vectors[place.rows[part]]).to(model.device)
+                    )
+                    for place in places
+                ]
+            answers = generate_text(
+                model, prompts, torch.cat(soft_tokens, dim=1), decoding, keys=[str(name) for name in names[part]]
+            )
+            # HDF5 keeps no NUL in a text
+            texts[part] = [answer.replace("\0", "") for answer in answers]
+            bar.update(len(part))
+    return texts
+
+
+def provenance(model: BioVerse, decoding: Decoding, *, retrieve: bool) -> dict[str, Any]:
+    """What made a text, in types that h5ad keeps."""
+    return {
+        "model": model.config.name,
+        "model_fingerprint": model.fingerprint,
+        "prompt": prompt_id(model),
+        "retrieve": retrieve,
+        **asdict(decoding),
+        "device": str(model.device),
+    }
+
+
+def prompt_id(model: BioVerse) -> str:
+    """Name of the default templates, or a hash of a model's own."""
+    from bioverse_sc.models._prompt import PROMPT_ID, PROMPTS
+
+    if model.config.prompts == PROMPTS and model.config.chat is None:
+        return PROMPT_ID
+    return hashlib.sha256(repr((sorted(model.config.prompts.items()), model.config.chat)).encode()).hexdigest()[:16]

@@ -1,0 +1,143 @@
+"""How close observations are to texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bioverse_sc._keys import Keys
+from bioverse_sc._logging import finish_log, logger
+from bioverse_sc._modalities import modality
+from bioverse_sc._models import get_model
+from bioverse_sc._record import record
+from bioverse_sc.metrics._alignment import cosines
+from bioverse_sc.tl._align import align_cells, has_alignment
+from bioverse_sc.tl._embed import ensure_embedding, readable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+    from mudata import MuData
+
+    from bioverse_sc.models import BioVerse
+
+UNWRITABLE = ("_index", ".")
+"""Names that h5ad does not keep as columns."""
+
+
+def score(
+    data: AnnData | MuData,
+    texts: Sequence[str],
+    *,
+    mod: str | None = None,
+    model: str | Path | BioVerse = "mini",
+    layer: str | None = None,
+    gene_symbols: str | None = None,
+    batch_size: int = 64,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Score observations by texts: cosine in the language model's embedding space; embeds and aligns first when that is missing.
+
+    A text lies at the mean of the language model's input token embeddings, a cell, protein or molecule at its soft token: what
+    the contrastive loss of BioVERSE (arXiv 2510.01428) brings together.
+
+    Parameters
+    ----------
+    data
+        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`.
+    texts
+        Texts, each once. An h5ad file keeps about 4,000 columns.
+    mod
+        Modality. By default of an AnnData ``"rna"``, and of a MuData all that the model reads.
+    model
+        Name of a bundled model, path of a saved one, or a loaded one.
+    layer, gene_symbols, batch_size
+        As for :func:`bioverse_sc.tl.embed`, when the observations are not embedded yet.
+    key_added
+        Stem of the slots' names instead of ``"bioverse"``.
+    copy
+        Whether to return a copy instead of writing to ``data``.
+
+    Returns
+    -------
+    ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.align` sets, if missing, and:
+
+    ``.obsm["bioverse_scores"]``
+        DataFrame, observations by texts, float32, -1 to 1; NaN for a cell without any known gene. The columns are the texts,
+        with ``|`` for ``/``, which files do not keep in a name. Of MuData in each modality.
+    ``.uns["bioverse"]["score"]``
+        Provenance, with ``texts`` as they were given, in the order of the columns.
+
+    Raises
+    ------
+    TypeError
+        When ``texts`` is a single string.
+    ValueError
+        When ``texts`` is empty, or holds an empty text, one twice, or one that files cannot keep as a column.
+    """
+    check_texts(texts)
+    texts = list(texts)
+    columns = _columns(texts)
+    if copy:
+        data = data.copy()
+    loaded = get_model(model)
+    keys = Keys(key_added or "bioverse")
+    for name in readable(loaded, data, mod):
+        adata = modality(data, name)
+        ensure_embedding(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+        if not has_alignment(adata, loaded, keys):
+            align_cells(adata, loaded, keys, name)
+        with finish_log(f"scoring {adata.n_obs} observations of {name} by {len(texts)} texts") as slots:
+            found = cosines(np.asarray(adata.obsm[keys.soft_token]), loaded.text_vectors(texts).cpu().numpy())
+            adata.obsm[keys.scores] = pd.DataFrame(found, index=adata.obs_names, columns=columns)
+            slots.append(f"'{keys.scores}', cosines with texts (adata.obsm)")
+            params = {
+                "model": loaded.config.name,
+                "model_fingerprint": loaded.fingerprint,
+                "texts": texts,
+                "device": str(loaded.device),
+            }
+            slots.append(record(adata, keys, "score", params))
+    if columns != texts:
+        logger.info("    Names of columns have '|' for '/', which files do not keep.")
+    return data if copy else None
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise when texts are a single string, none, or hold one that is empty or there twice."""
+    if isinstance(texts, str):
+        msg = f"texts is the string {texts!r}; expected a list of strings, such as [{texts!r}, 'a cell of the liver']."
+        raise TypeError(msg)
+    if len(texts) == 0:
+        msg = "texts is empty; expected at least one, such as ['a cell of the liver']."
+        raise ValueError(msg)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            msg = f"texts[{place}] is {text!r}; expected words, as an empty text has no place in the embedding space. Remove it from texts."
+            raise ValueError(msg)
+    if repeated := [text for text, n in Counter(texts).items() if n > 1]:
+        msg = f"texts holds {', '.join(map(repr, repeated))} more than once. Remove the repeats: list(dict.fromkeys(texts))"
+        raise ValueError(msg)
+
+
+def _columns(texts: Sequence[str]) -> list[str]:
+    """Names of columns that h5ad keeps."""
+    columns = [Keys.score_column(text) for text in texts]
+    for text, column in zip(texts, columns, strict=True):
+        if column in UNWRITABLE or "\0" in column:
+            msg = f"texts holds {text!r}, which files cannot keep as the name of a column. Write it in other words."
+            raise ValueError(msg)
+    if repeated := [column for column, n in Counter(columns).items() if n > 1]:
+        alike = [text for text, column in zip(texts, columns, strict=True) if column in repeated]
+        msg = (
+            f"texts holds {', '.join(map(repr, alike))}, which are the same with '|' for '/', as columns are named. Write one in "
+            "other words."
+        )
+        raise ValueError(msg)
+    return columns

@@ -1,0 +1,125 @@
+import mudata as md
+import numpy as np
+import pytest
+
+import bioverse_sc as bsc
+from bioverse_sc.models import Answer, Entity, Text
+from tests.same import differences, same
+from tests.tl.asked import SLOTS, make_cells, make_library, make_three, naive
+
+pytest.importorskip("rdkit")
+
+SHORT = {"max_new_tokens": 12}
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    return make_three(tmp_path_factory.mktemp("three"))
+
+
+def described(data, model, **kwargs):
+    return bsc.tl.describe(data, model=model, copy=True, **(SHORT | kwargs))
+
+
+def prompt(name, modality, before=""):
+    start = [Text(before)] if before else []
+    return [*start, Text(f"{name}:"), Entity(modality), Text(" Description:"), Answer()]
+
+
+def test_each_modality_is_described_from_its_soft_tokens(three):
+    mdata = described(make_cells(), three)
+    for mod, name in (("rna", "Cell"), ("protein", "Protein"), ("molecule", "Molecule")):
+        found = mdata[mod].obs["bioverse_description"]
+        expected = [
+            "" if (mod, obs) == ("rna", "c4") else naive(three, mdata, prompt(name, mod), [(mod, obs)])
+            for obs in mdata[mod].obs_names
+        ]
+        assert found.tolist() == expected
+        assert len(set(expected)) > 1
+        assert mdata[mod].uns["bioverse"]["describe"]["model"] == "three"
+    assert mdata["rna"].obs.loc["c4", "bioverse_description"] == ""
+    assert not mdata.uns
+
+
+def test_one_modality_that_is_asked_for(three):
+    mdata = make_cells()
+    before = mdata.copy()
+    assert bsc.tl.describe(mdata, mod="molecule", model=three, **SHORT) is None
+    found = {"obs['bioverse_description']", "obsm['X_chemberta']", "uns['bioverse']"}
+    assert differences(before["molecule"], mdata["molecule"]) == found
+    for mod in ("rna", "protein"):
+        assert differences(before[mod], mdata[mod]) == set()
+    assert same(before.obs, mdata.obs)
+    alone = described(before["molecule"].copy(), three, mod="molecule")
+    assert same(alone.obs, mdata["molecule"].obs)
+    assert differences(before["molecule"], make_cells()["molecule"]) == set(), "a copy leaves the original"
+
+
+def test_cells_of_an_anndata(cells, mini):
+    before = cells.copy()
+    bsc.tl.describe(cells, **SHORT, key_added="mine")
+    assert differences(before, cells) == {"obs['mine_description']", "obsm['X_mine_scgpt']", "uns['mine']"}
+    assert cells.uns["mine"]["describe"]["model_fingerprint"] == mini.fingerprint
+    assert all(cells.obs["mine_description"])
+
+
+def test_the_nearest_known_texts_stand_before(three):
+    mdata = described(make_library(), three, retrieve=True)
+    texts = {"protein": {"P3": "Nearest known: (1) All of them. "}}
+    texts["molecule"] = {"M1": "Nearest known: (1) Ethanol. (2) Propanol. (3) Toluene. "}
+    for mod, expected in texts.items():
+        for name, before in expected.items():
+            answer = naive(three, mdata, prompt(mod.capitalize(), mod, before), [(mod, name)])
+            assert mdata[mod].obs.loc[name, "bioverse_description"] == answer
+            assert answer != naive(three, mdata, prompt(mod.capitalize(), mod), [(mod, name)])
+        assert mdata[mod].uns["bioverse"]["describe"]["retrieve"]
+
+
+def test_what_was_used_is_said(three, log):
+    described(make_cells(), three, retrieve=True)
+    said = [record.getMessage() for record in log]
+    assert "describing 4 observations of protein with 'three'" in said
+    none = "the observations have none of their own (obs['sequence'])"
+    assert f"    protein: vectors of esm2 (obsm['X_esm2']); no texts: {none}" in said
+    known = "the 3 nearest of 3 known ones by obs['smiles']"
+    assert f"    molecule: vectors of chemberta (obsm['X_chemberta']); {known}" in said
+    assert "1 of 4 observations are left out" in " ".join(said)
+
+
+@pytest.mark.parametrize("retrieve", [False, True])
+def test_draws_depend_on_neither_batches_nor_order(retrieve, three):
+    options = {"mod": "protein", "temperature": 1.0, "retrieve": retrieve}
+    first = described(make_library(), three, **options)["protein"].obs["bioverse_description"]
+    assert first.nunique() == 4
+    turned = make_library()["protein"][[2, 0, 3, 1]].copy()
+    for data, batch_size in ((make_library()["protein"].copy(), 1), (turned, 3)):
+        found = described(data, three, batch_size=batch_size, **options).obs["bioverse_description"]
+        assert found.loc[first.index].equals(first)
+    again = described(make_library(), three, seed=1, **options)["protein"].obs["bioverse_description"]
+    assert not again.equals(first)
+
+
+def test_it_is_written_and_read_back(three, tmp_path):
+    mdata = described(make_library(), three, temperature=50.0, max_new_tokens=200, seed=3)
+    mdata.write_h5mu(tmp_path / "x.h5mu")
+    back = md.read_h5mu(tmp_path / "x.h5mu")
+    for mod in mdata.mod:
+        assert back[mod].obs["bioverse_description"].tolist() == mdata[mod].obs["bioverse_description"].tolist()
+        stored = back[mod].uns["bioverse"]["describe"]
+        assert (stored["temperature"], stored["seed"], stored["max_new_tokens"]) == (50.0, 3, 200)
+        np.testing.assert_array_equal(back[mod].obsm[SLOTS[mod]], mdata[mod].obsm[SLOTS[mod]])
+
+
+def test_what_cannot_be_described(three, mini):
+    with pytest.raises(ValueError, match=r"'mini' has no projector for 'protein'; it reads \['rna'\]"):
+        described(make_cells(), mini, mod="protein")
+    with pytest.raises(KeyError, match=r"no modality 'rna'; it has \['molecule', 'protein'\]"):
+        described(make_library(), three, mod="rna")
+    with pytest.raises(ValueError, match="has no memory of rna"):
+        described(make_cells(), three, mod="rna", retrieve=True)
+    with pytest.raises(ValueError, match="temperature is -1"):
+        described(make_cells(), three, temperature=-1)
+    with pytest.raises(ValueError, match="batch_size is -1; expected 1 or more"):
+        described(make_cells(), three, batch_size=-1)
+    with pytest.raises(ValueError, match="view"):
+        bsc.tl.describe(make_cells()["molecule"][:1], mod="molecule", model=three)
