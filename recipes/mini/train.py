@@ -110,14 +110,14 @@ class Recipe:
     lm_heads: int = 4
     min_word_count: int = 3
     text: TrainConfig = TrainConfig(
-        steps=1500, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=640
+        steps=1500, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
     contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     label: TrainConfig = TrainConfig(
         steps=300, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
     )
     answers: TrainConfig = TrainConfig(
-        steps=1000, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=640
+        steps=800, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
     lora: LoraSettings = LoraSettings(rank=16, alpha=32)
 
@@ -266,7 +266,7 @@ class Run:
             texts,
             config,
             targets=targets,
-            tokens_weight=0.5,
+            tokens_weight=8.0,
             folder=self.work / f"{encoder.modality}_encoder_training",
         )
 

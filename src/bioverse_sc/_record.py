@@ -18,7 +18,7 @@ def record(adata: AnnData, keys: Keys, step: str, entries: dict[str, Any]) -> st
     stored = dict(adata.uns.get(keys.stem, {}))
     stored[step] = {"version": version("bioverse-sc"), **entries}
     adata.uns[keys.stem] = stored
-    return f"'{keys.stem}', {step} (adata.uns)"
+    return f"'{keys.stem}', {step} (.uns)"
 
 
 def recorded(adata: AnnData, keys: Keys, step: str) -> dict[str, Any]:

@@ -36,6 +36,13 @@ def check_positive(settings: Any, *names: str) -> None:
             raise ValueError(msg)
 
 
+def check_batch_size(batch_size: int | None) -> None:
+    """Raise when there would be no batches."""
+    if batch_size is not None and batch_size < 1:
+        msg = f"batch_size is {batch_size}; expected 1 or more."
+        raise ValueError(msg)
+
+
 def check_dropout(dropout: float) -> None:
     """Raise when a share of dropout leaves nothing, or is negative."""
     if not 0 <= dropout < 1:

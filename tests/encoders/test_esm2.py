@@ -137,7 +137,7 @@ def test_one_text_is_no_list_of_proteins(encoder):
 
 
 def test_a_batch_size_is_positive(encoder):
-    with pytest.raises(ValueError, match="batch_size is 0; expected a positive number"):
+    with pytest.raises(ValueError, match="batch_size is 0; expected 1 or more"):
         encoder.encode(["MKT"], batch_size=0)
 
 

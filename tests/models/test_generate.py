@@ -160,3 +160,47 @@ def test_a_missing_soft_token_is_an_error():
     model = make_model()
     with pytest.raises(ValueError, match="2 slots"):
         generate_text(model, [[Entity("rna"), Answer()]] * 2, torch.zeros(1, 1, WIDTH), Decoding(max_new_tokens=2))
+
+
+def test_draws_of_a_prompt_depend_on_its_key_and_seed_alone():
+    model = make_model()
+    soft = soft_tokens(model, 4)
+    prompts = [label_prompt()] * 4
+    keys = ["a", "b", "c", "d"]
+    decoding = Decoding(max_new_tokens=12, temperature=1.0)
+    together = generate_text(model, prompts, soft, decoding, keys=keys)
+    for i, key in enumerate(keys):
+        assert generate_text(model, prompts[:1], soft[i : i + 1], decoding, keys=[key]) == [together[i]]
+    assert generate_text(model, prompts, soft, Decoding(12, 1.0, seed=1), keys=keys) != together
+    # one soft token, two keys
+    assert len(set(generate_text(model, prompts, soft[:1].repeat(4, 1, 1), decoding, keys=keys))) > 1
+
+
+def test_draws_have_the_probabilities_of_the_model():
+    scores = torch.tensor([0.0, 1.0, 2.0, -1.0])
+    decoding = Decoding(temperature=0.5, top_p=0.97)
+    drawn = []
+    for i in range(2000):
+        found = scores[None]
+        for process in decoding.processors([str(i)]):
+            found = process(torch.zeros(1, 0, dtype=torch.long), found)
+        drawn.append(int(found.argmax()))
+    expected = torch.softmax(scores / 0.5, dim=-1).numpy()
+    # the least likely two are outside of top_p
+    expected = np.where([False, True, True, False], expected, 0)
+    np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 2000, expected / expected.sum(), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+    ],
+)
+def test_decoding_options_out_of_their_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        Decoding(**options)

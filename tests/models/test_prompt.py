@@ -2,7 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioverse_sc.models import Answer, Entity, Text, description_prompt, label_prompt, reasoning_prompt
+from bioverse_sc.models import (
+    Answer,
+    Entity,
+    Text,
+    description_prompt,
+    label_prompt,
+    question_prompt,
+    reasoning_prompt,
+)
 from bioverse_sc.models._inject import SLOT, tokenize_prompt
 from bioverse_sc.models._prompt import PROMPTS, fields, fill, filled_prompt, parse_template
 from tests.tiny import make_tokenizer
@@ -56,7 +64,7 @@ def test_what_is_nearly_a_place_is_an_error(wrong):
         parse_template(f"A cell: {wrong}", "rna")
 
 
-@given(st.lists(st.sampled_from(["[BIO:rna]", "[BIO:x1]", "words", " ", "{f}", "[", "]", "BIO:x"]), max_size=8))
+@given(st.lists(st.sampled_from(["[BIO:rna]", "[BIO:x1]", "words", " ", "{f}", "[", "]", "x"]), max_size=8))
 def test_nothing_of_a_template_is_lost(parts):
     template = "".join(parts)
     parsed = parse_template(template)
@@ -142,3 +150,35 @@ def test_a_model_may_have_templates_of_its_own():
         Answer(None),
     ]
     assert description_prompt("molecule", prompts=prompts)[:3] == [Text("A Molecule "), Entity("molecule"), Text(".")]
+
+
+def words(segments):
+    """A prompt as one line."""
+    shown = {Text: "{0.text}", Entity: "<{0.modality}>", Answer: "={0.text}="}
+    return "".join(shown[type(segment)].format(segment) for segment in segments)
+
+
+def test_questions_name_their_entities_and_follow_each_other():
+    prompt = question_prompt(
+        ["molecule", "protein", "protein"],
+        [("Which binds?", "Protein 1."), ("Why?", None)],
+        nearest=[["Aspirin."], [], ["A kinase.", "A lyase"]],
+    )
+    assert words(prompt) == (
+        "Nearest known: (1) Aspirin. Molecule:<molecule> Protein 1:<protein> "
+        "Nearest known: (1) A kinase. (2) A lyase. Protein 2:<protein> "
+        "Question: Which binds? Answer:=Protein 1.= Question: Why? Answer:=None="
+    )
+
+
+def test_what_looks_like_a_template_in_a_question_is_only_text():
+    prompt = question_prompt(["rna"], [("Is {question} a [BIO:rna]?", None)], nearest=[["{nearest} [BIO]"]])
+    assert [s.modality for s in prompt if isinstance(s, Entity)] == ["rna"]
+    assert "Is {question} a [BIO:rna]?" in words(prompt)
+    assert "(1) {nearest} [BIO]." in words(prompt)
+
+
+def test_a_description_shows_what_is_near():
+    assert words(description_prompt("protein", nearest=["A kinase"])) == (
+        "Nearest known: (1) A kinase. Protein:<protein> Description:=None="
+    )

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bioverse_sc._validation import check_batch_size
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -204,9 +206,7 @@ def check_input(texts: Sequence[str], what: str, batch_size: int | None) -> None
     if isinstance(texts, str):
         msg = f"One {what} was given as a text; expected a list of them: [{texts!r:.40}]"
         raise TypeError(msg)
-    if batch_size is not None and batch_size <= 0:
-        msg = f"batch_size is {batch_size}; expected a positive number."
-        raise ValueError(msg)
+    check_batch_size(batch_size)
     for row, text in enumerate(texts):
         if isinstance(text, str):
             empty = not text.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -88,8 +89,9 @@ class Memory:
 
     def write(self, path: Path) -> None:
         """Write the table as a compressed text file."""
-        # without the time, so that the same memory is the same file
-        self.table.to_csv(path, sep="\t", index=False, compression={"method": "gzip", "mtime": 0})
+        text = self.table.to_csv(sep="\t", index=False).encode()
+        # without time and name, so that the same memory is the same file
+        path.write_bytes(gzip.compress(text, mtime=0))
 
 
 def _by_words(known: Sequence[str]) -> Callable[[Sequence[str]], np.ndarray]:

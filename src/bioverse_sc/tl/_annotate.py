@@ -13,7 +13,7 @@ from bioverse_sc._logging import finish_log, logger, progress
 from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record
-from bioverse_sc._validation import check_labels
+from bioverse_sc._validation import check_batch_size, check_labels
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 from bioverse_sc.pp._genes import gene_table
 from bioverse_sc.pp._profile import get_matrix, profile
@@ -104,6 +104,7 @@ def annotate(
         When the data are unusable (see :func:`bioverse_sc.pp.profile`), ``labels`` is empty or has duplicates, or the model is unknown.
     """
     check_labels(labels)
+    check_batch_size(batch_size)
     if reasoning not in ("cell", None):
         msg = f"reasoning is {reasoning!r}; expected 'cell' or None."
         raise ValueError(msg)

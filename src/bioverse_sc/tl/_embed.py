@@ -14,6 +14,7 @@ from bioverse_sc._modalities import ahead, modality, row_chunks
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record, recorded
 from bioverse_sc._settings import settings
+from bioverse_sc._validation import check_batch_size
 from bioverse_sc.encoders._base import Dtype, EntityEncoder, TokenEncoder
 from bioverse_sc.encoders._registry import check_encoder, get_encoder
 from bioverse_sc.encoders.precomputed import Precomputed
@@ -119,6 +120,7 @@ def embed(
     if (use_rep is not None) != (isinstance(encoder, str) and encoder == "precomputed"):
         msg = f"use_rep goes with encoder='precomputed'; found encoder={encoder!r}, use_rep={use_rep!r}."
         raise ValueError(msg)
+    check_batch_size(batch_size)
     if copy:
         data = data.copy()
     keys = Keys(key_added or "bioverse")
@@ -174,6 +176,16 @@ def readable(model: BioVerse, data: AnnData | MuData, mod: str | None) -> list[s
         msg = f"The model {model.config.name!r} reads {sorted(model.config.projectors)}, and the MuData has {list(mods)}: none of them."
         raise KeyError(msg)
     return both
+
+
+def check_read(model: BioVerse, mods: Sequence[str]) -> None:
+    """Raise when the model has no projector for a modality."""
+    reads = sorted(model.config.projectors)
+    if unread := [mod for mod in mods if mod not in reads]:
+        msg = f"The model {model.config.name!r} has no projector for {', '.join(map(repr, unread))}; it reads {reads}."
+        if reads:
+            msg += f" Name one of those, for example mod={reads[0]!r}."
+        raise ValueError(msg)
 
 
 def embed_entities(
@@ -358,6 +370,8 @@ def ensure_embedding(
 
     Vectors of an encoder that the user chose are used, or are an error: they are never replaced in silence.
     """
+    check_batch_size(batch_size)
+    check_read(model, [mod])
     made_by = recorded(adata, keys, "embed")
     if made_by.get("encoder_chosen") and keys.embedding(made_by["encoder"]) in adata.obsm:
         name, fingerprint, width = contract(model, mod)

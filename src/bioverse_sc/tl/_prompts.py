@@ -11,8 +11,9 @@ import pandas as pd
 
 from bioverse_sc._logging import logger, progress
 from bioverse_sc._modalities import modality
+from bioverse_sc._validation import check_batch_size
 from bioverse_sc.encoders._base import EntityEncoder
-from bioverse_sc.tl._embed import contract, embedding_slot, ensure_embedding
+from bioverse_sc.tl._embed import check_read, contract, embedding_slot, ensure_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,15 +64,8 @@ class Shown:
 
 def check_request(model: BioVerse, mods: Sequence[str], *, retrieve: bool, batch_size: int) -> None:
     """Raise when the model does not read a modality, has nothing to retrieve, or the batches are empty."""
-    if batch_size < 1:
-        msg = f"batch_size is {batch_size}; expected 1 or more."
-        raise ValueError(msg)
-    reads = sorted(model.config.projectors)
-    if unread := [mod for mod in mods if mod not in reads]:
-        msg = f"The model {model.config.name!r} has no projector for {', '.join(map(repr, unread))}; it reads {reads}."
-        if reads:
-            msg += f" Name one of those, for example mod={reads[0]!r}."
-        raise ValueError(msg)
+    check_batch_size(batch_size)
+    check_read(model, mods)
     if retrieve and not set(mods) & set(model.memory):
         msg = (
             f"retrieve=True shows the nearest of the known entities, but the model {model.config.name!r} has no memory of "

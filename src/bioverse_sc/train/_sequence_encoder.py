@@ -109,7 +109,7 @@ class SequenceEncoderTask(Task):
                 loss = F.cross_entropy(found[known], targets[known], reduction="sum") / max(1, int(known.sum()))
                 out["accuracy"] = (found[known].argmax(-1) == targets[known]).float().sum() / max(1, int(known.sum()))
             else:
-                loss = F.binary_cross_entropy_with_logits(found, targets.float()) * targets.shape[1] / 16
+                loss = F.binary_cross_entropy_with_logits(found, targets.float()) * targets.shape[1]
             out |= {"loss": out["loss"] + loss, "targets": loss}
         return out
 
@@ -139,7 +139,7 @@ def pretrain_sequence_encoder(
         Steps, batch size, rates.
     targets
         Integers of shape (texts,), the class of each text (negative: unknown), for cross entropy; or zeros and ones of shape
-        (texts, properties), for binary cross entropy.
+        (texts, properties), for binary cross entropy, summed over the properties.
     tokens_weight
         Weight of the masked tokens beside the targets.
     folder
