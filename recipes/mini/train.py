@@ -113,11 +113,12 @@ class Recipe:
         steps=1500, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
     contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
+    sequence_contrastive: TrainConfig = TrainConfig(steps=600, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     label: TrainConfig = TrainConfig(
         steps=300, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
     )
     answers: TrainConfig = TrainConfig(
-        steps=800, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
+        steps=650, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
     lora: LoraSettings = LoraSettings(rank=16, alpha=32)
 
@@ -555,7 +556,7 @@ class Run:
             index = {text: i for i, text in enumerate(unique)}
             pairs = Descriptions(unique, np.array([index[text] for text in texts]))
             folder = self.work / f"{modality}_contrastive"
-            bsc.train.align(model, of[modality], pairs, r.contrastive, modality=modality, folder=folder)
+            bsc.train.align(model, of[modality], pairs, r.sequence_contrastive, modality=modality, folder=folder)
         labelled = [Example(label_prompt(self.ontology.names[self.terms[t]]), (i,)) for i, t in enumerate(types)]
         bsc.train.instruct(
             model,

@@ -59,7 +59,8 @@ def create(
     labels
         Label set of annotation.
     prompts
-        Templates in the place of some of the defaults: ``"label"``, ``"reason"``, ``"describe"``.
+        Templates in the place of some of the defaults: ``"label"``, ``"reason"``, ``"describe"``, ``"entity"``, ``"ask"``,
+        ``"nearest"``.
     chat
         Whether prompts are put as turns of the language model's chat template; by default when it has one.
     dtype
