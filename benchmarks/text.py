@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="folder with the reference data")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--limit", type=int, help="random entities of each modality at most")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="of a text; ChEBI has some longer than 96")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="of a text")
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     a = parser.parse_args()
     if a.threads:

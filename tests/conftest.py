@@ -6,7 +6,7 @@ import scanpy as sc
 import bioverse_sc as bsc
 from bioverse_sc._logging import logger
 from bioverse_sc._models import get_model
-from tests.tiny import make_model
+from tests.tiny import make_encoder, make_model
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -74,3 +74,9 @@ def log():
     logger.addHandler(handler)
     yield records
     logger.removeHandler(handler)
+
+
+@pytest.fixture(scope="session")
+def only_cells():
+    """A small model that reads cells alone, without a memory."""
+    return make_model(encoders={"rna": make_encoder()})

@@ -120,6 +120,9 @@ class Recipe:
     answers: TrainConfig = TrainConfig(
         steps=650, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
+    describe: TrainConfig = TrainConfig(
+        steps=430, batch_size=96, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
+    )
     lora: LoraSettings = LoraSettings(rank=16, alpha=32)
 
 
@@ -463,14 +466,16 @@ class Run:
         known = zip(table["product"], enzyme, table["source"], self.proteins.training, strict=True)
         return [questions.protein_turns(product, ec, source) for product, ec, source, kept in known if kept]
 
-    def entity_examples(self, modality: str, rng: np.random.Generator, n: int) -> list[Example]:
-        """Step 6: descriptions, half of them with the nearest known texts, and questions in one or two turns."""
+    def entity_examples(
+        self, modality: str, rng: np.random.Generator, n: int, *, share_near: float = 0.5, share_asked: float = 0.25
+    ) -> list[Example]:
+        """Step 6: descriptions, some of them with the nearest known texts, and questions in one or two turns."""
         texts, turns = self.memory[modality].table["text"].to_numpy(), self.turns(modality)
         weights = self.weights(modality)
         examples = []
         for i in rng.choice(len(texts), size=n, p=weights / weights.sum()):
-            nearest = self.nearest[modality][i] if rng.random() < 0.5 else []
-            if rng.random() < 0.75:
+            nearest = self.nearest[modality][i] if rng.random() < share_near else []
+            if rng.random() < 1 - share_asked:
                 prompt = description_prompt(modality, texts[i], nearest=nearest)
             else:
                 order = rng.permutation(len(turns[i]))[: rng.integers(1, 3)]
@@ -579,6 +584,20 @@ class Run:
             r.answers,
             train_projectors=("protein", "molecule"),
             folder=self.work / "answers",
+        )
+        examples = self.cell_examples(types, shown, rng)
+        rng.shuffle(examples)
+        examples = examples[:7_000]
+        examples += self.entity_examples("protein", rng, 25_000, share_near=0.3, share_asked=0.1)
+        examples += self.entity_examples("molecule", rng, 11_000, share_near=0.15, share_asked=0.1)
+        examples += self.joint_examples(types, rng, 2_000)
+        bsc.train.instruct(
+            model,
+            examples,
+            {"rna": vectors, **of},
+            r.describe,
+            train_projectors=("protein", "molecule"),
+            folder=self.work / "describe",
         )
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)

@@ -314,13 +314,13 @@ def test_no_shared_observations(three):
         assert not mdata[mod].obsm, "nothing was embedded before"
 
 
-def test_a_modality_that_the_model_does_not_read(three, mini):
-    with pytest.raises(ValueError, match=r"'mini' has no projector for 'protein'; it reads \['rna'\]"):
-        asked(make_cells(), mini, mod=["rna", "protein"])
-    with pytest.raises(ValueError, match=r"'mini' has no projector for 'molecule'; it reads \['rna'\]"):
-        asked(make_cells(), mini, mod="rna", beside={"molecule": ["c1"]})
+def test_a_modality_that_the_model_does_not_read(three, only_cells):
+    with pytest.raises(ValueError, match=r"'[a-z]+' has no projector for 'protein'; it reads \['rna'\]"):
+        asked(make_cells(), only_cells, mod=["rna", "protein"])
+    with pytest.raises(ValueError, match=r"'[a-z]+' has no projector for 'molecule'; it reads \['rna'\]"):
+        asked(make_cells(), only_cells, mod="rna", beside={"molecule": ["c1"]})
     with pytest.raises(KeyError, match=r"reads \['rna'\], and the MuData has \['molecule', 'protein'\]: none of them"):
-        asked(make_library(), mini)
+        asked(make_library(), only_cells)
     with pytest.raises(KeyError, match=r"no modality 'rna'; it has \['molecule', 'protein'\]"):
         asked(make_library(), three, mod="rna")
 
@@ -355,9 +355,9 @@ def test_arguments_that_cannot_be(options, kind, message, three):
         asked(make_cells(), three, **options)
 
 
-def test_a_model_without_memory(mini, cells):
-    with pytest.raises(ValueError, match=r"'mini' has no memory of rna; it has none\. Leave it out: retrieve=False"):
-        asked(cells, mini, retrieve=True)
+def test_a_model_without_memory(only_cells, cells):
+    with pytest.raises(ValueError, match=r"'[a-z]+' has no memory of rna; it has none\. Leave it out: retrieve=False"):
+        asked(cells, only_cells, retrieve=True)
 
 
 def test_an_anndata_holds_one_modality(three):

@@ -68,14 +68,14 @@ def test_one_modality_is_chosen_by_name_or_encoder(model):
     np.testing.assert_array_equal(alone.obsm["X_chemberta"], mdata["molecule"].obsm["X_chemberta"])
 
 
-def test_a_modality_that_the_model_does_not_read_is_an_error(mini):
+def test_a_modality_that_the_model_does_not_read_is_an_error(only_cells):
     mdata = make_mdata()
-    with pytest.raises(ValueError, match=r"'mini' has no projector for 'protein'; it reads \['rna'\]"):
-        bsc.tl.embed(mdata, mod="protein", model=mini)
+    with pytest.raises(ValueError, match=r"'[a-z]+' has no projector for 'protein'; it reads \['rna'\]"):
+        bsc.tl.embed(mdata, mod="protein", model=only_cells)
     with pytest.raises(KeyError, match=r"reads \['rna'\], and the MuData has \['molecule'\]"):
-        bsc.tl.embed(md.MuData({"molecule": mdata["molecule"].copy()}), model=mini)
+        bsc.tl.embed(md.MuData({"molecule": mdata["molecule"].copy()}), model=only_cells)
     with pytest.raises(ValueError, match="mod is 'molecule', but the encoder 'scgpt' reads"):
-        bsc.tl.embed(mdata, mod="molecule", encoder=mini.encoders["rna"])
+        bsc.tl.embed(mdata, mod="molecule", encoder=only_cells.encoders["rna"])
 
 
 def test_its_encoders_travel_with_a_model(model, tmp_path):

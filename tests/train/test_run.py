@@ -502,7 +502,10 @@ def test_relative_paths_are_relative_to_the_file(here, monkeypatch):
         ({"train": {"micro_batch_size": 4}}, r"train.micro_batch_size: the contrastive loss compares all examples"),
         ({"model": {"encoders": {"rna": "unheard"}}}, r"model.encoders: There is no encoder 'unheard'"),
         ({"model": {"prompts": {"labels": "x"}}}, r"model: prompts holds \['labels'\]"),
-        ({"model": {"encoders": {"protein": "base/encoders/rna"}}, "modality": "protein"}, "reads 'rna'"),
+        (
+            {"model": {"encoders": {"protein": "base/encoders/rna"}}, "modality": "protein"},
+            "esm2 expects one of type 'esm'",
+        ),
         ({"model": ..., "start": "base", "data": {"use_rep": {"RNA": "X_rep"}}}, r"has no modality 'RNA'"),
         ({"model": {"encoders": ..., "projectors": ...}, "data": {"use_rep": {"rna": "X_no"}}}, r"no slot 'X_no'"),
         ({"model": ..., "start": "./gone"}, r"start: There is no model .*gone"),

@@ -7,7 +7,7 @@ import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bioverse_sc._settings import settings
 from bioverse_sc.encoders._base import CellEncoder, EntityEncoder
@@ -114,7 +114,7 @@ def _own_class(name: str) -> Any:
 def get_encoder(
     name_or_path: str | Path,
     *,
-    modality: Literal["rna", "protein", "molecule"] = "rna",
+    modality: str = "rna",
     revision: str | None = None,
     device: str | None = None,
 ) -> Any:
@@ -128,7 +128,7 @@ def get_encoder(
         Of proteins an ESM-2 checkpoint, and of molecules a ChemBERTa one, in the format of transformers: a folder, or a hub
         repository such as ``"facebook/esm2_t12_35M_UR50D"`` or ``"DeepChem/ChemBERTa-77M-MLM"``.
     modality
-        What the encoder reads, where its name does not say it.
+        What the encoder reads, where its name does not say it: ``"rna"``, ``"protein"`` or ``"molecule"``.
     revision
         Branch, tag or commit of the hub repository.
     device

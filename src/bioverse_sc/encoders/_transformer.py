@@ -67,7 +67,11 @@ class TransformerEncoder:
             msg = f"{source!r} is a folder, which has no revision {revision!r}; leave revision out."
             raise ValueError(msg)
         try:
-            config = AutoConfig.from_pretrained(source, revision=revision)
+            try:
+                config = AutoConfig.from_pretrained(source, revision=revision)
+            except ValueError as error:
+                msg = f"{source!r} is no checkpoint of transformers; {cls.name} expects one of type {cls.model_type!r}. {error}"
+                raise ValueError(msg) from error
             if config.model_type != cls.model_type:
                 msg = f"The checkpoint {source!r} is of type {config.model_type!r}; {cls.name} expects {cls.model_type!r}."
                 raise ValueError(msg)

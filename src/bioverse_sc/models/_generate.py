@@ -152,7 +152,7 @@ class ShownGenes:
 class Decoding:
     """How an answer is chosen from the language model's probabilities."""
 
-    max_new_tokens: int = 96
+    max_new_tokens: int = 256
     temperature: float = 0.0
     """0 takes the likeliest token each time; 1 draws by the model's own probabilities."""
     top_p: float = 1.0

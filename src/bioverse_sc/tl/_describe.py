@@ -31,7 +31,7 @@ def describe(
     mod: str | None = None,
     model: str | Path | BioVerse = "mini",
     retrieve: bool = False,
-    max_new_tokens: int = 96,
+    max_new_tokens: int = 256,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
