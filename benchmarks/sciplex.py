@@ -64,9 +64,9 @@ def main() -> None:
     print(f"{len(cells)} cells, {len(set(smiles))} compounds, {seconds:.1f} s with embedding\n")
     print("| what is exchanged | answers that change | what is said of the molecule | what is said of the cell |")
     print("| --- | ---: | ---: | ---: |")
-    before = pd.Series(first).str.split(". ", n=1, expand=True, regex=False).reindex(columns=[0, 1])
+    before = pd.Series(first).str.split(". ", n=1, expand=True, regex=False).reindex(columns=[0, 1]).fillna("")
     for name, texts in rows.items():
-        after = pd.Series(texts).str.split(". ", n=1, expand=True, regex=False).reindex(columns=[0, 1])
+        after = pd.Series(texts).str.split(". ", n=1, expand=True, regex=False).reindex(columns=[0, 1]).fillna("")
         changed = [float(x.mean()) for x in (texts != first, before[1] != after[1], before[0] != after[0])]
         print(f"| {name} | " + " | ".join(f"{x:.3f}" for x in changed) + " |")
     print()
