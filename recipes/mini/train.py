@@ -203,11 +203,15 @@ class Run:
         return sequences.read_molecules(self.shared, held_out=self.recipe.held_out, seed=self.recipe.seed)
 
     @cached_property
+    def enzymes(self) -> pd.Series:
+        """EC number of each protein, where one is known."""
+        return questions.with_enzyme_class(self.proteins.table, self.proteins.training)
+
+    @cached_property
     def protein_texts(self) -> list[str]:
         """What is said of each protein."""
-        table = self.proteins.table
-        enzyme = questions.with_enzyme_class(table, self.proteins.training)
-        return [questions.protein_text(product, ec) for product, ec in zip(table["product"], enzyme, strict=True)]
+        products = self.proteins.table["product"]
+        return [questions.protein_text(product, ec) for product, ec in zip(products, self.enzymes, strict=True)]
 
     @cached_property
     def memory(self) -> dict[str, Memory]:
@@ -462,8 +466,7 @@ class Run:
         if modality == "molecule":
             return [questions.molecule_turns(text) for text in self.memory["molecule"].table["text"]]
         table = self.proteins.table
-        enzyme = questions.with_enzyme_class(table, self.proteins.training)
-        known = zip(table["product"], enzyme, table["source"], self.proteins.training, strict=True)
+        known = zip(table["product"], self.enzymes, table["source"], self.proteins.training, strict=True)
         return [questions.protein_turns(product, ec, source) for product, ec, source, kept in known if kept]
 
     def entity_examples(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import bioverse_sc as bsc
-from bioverse_sc.tl import _score
+from bioverse_sc.tl import _align
 from tests.pl.three import cosine, make_mdata, make_three, text_vectors
 from tests.same import differences
 
@@ -68,7 +68,7 @@ def test_a_cell_without_known_genes_has_no_score(three):
 def test_soft_tokens_that_are_there_are_used(three, monkeypatch):
     mdata = make_mdata()
     bsc.tl.align(mdata, model=three)
-    monkeypatch.setattr(_score, "align_cells", lambda *_: pytest.fail("aligned again"))
+    monkeypatch.setattr(_align, "align_cells", lambda *_: pytest.fail("aligned again"))
     bsc.tl.score(mdata, TEXTS, model=three)
 
 

@@ -77,6 +77,22 @@ def align(
     return data if copy else None
 
 
+def ensure_alignment(
+    adata: AnnData,
+    model: BioVerse,
+    keys: Keys,
+    *,
+    mod: str = "rna",
+    layer: str | None,
+    gene_symbols: str | None,
+    batch_size: int,
+) -> None:
+    """Embed and project, each only when its result is not there yet."""
+    ensure_embedding(adata, model, keys, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    if not has_alignment(adata, model, keys):
+        align_cells(adata, model, keys, mod)
+
+
 def align_cells(adata: AnnData, model: BioVerse, keys: Keys, mod: str = "rna") -> None:
     """Project and write."""
     what = "cells" if mod == "rna" else f"observations of {mod}"

@@ -15,8 +15,8 @@ from bioverse_sc._record import record
 from bioverse_sc.metrics import alignment_metrics
 from bioverse_sc.metrics._alignment import text_retrieval
 from bioverse_sc.ontology import cell_ontology
-from bioverse_sc.tl._align import align_cells, has_alignment, projected
-from bioverse_sc.tl._embed import embedding_slot, ensure_embedding, readable
+from bioverse_sc.tl._align import ensure_alignment, projected
+from bioverse_sc.tl._embed import embedding_slot, readable
 from bioverse_sc.tl._score import check_texts
 
 if TYPE_CHECKING:
@@ -134,9 +134,7 @@ def alignment(
         else:
             of_mod[name] = _Texts([], np.full(adata.n_obs, -1))
     for name, adata in parts.items():
-        ensure_embedding(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-        if not has_alignment(adata, loaded, keys):
-            align_cells(adata, loaded, keys, name)
+        ensure_alignment(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     sizes = [adata.n_obs for adata in parts.values()]
     what = "cells" if [*parts] == ["rna"] else f"observations of {', '.join(parts)}"
     with finish_log(f"comparing {sum(sizes)} {what} with texts, before and after alignment") as slots:

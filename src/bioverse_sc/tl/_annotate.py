@@ -17,8 +17,8 @@ from bioverse_sc._validation import check_batch_size, check_labels
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 from bioverse_sc.pp._genes import gene_table
 from bioverse_sc.pp._profile import get_matrix, profile
-from bioverse_sc.tl._align import align_cells, has_alignment
-from bioverse_sc.tl._embed import embedding_slot, ensure_embedding
+from bioverse_sc.tl._align import ensure_alignment
+from bioverse_sc.tl._embed import embedding_slot
 from bioverse_sc.tl._prompts import prompt_id
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ def annotate(
             "informative ones.",
             loaded.config.name,
         )
-    ensure_embedding(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    if not has_alignment(adata, loaded, keys):
-        align_cells(adata, loaded, keys)
+    ensure_alignment(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     vectors = np.asarray(adata.obsm[embedding_slot(adata, loaded, keys)], dtype=np.float32)
     with finish_log(f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(chosen)} labels") as slots:
         names, confidence = label_cells(loaded, vectors, chosen, batch_size=batch_size)

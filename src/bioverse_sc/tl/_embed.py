@@ -331,11 +331,7 @@ def _write(
 
 def own_encoder(model: BioVerse, mod: str = "rna") -> CellEncoder | EntityEncoder:
     """Give the model's encoder of a modality; a model that was trained on vectors from elsewhere has none."""
-    if mod not in model.config.projectors:
-        msg = (
-            f"The model {model.config.name!r} has no projector for {mod!r}; it reads {sorted(model.config.projectors)}."
-        )
-        raise ValueError(msg)
+    check_read(model, [mod])
     if mod not in model.encoders:
         name, _, width = contract(model, mod)
         msg = (

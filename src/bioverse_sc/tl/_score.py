@@ -14,8 +14,8 @@ from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record
 from bioverse_sc.metrics._alignment import cosines
-from bioverse_sc.tl._align import align_cells, has_alignment
-from bioverse_sc.tl._embed import ensure_embedding, readable
+from bioverse_sc.tl._align import ensure_alignment
+from bioverse_sc.tl._embed import readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,9 +90,7 @@ def score(
     keys = Keys(key_added or "bioverse")
     for name in readable(loaded, data, mod):
         adata = modality(data, name)
-        ensure_embedding(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-        if not has_alignment(adata, loaded, keys):
-            align_cells(adata, loaded, keys, name)
+        ensure_alignment(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
         with finish_log(f"scoring {adata.n_obs} observations of {name} by {len(texts)} texts") as slots:
             found = cosines(np.asarray(adata.obsm[keys.soft_token]), loaded.text_vectors(texts).cpu().numpy())
             adata.obsm[keys.scores] = pd.DataFrame(found, index=adata.obs_names, columns=columns)
