@@ -6,13 +6,13 @@ Every step leaves its result in the work folder and is skipped when that is ther
 last checkpoint. Two CPU cores need about an hour and a half.
 
 1. cells     simulate cells from reference profiles
-2. encoders  train an scGPT-format encoder on them (masked values and types), an ESM-2-format encoder of proteins (masked residues
-             and words of the product's name) and a ChemBERTa-format encoder of molecules (masked tokens and fingerprints)
+2. encoders  train an scGPT-format encoder on them (masked values and types), an ESM-2-format encoder of proteins (masked
+             residues) and a ChemBERTa-format encoder of molecules (masked tokens and fingerprints)
 3. vectors   embed fresh simulated cells, list their informative genes; embed proteins and molecules
 4. text      make the tokenizer and the language model; train it on knowledge text
 5. align     stage 1, contrastive, each modality on its own
-6. instruct  stage 2: labels of cells (LoRA and their projector), then reasoning, descriptions and questions of all three
-             modalities (LoRA, and the projectors of proteins and molecules)
+6. instruct  stage 2: labels of cells (LoRA and their projector), then descriptions of proteins and molecules, then
+             reasoning, descriptions and questions of all three modalities (LoRA, and the projectors of proteins and molecules)
 7. save      write the bundle
 """
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -33,6 +33,7 @@ import pandas as pd
 import questions
 import sequences
 import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 import bioverse_sc as bsc
 from bioverse_sc.encoders import StoredEncoder
@@ -79,14 +80,15 @@ class Recipe:
     )
     held_out: float = 0.1
     """Share of the proteins, and of the described molecules, that nothing is trained on."""
-    sequence_width: int = 128
-    sequence_layers: int = 2
-    word_min_count: int = 20
+    protein_width: int = 320
+    relatives: int = 2
+    """Made-up relatives of each protein, which stand for the unseen ones in stages 1 and 2."""
+    molecule_width: int = 128
     fingerprint_bits: int = 512
     protein: TrainConfig = TrainConfig(
-        steps=800,
+        steps=200,
         batch_size=64,
-        learning_rate=2e-3,
+        learning_rate=2e-4,
         max_tokens=130,
         mixed_precision="bf16",
         checkpoint_every=200,
@@ -109,21 +111,24 @@ class Recipe:
     lm_layers: int = 4
     lm_heads: int = 4
     min_word_count: int = 3
+    tokens_per_entity: int = 4
+    """Soft tokens of a protein or a molecule; a cell has one."""
     text: TrainConfig = TrainConfig(
-        steps=1500, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
+        steps=1400, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
+    text_shares: dict[str, float] = field(default_factory=lambda: {"cells": 0.4, "proteins": 0.3, "molecules": 0.3})
     contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
-    sequence_contrastive: TrainConfig = TrainConfig(steps=600, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
+    sequence_contrastive: TrainConfig = TrainConfig(steps=3000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     label: TrainConfig = TrainConfig(
         steps=300, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
     )
-    answers: TrainConfig = TrainConfig(
-        steps=650, batch_size=40, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
-    )
     describe: TrainConfig = TrainConfig(
-        steps=430, batch_size=96, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
+        steps=1000, batch_size=160, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
-    lora: LoraSettings = LoraSettings(rank=16, alpha=32)
+    answers: TrainConfig = TrainConfig(
+        steps=400, batch_size=64, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
+    )
+    lora: LoraSettings = LoraSettings(rank=32, alpha=64)
 
 
 def type_targets(terms: Sequence[str], *, smoothing: float) -> np.ndarray:
@@ -235,19 +240,14 @@ class Run:
 
     def protein_encoder(self) -> Esm2Encoder:
         """Steps 2 and 3 for proteins."""
-        r, table = self.recipe, self.proteins.table[self.proteins.training]
+        r = self.recipe
 
         def train() -> tuple[Esm2Encoder, list[str]]:
             encoder = sequences.protein_encoder(
-                width=r.sequence_width,
-                layers=r.sequence_layers,
-                heads=4,
-                inner_width=4 * r.sequence_width,
-                seed=r.seed,
+                width=r.protein_width, layers=1, heads=10, inner_width=4 * r.protein_width, seed=r.seed
             )
-            texts = table["sequence"].tolist()
-            targets = sequences.word_targets(table["product"].tolist(), min_count=r.word_min_count)
-            self._pretrain(encoder, texts, r.protein, targets)
+            texts = self.memory["protein"].table["entity"].tolist()
+            self._pretrain(encoder, texts, r.protein)
             return encoder, texts
 
         return self._kept(Esm2Encoder, train)
@@ -258,16 +258,18 @@ class Run:
 
         def train() -> tuple[ChembertaEncoder, list[str]]:
             texts = [*table["smiles"], *self.molecules.more["smiles"]]
-            encoder = sequences.molecule_encoder(
-                texts, width=r.sequence_width, layers=r.sequence_layers, heads=4, seed=r.seed
-            )
+            encoder = sequences.molecule_encoder(texts, width=r.molecule_width, layers=2, heads=4, seed=r.seed)
             self._pretrain(encoder, texts, r.molecule, sequences.fingerprint_targets(texts, bits=r.fingerprint_bits))
             return encoder, texts
 
         return self._kept(ChembertaEncoder, train)
 
     def _pretrain(
-        self, encoder: Esm2Encoder | ChembertaEncoder, texts: list[str], config: TrainConfig, targets: np.ndarray
+        self,
+        encoder: Esm2Encoder | ChembertaEncoder,
+        texts: list[str],
+        config: TrainConfig,
+        targets: np.ndarray | None = None,
     ) -> None:
         bsc.train.pretrain_sequence_encoder(
             encoder,
@@ -290,10 +292,16 @@ class Run:
             fresh.rename(folder)
         return kind.from_folder(folder)
 
-    def entity_vectors(self, encoder: Esm2Encoder | ChembertaEncoder, texts: Sequence[str]) -> np.ndarray:
-        """Step 3 for proteins and molecules."""
+    def entity_vectors(self, encoder: Esm2Encoder | ChembertaEncoder) -> np.ndarray:
+        """Step 3: vectors of the known proteins and their made-up relatives, or of the known molecules and the merely named ones."""
         path = self.work / f"{encoder.modality}_vectors.npy"
         if not path.exists():
+            known = self.memory[encoder.modality].table["entity"].tolist()
+            if encoder.modality == "molecule":
+                texts = [*known, *self.molecules.more["smiles"]]
+            else:
+                rng = np.random.default_rng(self.recipe.seed)
+                texts = sum((sequences.relatives(known, rng) for _ in range(self.recipe.relatives)), known)
             np.save(path, encoder.encode(texts))
         found: np.ndarray = np.load(path)
         return found
@@ -379,62 +387,87 @@ class Run:
             examples.append(Example([Text(question), Answer(", ".join(g for g in listed if g in markers[term]))]))
         return examples
 
-    def entity_texts(self) -> list[str]:
-        """Step 4: statements about the training proteins and molecules."""
-        texts = dict.fromkeys(
-            text for text, kept in zip(self.protein_texts, self.proteins.training, strict=True) if kept
-        )
-        described = self.molecules.table["description"][self.molecules.training]
-        return [*texts, *described, *described]
-
-    def entity_cards(self, rng: np.random.Generator, n: int) -> list[Example]:
-        """Answer-shaped text without an entity: the nearest known texts, then the description."""
+    def entity_cards(
+        self, modality: str, rng: np.random.Generator, n: int, *, share_near: float = 0.3
+    ) -> list[Example]:
+        """Answer-shaped text without an entity: the description, often after the nearest known texts."""
+        texts = self.memory[modality].table["text"].to_numpy()
+        weights = self.weights(modality)
         examples = []
-        for modality, part in (("protein", n * 3 // 4), ("molecule", n // 4)):
-            texts = self.memory[modality].table["text"].to_numpy()
-            weights = self.weights(modality)
-            for i in rng.choice(len(texts), size=part, p=weights / weights.sum()):
+        for i in rng.choice(len(texts), size=n, p=weights / weights.sum()):
+            if rng.random() < share_near:
                 prompt = description_prompt(modality, texts[i], nearest=self.nearest[modality][i])
                 examples.append(Example([s for s in prompt if not isinstance(s, bsc.models.Entity)]))
+            else:
+                examples.append(Example([Answer(texts[i])]))
         return examples
 
     def weights(self, modality: str) -> np.ndarray:
         """How often each training protein or molecule is drawn: less when no other has its text, so that it teaches a name only."""
         texts = self.memory[modality].table["text"]
         alone = texts.map(texts.value_counts()).to_numpy() == 1
-        return np.where(alone, 0.3, 1.0) if modality == "protein" else np.ones(len(texts))
+        return np.where(alone, 0.5, 1.0) if modality == "protein" else np.ones(len(texts))
 
-    def language_model(self, encoders: dict[str, StoredEncoder]) -> BioVerse:
+    def text_examples(self, rng: np.random.Generator) -> dict[str, list[Example]]:
+        """Step 4: what the language model reads about cells, proteins and molecules."""
+        texts = language.knowledge_texts(self.ontology, self.gene_names(), terms=self.terms)
+        everyday = bsc.train.general_domain_texts()
+        genes = sorted(set(self.profiles.genes) | {g for m in self.ontology.markers.values() for g in m})
+        return {
+            "cells": [Example([Answer(text)]) for text in [*texts, *everyday]]
+            + self.marker_cards(rng, 40_000)
+            + self.marker_exercises(genes, rng, 20_000),
+            "proteins": self.entity_cards("protein", rng, 30_000),
+            "molecules": self.entity_cards("molecule", rng, 20_000),
+        }
+
+    def language_model(self) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
         """Step 4."""
         r = self.recipe
-        folder = self.work / "text_model"
-        if folder.exists():
-            model = bsc.models.load(folder, merge_adapter=False)
-            return model
-        rng = np.random.default_rng(r.seed)
-        texts = language.knowledge_texts(self.ontology, self.gene_names(), terms=self.terms)
-        entity_texts = self.entity_texts()
+        folder = self.work / "language_model"
+        if not folder.exists():
+            rng = np.random.default_rng(r.seed)
+            examples = self.text_examples(rng)
+            tokenizer = self.tokenizer(examples["cells"])
+            vectors = dict(zip(self.profiles.genes, gene_vectors(self.profiles, r.lm_width), strict=True))
+            language_model = language.build_language_model(
+                tokenizer, width=r.lm_width, layers=r.lm_layers, heads=r.lm_heads, gene_vectors=vectors, seed=r.seed
+            )
+            n = sum(p.numel() for p in language_model.parameters())
+            print(f"{len(tokenizer)} tokens, {n / 1e6:.1f} M parameters", flush=True)
+            model = BioVerse(ModelConfig("mini", "language_model", {}), language_model, tokenizer)
+            # each kind is read as often as its share says, however much there is of it
+            drawn = [
+                kind[i]
+                for name, kind in examples.items()
+                for i in rng.integers(len(kind), size=int(r.text_shares[name] * r.text.steps * r.text.batch_size))
+            ]
+            bsc.train.pretrain_language_model(model, drawn, r.text, folder=self.work / "text_training")
+            fresh = folder.with_name(folder.name + ".new")
+            language_model.half().save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+            fresh.rename(folder)
+        language_model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return language_model, PreTrainedTokenizerFast.from_pretrained(folder)
+
+    def tokenizer(self, cell_examples: list[Example]) -> PreTrainedTokenizerFast:
+        """A tokenizer for all that the language model reads and writes."""
         asked = [turn for turns in self.turns("protein") + self.turns("molecule") for turn in turns]
-        phrases = [" " + text for text in {*(q for q, _ in asked), *questions.PAIR, *questions.BINDING}]
-        cards = self.marker_cards(rng, 40_000) + self.entity_cards(rng, 40_000)
-        card_texts = [" ".join(getattr(s, "text", "") or "" for s in e.segments) for e in cards[:3000]]
+        always = [" " + text for text in {*(q for q, _ in asked), *questions.PAIR, *questions.BINDING}]
+        always += [" " + self.ontology.names[t] for t in self.terms]
         genes = sorted(set(self.profiles.genes) | {g for m in self.ontology.markers.values() for g in m})
-        exercises = self.marker_exercises(genes, rng, 20_000)
-        everyday = bsc.train.general_domain_texts()
-        labels = [" " + self.ontology.names[t] for t in self.terms]
-        tokenizer = language.build_tokenizer(
-            [" " + t for t in [*texts, *entity_texts, *everyday, *everyday]]
-            + card_texts
-            + (labels + phrases) * r.min_word_count,
+        written = [" ".join(getattr(s, "text", "") or "" for s in e.segments) for e in cell_examples]
+        entity_texts = dict.fromkeys(text for memory in self.memory.values() for text in memory.table["text"])
+        return language.build_tokenizer(
+            [" " + t for t in [*written, *entity_texts]] + always * self.recipe.min_word_count,
             genes,
-            min_count=r.min_word_count,
+            min_count=self.recipe.min_word_count,
         )
-        print(f"{len(texts)} statements, {len(tokenizer)} tokens", flush=True)
-        vectors = dict(zip(self.profiles.genes, gene_vectors(self.profiles, r.lm_width), strict=True))
-        language_model = language.build_language_model(
-            tokenizer, width=r.lm_width, layers=r.lm_layers, heads=r.lm_heads, gene_vectors=vectors, seed=r.seed
-        )
-        print(f"{sum(p.numel() for p in language_model.parameters()) / 1e6:.1f} M parameters", flush=True)
+
+    def untrained_model(self, encoders: dict[str, StoredEncoder]) -> BioVerse:
+        """The language model with untrained projectors."""
+        r = self.recipe
+        language_model, tokenizer = self.language_model()
         config = ModelConfig(
             name="mini",
             language_model="language_model",
@@ -445,21 +478,14 @@ class Run:
                     in_width=encoder.width,
                     hidden_width=2 * r.lm_width,
                     out_width=r.lm_width,
+                    n_tokens=1 if modality == "rna" else r.tokens_per_entity,
                     seed=r.seed,
                 )
                 for modality, encoder in encoders.items()
             },
             labels=tuple(self.ontology.names[t] for t in self.terms),
         )
-        model = BioVerse(config, language_model, tokenizer, encoders, self.gene_reference(), self.memory)
-        plain = [Example([Answer(text)]) for text in [*texts, *entity_texts, *everyday]]
-        bsc.train.pretrain_language_model(model, plain + cards + exercises, r.text, folder=self.work / "text_training")
-        # untrained projectors are scaled to the embeddings of the trained language model
-        for modality in encoders:
-            model.projectors[modality] = model.untrained_projector(modality)
-        bsc.models.save(model, self.work / "text_model.new", dtype=torch.float16)
-        (self.work / "text_model.new").rename(folder)
-        return bsc.models.load(folder, merge_adapter=False)
+        return BioVerse(config, language_model, tokenizer, encoders, self.gene_reference(), self.memory)
 
     def turns(self, modality: str) -> list[list[questions.Turn]]:
         """Questions with answers about each training protein or molecule."""
@@ -470,11 +496,16 @@ class Run:
         return [questions.protein_turns(product, ec, source) for product, ec, source, kept in known if kept]
 
     def entity_examples(
-        self, modality: str, rng: np.random.Generator, n: int, *, share_near: float = 0.5, share_asked: float = 0.25
+        self, modality: str, rng: np.random.Generator, n: int, *, share_near: float, share_asked: float
     ) -> list[Example]:
-        """Step 6: descriptions, some of them with the nearest known texts, and questions in one or two turns."""
+        """Step 6: descriptions, some of them with the nearest known texts, and questions in one or two turns.
+
+        Proteins are mostly shown as made-up relatives, and always so beside known texts: the vectors of the known ones are learned by
+        heart, so that nothing would be read from the texts.
+        """
         texts, turns = self.memory[modality].table["text"].to_numpy(), self.turns(modality)
         weights = self.weights(modality)
+        copies = self.recipe.relatives if modality == "protein" else 0
         examples = []
         for i in rng.choice(len(texts), size=n, p=weights / weights.sum()):
             nearest = self.nearest[modality][i] if rng.random() < share_near else []
@@ -483,7 +514,8 @@ class Run:
             else:
                 order = rng.permutation(len(turns[i]))[: rng.integers(1, 3)]
                 prompt = question_prompt([modality], [turns[i][k] for k in order], nearest=[nearest])
-            examples.append(Example(prompt, (int(i),)))
+            copy = rng.integers(1 if nearest and copies else 0, copies + 1)
+            examples.append(Example(prompt, (int(i + copy * len(texts)),)))
         return examples
 
     def joint_examples(self, types: np.ndarray, rng: np.random.Generator, n: int) -> list[Example]:
@@ -547,18 +579,14 @@ class Run:
         """All steps."""
         r = self.recipe
         proteins, molecules = self.protein_encoder(), self.molecule_encoder()
-        model = self.language_model({"rna": self.encoder(), "protein": proteins, "molecule": molecules})
+        model = self.untrained_model({"rna": self.encoder(), "protein": proteins, "molecule": molecules})
         vectors, types, shown = self.vectors(model)
+        of = {"rna": vectors, "protein": self.entity_vectors(proteins), "molecule": self.entity_vectors(molecules)}
         descriptions = Descriptions([self.ontology.describe(t) for t in self.terms], types)
         bsc.train.align(model, vectors, descriptions, r.contrastive, folder=self.work / "contrastive")
-        named = self.molecules.more["name"].tolist()
         described = {mod: memory.table["text"].tolist() for mod, memory in self.memory.items()}
-        described["molecule"] += [f"The molecule is {name}." for name in named]
-        known = self.memory["molecule"].table["entity"].tolist()
-        of = {
-            "protein": self.entity_vectors(proteins, self.memory["protein"].table["entity"].tolist()),
-            "molecule": self.entity_vectors(molecules, [*known, *self.molecules.more["smiles"]]),
-        }
+        described["protein"] *= 1 + r.relatives
+        described["molecule"] += [f"The molecule is {name}." for name in self.molecules.more["name"]]
         for modality, texts in described.items():
             unique = list(dict.fromkeys(texts))
             index = {text: i for i, text in enumerate(unique)}
@@ -576,32 +604,18 @@ class Run:
             folder=self.work / "label",
         )
         rng = np.random.default_rng(r.seed + 3)
-        examples = self.cell_examples(types, shown, rng)
-        examples += self.entity_examples("protein", rng, 30_000) + self.entity_examples("molecule", rng, 14_000)
-        examples += self.joint_examples(types, rng, 12_000)
         # the soft tokens of cells stay where labels and stage 1 put them
-        bsc.train.instruct(
-            model,
-            examples,
-            {"rna": vectors, **of},
-            r.answers,
-            train_projectors=("protein", "molecule"),
-            folder=self.work / "answers",
-        )
+        trained = ("protein", "molecule")
+        examples = self.entity_examples("protein", rng, 60_000, share_near=0, share_asked=0.1)
+        examples += self.entity_examples("molecule", rng, 20_000, share_near=0, share_asked=0.1)
+        examples += [labelled[i] for i in rng.integers(len(labelled), size=8_000)]
+        bsc.train.instruct(model, examples, of, r.describe, train_projectors=trained, folder=self.work / "describe")
         examples = self.cell_examples(types, shown, rng)
-        rng.shuffle(examples)
-        examples = examples[:7_000]
-        examples += self.entity_examples("protein", rng, 25_000, share_near=0.3, share_asked=0.1)
-        examples += self.entity_examples("molecule", rng, 11_000, share_near=0.15, share_asked=0.1)
-        examples += self.joint_examples(types, rng, 2_000)
-        bsc.train.instruct(
-            model,
-            examples,
-            {"rna": vectors, **of},
-            r.describe,
-            train_projectors=("protein", "molecule"),
-            folder=self.work / "describe",
-        )
+        examples = [examples[i] for i in rng.permutation(len(examples))[:14_000]]
+        examples += self.entity_examples("protein", rng, 12_000, share_near=0.45, share_asked=0.2)
+        examples += self.entity_examples("molecule", rng, 7_000, share_near=0.35, share_asked=0.2)
+        examples += self.joint_examples(types, rng, 7_000)
+        bsc.train.instruct(model, examples, of, r.answers, train_projectors=trained, folder=self.work / "answers")
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         bsc.models.save(model, fresh, dtype=torch.float16)
