@@ -116,6 +116,9 @@ class Recipe:
     text: TrainConfig = TrainConfig(
         steps=1400, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
+    copying: TrainConfig = TrainConfig(
+        steps=600, batch_size=64, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=700
+    )
     text_shares: dict[str, float] = field(default_factory=lambda: {"cells": 0.4, "proteins": 0.3, "molecules": 0.3})
     contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     sequence_contrastive: TrainConfig = TrainConfig(steps=3000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
@@ -402,6 +405,23 @@ class Run:
                 examples.append(Example([Answer(texts[i])]))
         return examples
 
+    def copy_exercises(self, rng: np.random.Generator, n: int) -> list[Example]:
+        """Descriptions after the texts of what is near: the first of three texts drawn at random, or what is true of a protein."""
+        texts = {mod: memory.table["text"].to_numpy() for mod, memory in self.memory.items()}
+        found = [i for i, near in enumerate(self.nearest["protein"]) if texts["protein"][i] in near]
+        examples = []
+        for _ in range(n):
+            modality = "molecule" if rng.random() < 0.12 else "protein"
+            if modality == "protein" and rng.random() < 0.5:
+                i = found[rng.integers(len(found))]
+                text, nearest = texts[modality][i], self.nearest[modality][i]
+            else:
+                nearest = texts[modality][rng.integers(len(texts[modality]), size=3)].tolist()
+                text = nearest[0]
+            prompt = description_prompt(modality, text, nearest=nearest)
+            examples.append(Example([s for s in prompt if not isinstance(s, bsc.models.Entity)]))
+        return examples
+
     def weights(self, modality: str) -> np.ndarray:
         """How often each training protein or molecule is drawn: less when no other has its text, so that it teaches a name only."""
         texts = self.memory[modality].table["text"]
@@ -443,6 +463,9 @@ class Run:
                 for i in rng.integers(len(kind), size=int(r.text_shares[name] * r.text.steps * r.text.batch_size))
             ]
             bsc.train.pretrain_language_model(model, drawn, r.text, folder=self.work / "text_training")
+            n = r.copying.steps * r.copying.batch_size
+            drawn = [drawn[i] for i in rng.permutation(len(drawn))[: n // 4]] + self.copy_exercises(rng, n * 3 // 4)
+            bsc.train.pretrain_language_model(model, drawn, r.copying, folder=self.work / "copying")
             fresh = folder.with_name(folder.name + ".new")
             language_model.half().save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
