@@ -117,7 +117,7 @@ class Recipe:
         steps=1400, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
     copying: TrainConfig = TrainConfig(
-        steps=600, batch_size=64, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=700
+        steps=600, batch_size=64, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=800
     )
     text_shares: dict[str, float] = field(default_factory=lambda: {"cells": 0.4, "proteins": 0.3, "molecules": 0.3})
     contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
