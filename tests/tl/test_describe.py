@@ -111,7 +111,7 @@ def test_it_is_written_and_read_back(three, tmp_path):
 
 
 def test_what_cannot_be_described(three, only_cells):
-    with pytest.raises(ValueError, match=r"'[a-z]+' has no projector for 'protein'; it reads \['rna'\]"):
+    with pytest.raises(ValueError, match=r"'tiny' has no projector for 'protein'; it reads \['rna'\]"):
         described(make_cells(), only_cells, mod="protein")
     with pytest.raises(KeyError, match=r"no modality 'rna'; it has \['molecule', 'protein'\]"):
         described(make_library(), three, mod="rna")
