@@ -98,20 +98,6 @@ def look_at_neighbours(attention: torch.nn.Module, offsets: list[int], sharpness
         attention.query.bias[rows] = amplitude * torch.cat([turned.cos(), turned.sin()])
 
 
-def relatives(sequences: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """A made-up relative of each protein: up to half of the residues are others, and up to a fifth of each end is missing."""
-    residues = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
-    found = []
-    for sequence in sequences:
-        letters = np.array(list(sequence))
-        n = len(letters)
-        if n >= 50:
-            letters = letters[rng.integers(n // 5) : n - rng.integers(n // 5)]
-        changed = rng.random(len(letters)) < rng.uniform(0, 0.5)
-        found.append("".join(np.where(changed, rng.choice(residues, size=len(letters)), letters)))
-    return found
-
-
 @dataclass(frozen=True)
 class Molecules:
     """Molecules with a description; ``training`` marks those that the recipe trains on, the others measure."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -43,6 +44,7 @@ from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
 from bioverse_sc.models import (
     Answer,
     BioVerse,
+    Entity,
     Memory,
     ModelConfig,
     ProjectorConfig,
@@ -58,6 +60,8 @@ from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from bioverse_sc.models._prompt import Segment
 
 E = TypeVar("E", Esm2Encoder, ChembertaEncoder)
 
@@ -81,8 +85,6 @@ class Recipe:
     held_out: float = 0.1
     """Share of the proteins, and of the described molecules, that nothing is trained on."""
     protein_width: int = 320
-    relatives: int = 2
-    """Made-up relatives of each protein, which stand for the unseen ones in stages 1 and 2."""
     molecule_width: int = 128
     fingerprint_bits: int = 512
     protein: TrainConfig = TrainConfig(
@@ -111,13 +113,18 @@ class Recipe:
     lm_layers: int = 4
     lm_heads: int = 4
     min_word_count: int = 3
+    projector_widths: dict[str, int] = field(default_factory=lambda: {"rna": 384, "protein": 2048, "molecule": 1024})
+    """Hidden widths; a narrow projector of proteins does not carry over to unseen ones."""
     tokens_per_entity: int = 4
     """Soft tokens of a protein or a molecule; a cell has one."""
     text: TrainConfig = TrainConfig(
         steps=1400, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
     copying: TrainConfig = TrainConfig(
-        steps=600, batch_size=64, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=800
+        steps=300, batch_size=64, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=800
+    )
+    reading: TrainConfig = TrainConfig(
+        steps=500, batch_size=64, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=800
     )
     text_shares: dict[str, float] = field(default_factory=lambda: {"cells": 0.4, "proteins": 0.3, "molecules": 0.3})
     contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
@@ -132,6 +139,11 @@ class Recipe:
         steps=400, batch_size=64, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
     lora: LoraSettings = LoraSettings(rank=32, alpha=64)
+
+
+def without_entity(prompt: Sequence[Segment]) -> Example:
+    """A prompt as text, for a language model that has no projectors yet."""
+    return Example([segment for segment in prompt if not isinstance(segment, Entity)])
 
 
 def type_targets(terms: Sequence[str], *, smoothing: float) -> np.ndarray:
@@ -296,16 +308,12 @@ class Run:
         return kind.from_folder(folder)
 
     def entity_vectors(self, encoder: Esm2Encoder | ChembertaEncoder) -> np.ndarray:
-        """Step 3: vectors of the known proteins and their made-up relatives, or of the known molecules and the merely named ones."""
+        """Step 3: vectors of the known proteins, or of the known molecules and the merely named ones."""
         path = self.work / f"{encoder.modality}_vectors.npy"
         if not path.exists():
             known = self.memory[encoder.modality].table["entity"].tolist()
-            if encoder.modality == "molecule":
-                texts = [*known, *self.molecules.more["smiles"]]
-            else:
-                rng = np.random.default_rng(self.recipe.seed)
-                texts = sum((sequences.relatives(known, rng) for _ in range(self.recipe.relatives)), known)
-            np.save(path, encoder.encode(texts))
+            more = self.molecules.more["smiles"] if encoder.modality == "molecule" else []
+            np.save(path, encoder.encode([*known, *more]))
         found: np.ndarray = np.load(path)
         return found
 
@@ -399,13 +407,23 @@ class Run:
         examples = []
         for i in rng.choice(len(texts), size=n, p=weights / weights.sum()):
             if rng.random() < share_near:
-                prompt = description_prompt(modality, texts[i], nearest=self.nearest[modality][i])
-                examples.append(Example([s for s in prompt if not isinstance(s, bsc.models.Entity)]))
+                examples.append(
+                    without_entity(description_prompt(modality, texts[i], nearest=self.nearest[modality][i]))
+                )
             else:
                 examples.append(Example([Answer(texts[i])]))
         return examples
 
-    def copy_exercises(self, rng: np.random.Generator, n: int) -> list[Example]:
+    def copy_exercises(self, words: Sequence[str], rng: np.random.Generator, n: int) -> list[Example]:
+        """Descriptions after up to three texts of random words, equal to the first: so the language model learns to copy at all."""
+        examples = []
+        for _ in range(n):
+            texts = [" ".join(rng.choice(words, size=rng.integers(3, 24))) for _ in range(rng.integers(1, 4))]
+            modality = ("protein", "molecule")[rng.integers(2)]
+            examples.append(without_entity(description_prompt(modality, texts[0] + ".", nearest=texts)))
+        return examples
+
+    def reading_exercises(self, rng: np.random.Generator, n: int) -> list[Example]:
         """Descriptions after the texts of what is near: the first of three texts drawn at random, or what is true of a protein."""
         texts = {mod: memory.table["text"].to_numpy() for mod, memory in self.memory.items()}
         found = [i for i, near in enumerate(self.nearest["protein"]) if texts["protein"][i] in near]
@@ -418,8 +436,7 @@ class Run:
             else:
                 nearest = texts[modality][rng.integers(len(texts[modality]), size=3)].tolist()
                 text = nearest[0]
-            prompt = description_prompt(modality, text, nearest=nearest)
-            examples.append(Example([s for s in prompt if not isinstance(s, bsc.models.Entity)]))
+            examples.append(without_entity(description_prompt(modality, text, nearest=nearest)))
         return examples
 
     def weights(self, modality: str) -> np.ndarray:
@@ -463,9 +480,12 @@ class Run:
                 for i in rng.integers(len(kind), size=int(r.text_shares[name] * r.text.steps * r.text.batch_size))
             ]
             bsc.train.pretrain_language_model(model, drawn, r.text, folder=self.work / "text_training")
-            n = r.copying.steps * r.copying.batch_size
-            drawn = [drawn[i] for i in rng.permutation(len(drawn))[: n // 4]] + self.copy_exercises(rng, n * 3 // 4)
-            bsc.train.pretrain_language_model(model, drawn, r.copying, folder=self.work / "copying")
+            words = [word[1:] for word in tokenizer.get_vocab() if re.fullmatch(r"Ġ[\w-]{3,}", word)]
+            copied = self.copy_exercises(sorted(words), rng, r.copying.steps * r.copying.batch_size)
+            bsc.train.pretrain_language_model(model, copied, r.copying, folder=self.work / "copying")
+            n = r.reading.steps * r.reading.batch_size
+            read = [drawn[i] for i in rng.permutation(len(drawn))[: n // 3]] + self.reading_exercises(rng, n * 2 // 3)
+            bsc.train.pretrain_language_model(model, read, r.reading, folder=self.work / "reading")
             fresh = folder.with_name(folder.name + ".new")
             language_model.half().save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
@@ -499,9 +519,10 @@ class Run:
                     encoder=encoder.name,
                     encoder_fingerprint=encoder.fingerprint,
                     in_width=encoder.width,
-                    hidden_width=2 * r.lm_width,
+                    hidden_width=r.projector_widths[modality],
                     out_width=r.lm_width,
                     n_tokens=1 if modality == "rna" else r.tokens_per_entity,
+                    dropout=0.1 if modality == "rna" else 0.0,
                     seed=r.seed,
                 )
                 for modality, encoder in encoders.items()
@@ -521,14 +542,9 @@ class Run:
     def entity_examples(
         self, modality: str, rng: np.random.Generator, n: int, *, share_near: float, share_asked: float
     ) -> list[Example]:
-        """Step 6: descriptions, some of them with the nearest known texts, and questions in one or two turns.
-
-        Proteins are mostly shown as made-up relatives, and always so beside known texts: the vectors of the known ones are learned by
-        heart, so that nothing would be read from the texts.
-        """
+        """Step 6: descriptions, some of them with the nearest known texts, and questions in one or two turns."""
         texts, turns = self.memory[modality].table["text"].to_numpy(), self.turns(modality)
         weights = self.weights(modality)
-        copies = self.recipe.relatives if modality == "protein" else 0
         examples = []
         for i in rng.choice(len(texts), size=n, p=weights / weights.sum()):
             nearest = self.nearest[modality][i] if rng.random() < share_near else []
@@ -537,8 +553,7 @@ class Run:
             else:
                 order = rng.permutation(len(turns[i]))[: rng.integers(1, 3)]
                 prompt = question_prompt([modality], [turns[i][k] for k in order], nearest=[nearest])
-            copy = rng.integers(1 if nearest and copies else 0, copies + 1)
-            examples.append(Example(prompt, (int(i + copy * len(texts)),)))
+            examples.append(Example(prompt, (int(i),)))
         return examples
 
     def joint_examples(self, types: np.ndarray, rng: np.random.Generator, n: int) -> list[Example]:
@@ -579,6 +594,24 @@ class Run:
             examples.append(Example(prompt, (molecule, *map(int, shown))))
         return examples
 
+    def labelled_cells(self, types: np.ndarray, rng: np.random.Generator) -> list[Example]:
+        """Step 6: cells with their labels, a quarter of them after words that say nothing of the cell or are wrong."""
+        names = [self.ontology.names[t] for t in self.terms]
+        everyday = bsc.train.general_domain_texts()
+        examples = []
+        for i, t in enumerate(types):
+            prompt = label_prompt(names[t])
+            if rng.random() < 0.25:
+                before = [
+                    f"Annotated as {names[rng.integers(len(names))]}. ",
+                    f"Cluster {rng.integers(30)}, {names[rng.integers(len(names))]}. ",
+                    f"Sample {rng.integers(100)}. ",
+                    f"{everyday[rng.integers(len(everyday))]} ",
+                ]
+                prompt = [Text(before[rng.integers(len(before))]), *prompt]
+            examples.append(Example(prompt, (i,)))
+        return examples
+
     def cell_examples(self, types: np.ndarray, shown: list[list[str]], rng: np.random.Generator) -> list[Example]:
         """Step 6: reasoning, and for some of the cells labels, descriptions and questions."""
         names = [self.ontology.names[t] for t in self.terms]
@@ -608,15 +641,16 @@ class Run:
         descriptions = Descriptions([self.ontology.describe(t) for t in self.terms], types)
         bsc.train.align(model, vectors, descriptions, r.contrastive, folder=self.work / "contrastive")
         described = {mod: memory.table["text"].tolist() for mod, memory in self.memory.items()}
-        described["protein"] *= 1 + r.relatives
         described["molecule"] += [f"The molecule is {name}." for name in self.molecules.more["name"]]
+        pairs = {}
         for modality, texts in described.items():
-            unique = list(dict.fromkeys(texts))
-            index = {text: i for i, text in enumerate(unique)}
-            pairs = Descriptions(unique, np.array([index[text] for text in texts]))
+            text_of, unique = pd.factorize(np.array(texts, dtype=object))
+            pairs[modality] = Descriptions(list(unique), text_of)
             folder = self.work / f"{modality}_contrastive"
-            bsc.train.align(model, of[modality], pairs, r.sequence_contrastive, modality=modality, folder=folder)
-        labelled = [Example(label_prompt(self.ontology.names[self.terms[t]]), (i,)) for i, t in enumerate(types)]
+            bsc.train.align(
+                model, of[modality], pairs[modality], r.sequence_contrastive, modality=modality, folder=folder
+            )
+        labelled = self.labelled_cells(types, np.random.default_rng(r.seed + 4))
         bsc.train.instruct(
             model,
             labelled,
@@ -632,13 +666,23 @@ class Run:
         examples = self.entity_examples("protein", rng, 60_000, share_near=0, share_asked=0.1)
         examples += self.entity_examples("molecule", rng, 20_000, share_near=0, share_asked=0.1)
         examples += [labelled[i] for i in rng.integers(len(labelled), size=8_000)]
-        bsc.train.instruct(model, examples, of, r.describe, train_projectors=trained, folder=self.work / "describe")
+        bsc.train.instruct(
+            model,
+            examples,
+            of,
+            r.describe,
+            train_projectors=trained,
+            descriptions=pairs,
+            folder=self.work / "describe",
+        )
         examples = self.cell_examples(types, shown, rng)
         examples = [examples[i] for i in rng.permutation(len(examples))[:14_000]]
         examples += self.entity_examples("protein", rng, 12_000, share_near=0.45, share_asked=0.2)
         examples += self.entity_examples("molecule", rng, 7_000, share_near=0.35, share_asked=0.2)
         examples += self.joint_examples(types, rng, 7_000)
-        bsc.train.instruct(model, examples, of, r.answers, train_projectors=trained, folder=self.work / "answers")
+        bsc.train.instruct(
+            model, examples, of, r.answers, train_projectors=trained, descriptions=pairs, folder=self.work / "answers"
+        )
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         bsc.models.save(model, fresh, dtype=torch.float16)

@@ -475,8 +475,8 @@ def save(
     include_language_model
         Whether the base language model and its tokenizer go into the folder; by default when it has no hub id or path.
     dtype
-        Number format of the language model and of the encoders in the folder; by default the language model keeps its own, and
-        encoders are written as float32.
+        Number format of the language model, of the encoders and of the projectors in the folder; by default the language model
+        keeps its own, and the others are written as float32.
 
     Raises
     ------
@@ -563,7 +563,7 @@ def _write(model: BioVerse, folder: Path, *, inside: bool, dtype: torch.dtype | 
         shape = replace(config.projectors[modality], encoder=encoder.name, encoder_fingerprint=fingerprint)
         config = replace(config, projectors={**config.projectors, modality: shape})
     config.write(folder / CONFIG)
-    projectors = {k: v.contiguous().cpu() for k, v in model.projectors.state_dict().items()}
+    projectors = {k: v.to(dtype or v.dtype).contiguous().cpu() for k, v in model.projectors.state_dict().items()}
     _check_finite(projectors)
     save_file(projectors, folder / PROJECTORS)
     if model.gene_reference:
