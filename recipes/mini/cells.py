@@ -84,3 +84,32 @@ def simulate(
     types = np.where(profiles.usable, profiles.terms, [f"profile {i}" for i in index])
     counts = simulate_counts(profiles.mean, types, profiles.sets, chosen, config=config, seed=seed)
     return Cells(counts=counts[:, :-1].tocsr(), profile=chosen)
+
+
+def simulate_strangers(profiles: Profiles, n_cells: int, *, seed: int, n_profiles: int = 2000) -> csr_matrix:
+    """Draw cells of types that do not exist, for the label "unknown": counts over the vocabulary.
+
+    Each is simulated from a made-up profile: a true one whose genes, all or at least half of them, have changed places; noise; the
+    mean of all profiles; or the log mean of three or four profiles of any types, as a culture that has lost its type looks.
+    """
+    rng = np.random.default_rng(seed)
+    usable = np.flatnonzero(profiles.usable)
+    n_genes = profiles.mean.shape[1] - 1
+    made = np.empty((n_profiles, n_genes + 1))
+    for row, kind in zip(made, rng.choice(5, size=n_profiles, p=[0.25, 0.2, 0.25, 0.05, 0.25]), strict=True):
+        row[:] = profiles.mean[rng.choice(usable)]
+        if kind < 2:
+            share = 1.0 if kind == 0 else rng.uniform(0.5, 1)
+            moved = np.flatnonzero(rng.random(n_genes) < share)
+            row[moved] = row[rng.permutation(moved)]
+        elif kind == 2:
+            noise = np.exp(rng.standard_normal(n_genes) * rng.uniform(0, 3))
+            row[:-1] = noise / noise.sum() * row[:-1].sum()
+        elif kind == 3:
+            row[:] = profiles.mean[usable].mean(axis=0)
+        else:
+            drawn = rng.choice(usable, size=rng.integers(3, 5), replace=False)
+            row[:] = np.exp(np.log(profiles.mean[drawn] + 1e-7).mean(axis=0))
+    chosen = rng.integers(n_profiles, size=n_cells)
+    one_set = np.zeros(n_profiles, dtype=int)
+    return simulate_counts(made, np.arange(n_profiles), one_set, chosen, seed=seed)[:, :-1].tocsr()

@@ -54,7 +54,7 @@ from bioverse_sc.models import (
     question_prompt,
     reasoning_prompt,
 )
-from bioverse_sc.ontology import cell_ontology
+from bioverse_sc.ontology import UNKNOWN, cell_ontology
 from bioverse_sc.tl._annotate import informative_genes
 from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
 
@@ -109,6 +109,8 @@ class Recipe:
     balance: float = 0.7
     """How far the language model sees common types more often; see :func:`cells.simulate`."""
     reasoned_cells: int = 24_000
+    strangers: int = 9_000
+    """Cells of types that do not exist, with the label "unknown"."""
     lm_width: int = 192
     lm_layers: int = 4
     lm_heads: int = 4
@@ -174,6 +176,7 @@ class Run:
         self.ontology = cell_ontology()
         self.profiles = cell_data.read_profiles(shared, n_genes=recipe.genes)
         self.terms = sorted(set(self.profiles.terms[self.profiles.usable]))
+        self.names = [*(self.ontology.names[t] for t in self.terms), UNKNOWN]
         index = {term: i for i, term in enumerate(self.terms)}
         self.type_of_profile = np.array(
             [index[t] if usable else -1 for t, usable in zip(self.profiles.terms, self.profiles.usable, strict=True)]
@@ -332,7 +335,10 @@ class Run:
         }
 
     def vectors(self, model: BioVerse) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
-        """Step 3: vectors, types and informative genes of fresh cells; the last for the first ``reasoned_cells`` ones."""
+        """Step 3: vectors, types and informative genes of fresh cells; the last for the first ``reasoned_cells`` ones.
+
+        The types are places in ``names``. The cells of types that do not exist come last.
+        """
         path = self.work / "vectors.npz"
         if not path.exists():
             r = self.recipe
@@ -346,7 +352,21 @@ class Run:
             np.savez(self.work / "vectors.new.npz", vectors=vectors, types=types, shown=lines)
             (self.work / "vectors.new.npz").rename(path)
         stored = np.load(path)
-        return stored["vectors"], stored["types"], [line.split() for line in stored["shown"]]
+        strange = self.strange_vectors(model)
+        vectors = np.concatenate([stored["vectors"], strange])
+        types = np.concatenate([stored["types"], np.full(len(strange), self.names.index(UNKNOWN))])
+        return vectors, types, [line.split() for line in stored["shown"]]
+
+    def strange_vectors(self, model: BioVerse) -> np.ndarray:
+        """Step 3: vectors of cells of types that do not exist."""
+        path = self.work / "strange_vectors.npy"
+        if not path.exists():
+            r = self.recipe
+            counts = cell_data.simulate_strangers(self.profiles, r.strangers, seed=r.seed + 5)
+            counts = counts[np.diff(counts.indptr) >= 20]
+            np.save(path, model.encoders["rna"].encode(counts, self.profiles.genes, batch_size=128))
+        found: np.ndarray = np.load(path)
+        return found
 
     def gene_names(self) -> dict[str, str]:
         """What each gene of the vocabulary or of the marker table encodes."""
@@ -497,7 +517,7 @@ class Run:
         """A tokenizer for all that the language model reads and writes."""
         asked = [turn for turns in self.turns("protein") + self.turns("molecule") for turn in turns]
         always = [" " + text for text in {*(q for q, _ in asked), *questions.PAIR, *questions.BINDING}]
-        always += [" " + self.ontology.names[t] for t in self.terms]
+        always += [" " + name for name in self.names]
         genes = sorted(set(self.profiles.genes) | {g for m in self.ontology.markers.values() for g in m})
         written = [" ".join(getattr(s, "text", "") or "" for s in e.segments) for e in cell_examples]
         entity_texts = dict.fromkeys(text for memory in self.memory.values() for text in memory.table["text"])
@@ -527,7 +547,7 @@ class Run:
                 )
                 for modality, encoder in encoders.items()
             },
-            labels=tuple(self.ontology.names[t] for t in self.terms),
+            labels=tuple(self.names),
         )
         return BioVerse(config, language_model, tokenizer, encoders, self.gene_reference(), self.memory)
 
@@ -566,12 +586,13 @@ class Run:
             (i, ec) for i, text in enumerate(described) for ec in sorted(questions.inhibited(text)) if ec in of_ec
         ]
         without = [i for i, text in enumerate(described) if "inhibitor" not in text]
+        of_a_type = np.flatnonzero(types < len(self.terms))
         examples = []
         for k in range(n):
             molecule = int(rng.integers(len(described)))
             if k % 2:
-                cell = int(rng.integers(len(types)))
-                answer = questions.pair_answer(self.ontology.names[self.terms[types[cell]]], first[molecule])
+                cell = int(rng.choice(of_a_type))
+                answer = questions.pair_answer(self.names[types[cell]], first[molecule])
                 turn = (questions.pick(questions.PAIR, rng), answer)
                 examples.append(Example(question_prompt(["rna", "molecule"], [turn]), (cell, molecule)))
                 continue
@@ -596,7 +617,7 @@ class Run:
 
     def labelled_cells(self, types: np.ndarray, rng: np.random.Generator) -> list[Example]:
         """Step 6: cells with their labels, a quarter of them after words that say nothing of the cell or are wrong."""
-        names = [self.ontology.names[t] for t in self.terms]
+        names = self.names
         everyday = bsc.train.general_domain_texts()
         examples = []
         for i, t in enumerate(types):
@@ -614,10 +635,9 @@ class Run:
 
     def cell_examples(self, types: np.ndarray, shown: list[list[str]], rng: np.random.Generator) -> list[Example]:
         """Step 6: reasoning, and for some of the cells labels, descriptions and questions."""
-        names = [self.ontology.names[t] for t in self.terms]
         examples = []
         for i, genes in enumerate(shown):
-            name, term = names[types[i]], self.terms[types[i]]
+            name, term = self.names[types[i]], self.terms[types[i]]
             examples.append(
                 Example(reasoning_prompt(name, genes, language.reason(self.ontology, term, genes, rng)), (i,))
             )
@@ -638,7 +658,8 @@ class Run:
         model = self.untrained_model({"rna": self.encoder(), "protein": proteins, "molecule": molecules})
         vectors, types, shown = self.vectors(model)
         of = {"rna": vectors, "protein": self.entity_vectors(proteins), "molecule": self.entity_vectors(molecules)}
-        descriptions = Descriptions([self.ontology.describe(t) for t in self.terms], types)
+        texts_of_types = [self.ontology.describe(t) for t in self.terms] + ["This is not a cell of a known type."]
+        descriptions = Descriptions(texts_of_types, types)
         bsc.train.align(model, vectors, descriptions, r.contrastive, folder=self.work / "contrastive")
         described = {mod: memory.table["text"].tolist() for mod, memory in self.memory.items()}
         described["molecule"] += [f"The molecule is {name}." for name in self.molecules.more["name"]]
