@@ -164,11 +164,13 @@ def test_every_method_names_the_types(accuracy, profiles, mini):
     assert min(right.values()) > 0.7, right
 
 
+@pytest.mark.slow
 def test_tables(accuracy, profiles, mini, shared, monkeypatch, capsys):
     counts, truth = accuracy.labelled_cells(profiles, 30, seed=6, balance=0.0)
     adata = ad.AnnData(counts, pd.DataFrame({"cell_type": truth}, [f"c{i}" for i in range(len(truth))]))
     adata.var_names = profiles.genes
     monkeypatch.setattr(accuracy, "read", lambda shared, name: adata)
+    monkeypatch.setattr(accuracy, "LEFT_OUT_CELLS", 20)
     options = argparse.Namespace(sets=["simulated"], seeds=[0, 1], cells=200, leave_out=["one"])
     options.threads, options.leave_out_cells = 1, 200
     accuracy.compare(shared, [mini], profiles, options)
