@@ -3,10 +3,22 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Gemma2Config
 
-from bioverse_sc.models import Answer, Decoding, Entity, Text, generate_text, label_log_probabilities, label_prompt
-from bioverse_sc.models._generate import PRUNED_BELOW, build_trie
+from bioverse_sc.models import (
+    Answer,
+    Decoding,
+    Entity,
+    Text,
+    _generate,
+    generate_text,
+    label_log_probabilities,
+    label_prompt,
+)
+from bioverse_sc.models._generate import PRUNED_BELOW, ShownGenes, build_trie
 from bioverse_sc.models._inject import SLOT, tokenize_prompt
+from bioverse_sc.models._prompt import reasoning_prompt
 from tests.tiny import CONFIGS, WIDTH, make_model, make_vectors
 
 
@@ -104,10 +116,73 @@ def test_the_bundled_model_scores_as_each_label_alone(mini):
 
 
 def test_trie_shares_prefixes():
-    root = build_trie([[1, 2, 0], [1, 3, 0], [4, 0]])
-    assert sorted(root.children) == [1, 4]
-    assert sorted(root.children[1].children) == [2, 3]
-    assert root.children[1].children[3].children[0].label == 1
+    trie = build_trie([[1, 2, 0], [1, 3, 0], [4, 0]])
+    assert trie.tokens.tolist() == [-1, 1, 4, 2, 3, 0, 0, 0]
+    assert trie.labels.tolist() == [-1, -1, -1, -1, -1, 2, 0, 1]
+    parents, children = trie.expand(np.array([1, 7, 0]))
+    assert parents.tolist() == [0, 0, 2, 2]
+    assert trie.tokens[children].tolist() == [2, 3, 1, 4]
+
+
+@pytest.mark.parametrize(("name", "value"), [("CACHE_BYTES", 1), ("VOCABULARY_SPAN", 7)])
+def test_labels_do_not_depend_on_how_the_work_was_cut(name, value, monkeypatch):
+    model = make_model(seed=1)
+    soft = soft_tokens(model, 7)
+    labels = ["cab", "cat", "dog", "dig", "dot", "a dog"]
+    together = label_log_probabilities(model, label_prompt(), soft, labels)
+    monkeypatch.setattr(_generate, name, value)
+    np.testing.assert_allclose(
+        np.exp(label_log_probabilities(model, label_prompt(), soft, labels)), np.exp(together), atol=1e-5
+    )
+
+
+def granite_of_8b(n):
+    return CONFIGS["granite"](n).__class__(**CONFIGS["granite"](n).to_dict() | {"logits_scaling": 4.0})
+
+
+def gemma_2(n):
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    caps = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": None}
+    ids = {"eos_token_id": 0, "pad_token_id": 1, "bos_token_id": None}
+    return Gemma2Config(vocab_size=n, hidden_size=WIDTH, intermediate_size=64, **shape, **caps, **ids)
+
+
+@pytest.mark.parametrize(("config", "is_plain"), [(granite_of_8b, True), (gemma_2, False)])
+def test_a_head_that_scales_or_bends_the_logits(config, is_plain, monkeypatch):
+    monkeypatch.setitem(CONFIGS, "special", config)
+    model = make_model("special", seed=2)
+    assert (_generate._plain_head(model.language_model) is not None) == is_plain
+    labels = ["cab", "cat", "dog"]
+    soft = soft_tokens(model, 3)
+    found = label_log_probabilities(model, label_prompt(), soft, labels)
+    np.testing.assert_allclose(
+        np.exp(found), np.exp(brute_force(model, label_prompt(), soft, labels)), atol=6 * np.exp(PRUNED_BELOW)
+    )
+    written = generate_text(model, [label_prompt()] * 3, soft, Decoding(max_new_tokens=12))
+    assert written == [greedy(model, label_prompt(), s, 12) for s in soft]
+
+
+def test_an_adapter_that_is_not_merged_is_part_of_the_answer():
+    model = make_model("qwen3", seed=1)
+    labels = ["cab", "cat", "dog"]
+    soft = soft_tokens(model, 3)
+    before = label_log_probabilities(model, label_prompt(), soft, labels)
+    # once with the head inside, which then is no plain matrix
+    for targets in (["q_proj"], ["q_proj", "lm_head"]):
+        model = make_model("qwen3", seed=1)
+        model.language_model = get_peft_model(model.language_model, LoraConfig(r=4, target_modules=targets))
+        with torch.no_grad():
+            for name, parameter in model.language_model.named_parameters():
+                if "lora_B" in name:
+                    parameter.fill_(0.3)
+        model.eval()
+        found = label_log_probabilities(model, label_prompt(), soft, labels)
+        assert np.abs(np.exp(found) - np.exp(before)).max() > 0.01
+        np.testing.assert_allclose(
+            np.exp(found), np.exp(brute_force(model, label_prompt(), soft, labels)), atol=6 * np.exp(PRUNED_BELOW)
+        )
+        written = generate_text(model, [label_prompt()] * 3, soft, Decoding(max_new_tokens=8))
+        assert written == [greedy(model, label_prompt(), s, 8) for s in soft]
 
 
 def test_labels_of_the_same_tokens_are_an_error():
@@ -204,3 +279,49 @@ def test_draws_have_the_probabilities_of_the_model():
 def test_decoding_options_out_of_their_range(options, message):
     with pytest.raises(ValueError, match=message):
         Decoding(**options)
+
+
+SYMBOLS = ["CD3D", "CD3E", "MS4A1", "CD79A", "NKG7", "GNLY", "LYZ", "INS", "COL1A1", "PPBP"]
+
+
+def shown_by_hand(model, prompt, soft, shown, n):
+    """The likeliest token, again and again, that is no symbol, or one that is shown and not yet written."""
+    tokenizer = model.tokenizer
+    spelled = {symbol: tokenizer.encode(f" {symbol}", add_special_tokens=False) for symbol in SYMBOLS}
+    assert all(len(ids) == 1 for ids in spelled.values())
+    closed = {spelled[symbol][0] for symbol in SYMBOLS if symbol not in shown}
+    rows = torch.stack(
+        [soft[0] if i == SLOT else model.embeddings(torch.tensor(i)) for i in model.tokenize(prompt).ids]
+    )
+    written = []
+    for _ in range(n):
+        with torch.inference_mode():
+            logits = model.language_model(inputs_embeds=rows[None], use_cache=False).logits
+        scores = logits[0, -1].clone()
+        scores[list(closed)] = -torch.inf
+        token = int(scores.argmax())
+        if token == tokenizer.eos_token_id:
+            break
+        written.append(token)
+        closed |= {token} & {ids[0] for ids in spelled.values()}
+        rows = torch.cat([rows, model.embeddings(torch.tensor([token]))])
+    return tokenizer.decode(written).strip()
+
+
+def test_shown_genes_alone_are_written_each_once(mini):
+    shown = [["CD3D", "CD3E"], ["MS4A1", "CD79A", "LYZ"], ["INS"], []]
+    labels = ["T cell", "naive B cell", "type B pancreatic cell", "platelet"]
+    prompts = [reasoning_prompt(label, genes) for label, genes in zip(labels, shown, strict=True)]
+    vectors = torch.from_numpy(make_vectors(4, width=mini.config.projectors["rna"].in_width))
+    with torch.inference_mode():
+        soft = mini.project("rna", vectors)
+    constraint = ShownGenes(mini, SYMBOLS, shown)
+    before = constraint.closed.clone()
+    written = generate_text(mini, prompts, soft, Decoding(max_new_tokens=40), constraint=constraint)
+    assert torch.equal(constraint.closed, before), "a constraint serves again"
+    assert written == [shown_by_hand(mini, p, s, g, 40) for p, s, g in zip(prompts, soft, shown, strict=True)]
+    assert len({len(text) for text in written}) > 1
+    drawn = generate_text(mini, prompts, soft, Decoding(40, temperature=1.5), constraint=constraint)
+    for text, genes in zip(drawn, shown, strict=True):
+        words = [word.strip(".,") for word in text.split()]
+        assert {word for word in words if word in SYMBOLS} <= set(genes)

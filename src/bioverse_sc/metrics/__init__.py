@@ -1,6 +1,7 @@
 """How well vectors are aligned, and how good labels, their confidence and texts are. Plain functions over arrays and lists."""
 
 from bioverse_sc.metrics._alignment import alignment_metrics, knn_agreement, modality_gap, retrieval_at_k
+from bioverse_sc.metrics._calibration import apply_calibration, fit_isotonic, fit_temperature, reliability_table
 from bioverse_sc.metrics._labels import (
     accuracy,
     expected_calibration_error,
@@ -14,13 +15,17 @@ from bioverse_sc.metrics._text import bleu, meteor, rouge, text_metrics
 __all__ = [
     "accuracy",
     "alignment_metrics",
+    "apply_calibration",
     "bleu",
     "expected_calibration_error",
+    "fit_isotonic",
+    "fit_temperature",
     "knn_agreement",
     "macro_f1",
     "meteor",
     "modality_gap",
     "popv_agreement",
+    "reliability_table",
     "retrieval_at_k",
     "rouge",
     "sctab_accuracy",

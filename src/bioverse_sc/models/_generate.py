@@ -2,46 +2,189 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from dataclasses import dataclass, field
+import inspect
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import nn
 
 from bioverse_sc._validation import check_positive
 from bioverse_sc.models._inject import inject, pad_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from transformers import PreTrainedModel
 
     from bioverse_sc.models import BioVerse
     from bioverse_sc.models._prompt import Segment
 
 PRUNED_BELOW = -7.0
 """A prefix this far (in log-probability) below a cell's best one is dropped: less than a thousandth of its mass."""
+CACHE_BYTES = 2**30
+"""Keys and values of the prefixes that are read at once, at most; those of one cell stay together."""
+VOCABULARY_SPAN = 2048
+"""Tokens whose logits are summed at once: a few megabytes, which stay in the processor's cache."""
+DROPPED_SHARE = 1 / 8
+"""Answers that must have ended, as a share of those in work, before they leave the batch: leaving copies keys and values."""
 
 
-@dataclass
-class TrieNode:
-    """A prefix of labels: the next tokens, and the label that ends here."""
+@dataclass(frozen=True)
+class Trie:
+    """Prefixes of token sequences, numbered by length and then by tokens, so that those that extend one follow each other."""
 
-    children: dict[int, TrieNode] = field(default_factory=dict)
-    label: int | None = None
+    tokens: np.ndarray
+    """Last token of each prefix; -1 of the empty one, which is the first."""
+    labels: np.ndarray
+    """Sequence that ends here, -1 for none."""
+    first_child: np.ndarray
+    """Number of the first prefix that is one token longer."""
+    n_children: np.ndarray
+
+    def expand(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Children of each prefix, as the place of their parent in ``nodes`` and their number."""
+        counts = self.n_children[nodes]
+        parents = np.repeat(np.arange(len(nodes)), counts)
+        place = np.arange(len(parents)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return parents, self.first_child[nodes][parents] + place
 
 
-def build_trie(sequences: Sequence[Sequence[int]]) -> TrieNode:
-    """Make a trie of token sequences; the label number is at the node of its last token."""
-    root = TrieNode()
-    for number, sequence in enumerate(sequences):
-        node = root
-        for token in sequence:
-            node = node.children.setdefault(token, TrieNode())
-        if node.label is not None:
+def build_trie(sequences: Sequence[Sequence[int]]) -> Trie:
+    """Make a trie of token sequences."""
+    prefixes = {tuple(sequence[:k]) for sequence in sequences for k in range(len(sequence) + 1)}
+    ordered = sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
+    number = {prefix: i for i, prefix in enumerate(ordered)}
+    labels = np.full(len(ordered), -1)
+    for label, sequence in enumerate(sequences):
+        node = number[tuple(sequence)]
+        if labels[node] >= 0:
             msg = "Two labels are spelled with the same tokens."
             raise ValueError(msg)
-        node.label = number
-    return root
+        labels[node] = label
+    parents = [number[prefix[:-1]] for prefix in ordered[1:]]
+    n_children = np.bincount(parents, minlength=len(ordered))
+    tokens = np.array([-1, *(prefix[-1] for prefix in ordered[1:])])
+    return Trie(tokens, labels, 1 + np.cumsum(n_children) - n_children, n_children)
+
+
+class _Reader:
+    """The language model, asked about the next token alone.
+
+    Where its head is a plain matrix, only the tokens that are asked for are multiplied, and the normaliser over the vocabulary
+    is summed span by span. Any other head (one that bends the logits, as that of Gemma 2, or has an adapter or four bits)
+    computes all logits itself.
+    """
+
+    def __init__(self, language_model: Any) -> None:
+        # adapters are in the layers of the base model, which peft only wraps
+        self.base = language_model.get_base_model() if hasattr(language_model, "get_base_model") else language_model
+        self.head = _plain_head(self.base)
+        self.weight: torch.Tensor | None = None if self.head is None else self.head.weight
+        self.bias: torch.Tensor | None = None if self.head is None else self.head.bias
+        self.divisor = getattr(self.base.config, "logits_scaling", 1.0)
+        self.tokens: torch.Tensor | None = None
+        self.takes_positions = "position_ids" in inspect.signature(self.base.forward).parameters
+
+    def narrow(self, tokens: torch.Tensor) -> None:
+        """Score these tokens alone from now on, in this order."""
+        self.tokens = tokens
+        if self.weight is not None:
+            self.weight = self.weight[tokens]
+            self.bias = None if self.bias is None else self.bias[tokens]
+
+    def read(self, cache: Any = None, positions: torch.Tensor | None = None, **inputs: Any) -> tuple[torch.Tensor, Any]:
+        """Read on. Returns the state at the last token of each row, for :meth:`logits`, and the cache of keys and values."""
+        if positions is not None and self.takes_positions:
+            inputs["position_ids"] = positions
+        inputs |= {"past_key_values": cache, "use_cache": True}
+        if self.weight is None:
+            out = self.base(**inputs, logits_to_keep=1)
+            state = out.logits[:, -1]
+            return (state if self.tokens is None else state[:, self.tokens]), out.past_key_values
+        out = self.base.base_model(**inputs)
+        return out.last_hidden_state[:, -1].to(self.weight.device), out.past_key_values
+
+    def logits(self, state: torch.Tensor, which: torch.Tensor | slice = slice(None)) -> torch.Tensor:
+        """Logits of the tokens, or of some of them, in float32."""
+        if self.weight is None:
+            return state[:, which].float()
+        bias = None if self.bias is None else self.bias[which]
+        logits = nn.functional.linear(state, self.weight[which], bias)
+        return (logits if self.divisor == 1 else logits / self.divisor).float()
+
+    def log_probabilities(self, state: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Log-probability of ``tokens[i]`` after row ``rows[i]``, under the softmax over the whole vocabulary."""
+        size = state.shape[1] if self.weight is None else len(self.weight)
+        spans = (slice(start, start + VOCABULARY_SPAN) for start in range(0, size, VOCABULARY_SPAN))
+        normaliser = torch.stack([self.logits(state, span).logsumexp(dim=1) for span in spans]).logsumexp(dim=0)
+        asked, column = np.unique(tokens, return_inverse=True)
+        logits = self.logits(state, torch.from_numpy(asked).to(state.device))
+        return (logits - normaliser[:, None]).double().cpu().numpy()[rows, column]
+
+
+_PLAIN_HEADS: WeakKeyDictionary[PreTrainedModel, nn.Linear | None] = WeakKeyDictionary()
+
+
+def _plain_head(language_model: PreTrainedModel) -> nn.Linear | None:
+    """The head of a language model, when its logits are the head's product with the last hidden state and nothing else."""
+    if language_model not in _PLAIN_HEADS:
+        head: Any = language_model.get_output_embeddings()
+        if type(head) is not nn.Linear or head.weight.is_meta:
+            _PLAIN_HEADS[language_model] = None
+            return None
+        # tried on a token rather than known by name: a model that does more than that is found out
+        seen: dict[str, torch.Tensor] = {}
+        hook = head.register_forward_hook(lambda _, given, made: seen.update(given=given[0], made=made))
+        embeddings: Any = language_model.get_input_embeddings()
+        token = torch.zeros((1, 1), dtype=torch.long, device=embeddings.weight.device)
+        logits = language_model(input_ids=token, use_cache=False).logits
+        hook.remove()
+        states = language_model.base_model(input_ids=token, use_cache=False).last_hidden_state.to(head.weight.device)
+        made = seen["made"] / getattr(language_model.config, "logits_scaling", 1.0)
+        is_plain = torch.equal(made.to(logits), logits) and torch.allclose(seen["given"], states, rtol=0.01, atol=0.01)
+        _PLAIN_HEADS[language_model] = head if is_plain else None
+    return _PLAIN_HEADS[language_model]
+
+
+def _selected(cache: Any, rows: torch.Tensor) -> Any:
+    """A cache of some rows; the one that it is taken from stays as it is, as tensors are replaced and not written to."""
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    chosen.batch_select_indices(rows)
+    return chosen
+
+
+def _rows_at_once(cache: Any, n_rows: int) -> int:
+    """How many rows of the cache :data:`CACHE_BYTES` hold."""
+    stored = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values) if part is not None)
+    return max(1, CACHE_BYTES * n_rows // max(stored, 1))
+
+
+def _whole_cells(cells: np.ndarray, limit: int) -> Iterator[np.ndarray]:
+    """Parts of about ``limit`` rows; rows of one cell, which are compared with each other, stay in one part."""
+    n_parts = -(-len(cells) // limit)
+    for part in np.array_split(np.unique(cells), n_parts) if n_parts else ():
+        if len(part):
+            yield np.flatnonzero((cells >= part[0]) & (cells <= part[-1]))
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """Prefixes of labels that are still to be read, of some cells."""
+
+    cells: np.ndarray
+    nodes: np.ndarray
+    scores: np.ndarray
+    cache: Any
+    """Of the prefixes without their last token."""
+    rows: np.ndarray
+    """Their rows in the cache."""
 
 
 @torch.inference_mode()
@@ -69,50 +212,36 @@ def label_log_probabilities(
     Log-probabilities, shape (cells, labels); ``-inf`` for dropped labels.
     """
     trie = build_trie([model.answer_ids(label) for label in labels])
+    reader = _Reader(model.language_model)
     n_cells = len(soft_tokens)
     tokens = model.tokenize(prompt)
     ids = torch.tensor([tokens.ids] * n_cells, device=model.device)
     embedded = inject(model.embeddings, ids, soft_tokens.flatten(0, 1))
     # all prompts are the same but for the soft token, so there is no padding and no mask
-    out = model.language_model(inputs_embeds=embedded, use_cache=True, logits_to_keep=1)
+    state, cache = reader.read(inputs_embeds=embedded)
     found = np.full((n_cells, len(labels)), -np.inf)
-    cells = np.arange(n_cells)
-    nodes = [trie] * n_cells
-    scores = np.zeros(n_cells)
-    best = np.full(n_cells, -np.inf)
-    while len(cells):
-        log_p = torch.log_softmax(out.logits[:, -1].float(), dim=-1)
-        parents: list[int] = []
-        next_tokens: list[int] = []
-        for i, node in enumerate(nodes):
-            parents += [i] * len(node.children)
-            next_tokens += node.children
-        chosen = log_p[torch.tensor(parents, device=log_p.device), torch.tensor(next_tokens, device=log_p.device)]
-        next_scores = scores[parents] + chosen.double().cpu().numpy()
-        best[:] = -np.inf
-        np.maximum.at(best, cells[parents], next_scores)
-        best = np.maximum(best, found.max(axis=1))
-        survivors = []
-        for j, (parent, token, score) in enumerate(zip(parents, next_tokens, next_scores, strict=True)):
-            cell = cells[parent]
-            if score < best[cell] + PRUNED_BELOW:
-                continue
-            child = nodes[parent].children[token]
-            if child.label is not None:
-                found[cell, child.label] = score
-            if child.children:
-                survivors.append((j, parent, token, child))
-        if not survivors:
+    cells, nodes, scores = np.arange(n_cells), np.zeros(n_cells, dtype=np.int64), np.zeros(n_cells)
+    waiting: list[_Branch] = []
+    while True:
+        parents, children = trie.expand(nodes)
+        scores = scores[parents] + reader.log_probabilities(state, parents, trie.tokens[children])
+        of = cells[parents]
+        best = found.max(axis=1)
+        np.maximum.at(best, of, scores)
+        kept = scores >= best[of] + PRUNED_BELOW
+        ended = kept & (trie.labels[children] >= 0)
+        found[of[ended], trie.labels[children[ended]]] = scores[ended]
+        longer = np.flatnonzero(kept & (trie.n_children[children] > 0))
+        for part in _whole_cells(of[longer], _rows_at_once(cache, len(cells))):
+            i = longer[part]
+            waiting.append(_Branch(of[i], children[i], scores[i], cache, parents[i]))
+        if not waiting:
             break
-        picked, kept_parents, kept_tokens, kept_nodes = (list(column) for column in zip(*survivors, strict=True))
-        scores, cells, nodes = next_scores[picked], cells[kept_parents], kept_nodes
-        cache = out.past_key_values
-        cache.batch_select_indices(torch.tensor(kept_parents, device=model.device))
-        out = model.language_model(
-            input_ids=torch.tensor(kept_tokens, device=model.device).unsqueeze(-1),
-            past_key_values=cache,
-            use_cache=True,
-        )
+        branch = waiting.pop()
+        cells, nodes, scores = branch.cells, branch.nodes, branch.scores
+        last = torch.from_numpy(trie.tokens[nodes]).to(model.device)
+        cache = _selected(branch.cache, torch.from_numpy(branch.rows).to(model.device))
+        state, cache = reader.read(cache, input_ids=last[:, None])
     return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
 
 
@@ -134,18 +263,25 @@ class ShownGenes:
 
     def __init__(self, model: BioVerse, symbols: Sequence[str], shown: Sequence[Sequence[str]]) -> None:
         vocabulary = model.language_model.get_output_embeddings().weight.shape[0]
-        spelled = model.tokenizer([" " + symbol for symbol in symbols], add_special_tokens=False)["input_ids"]
-        token = {symbol: ids[0] for symbol, ids in zip(symbols, spelled, strict=True) if len(ids) == 1}
+        token = _symbol_tokens(model, symbols)
         self.is_gene = torch.zeros(vocabulary, dtype=torch.bool, device=model.device)
-        self.is_gene[list(token.values())] = True
+        self.is_gene[[token[symbol] for symbol in symbols if symbol in token]] = True
         self.closed = self.is_gene.repeat(len(shown), 1)
+        """By prompt and token, what may not be written."""
         for row, genes in enumerate(shown):
             self.closed[row, [token[gene] for gene in genes if gene in token]] = False
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Forbid the symbols that are not shown, and those that have been written."""
-        written = torch.zeros_like(self.closed).scatter_(1, input_ids, value=True)
-        return scores.masked_fill(self.closed | (written & self.is_gene), -torch.inf)
+
+_SYMBOL_TOKENS: WeakKeyDictionary[BioVerse, dict[str, int | None]] = WeakKeyDictionary()
+
+
+def _symbol_tokens(model: BioVerse, symbols: Sequence[str]) -> dict[str, int]:
+    """The token of each symbol that is one token. A symbol is tokenized once, as there are many and the batches are many too."""
+    known = _SYMBOL_TOKENS.setdefault(model, {})
+    if new := [symbol for symbol in symbols if symbol not in known]:
+        spelled = model.tokenizer([" " + symbol for symbol in new], add_special_tokens=False)["input_ids"]
+        known |= {symbol: ids[0] if len(ids) == 1 else None for symbol, ids in zip(new, spelled, strict=True)}
+    return {symbol: token for symbol, token in known.items() if token is not None}
 
 
 @dataclass(frozen=True)
@@ -189,6 +325,10 @@ class _Draw:
         digests = (hashlib.sha256(f"{seed} {key}".encode()).digest() for key in keys)
         self.generators = [torch.Generator().manual_seed(int.from_bytes(d[:7], "big")) for d in digests]
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the prompts."""
+        self.generators = [self.generators[row] for row in rows]
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Add the noise of each row."""
         uniform = torch.stack([torch.rand(scores.shape[1], generator=g, dtype=torch.float64) for g in self.generators])
@@ -223,19 +363,48 @@ def generate_text(
     constraint
         Which gene symbols each answer may name.
     """
-    from transformers import LogitsProcessorList
-
     tokens = [model.tokenize(prompt) for prompt in prompts]
     batch = pad_prompts(tokens, model.pad_id, left=True).to(model.device)
     embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, -2))
+    reader = _Reader(model.language_model)
     drawn = decoding.processors(keys or [str(i) for i in range(len(prompts))])
-    written = model.language_model.generate(
-        inputs_embeds=embedded,
-        attention_mask=batch.mask,
-        max_new_tokens=decoding.max_new_tokens,
-        do_sample=False,
-        eos_token_id=model.end_ids,
-        pad_token_id=model.pad_id,
-        logits_processor=LogitsProcessorList([*([constraint] if constraint else []), *drawn]),
-    )
-    return [text.strip() for text in model.tokenizer.batch_decode(written, skip_special_tokens=True)]
+    closed = None if constraint is None else constraint.closed.clone()
+    if closed is not None and not drawn:
+        # to find the likeliest token that may be written needs no others; a draw is over the whole vocabulary
+        reader.narrow(torch.nonzero(~closed.all(dim=0)).flatten())
+        closed = closed[:, reader.tokens]
+    answers = torch.full((len(prompts), decoding.max_new_tokens), model.pad_id, device=model.device)
+    # of the answers in work: their numbers, the mask of what they read, and whether they have ended
+    going = torch.arange(len(prompts), device=model.device)
+    mask = torch.ones_like(batch.ids) if batch.mask is None else batch.mask
+    ended = torch.zeros_like(going, dtype=torch.bool)
+    ends = torch.tensor(model.end_ids, device=model.device)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    state, cache = reader.read(inputs_embeds=embedded, attention_mask=mask, positions=positions)
+    for n in range(decoding.max_new_tokens):
+        scores = reader.logits(state).to(model.device)
+        if closed is not None:
+            scores = scores.masked_fill_(closed, -torch.inf)
+        for process in drawn:
+            scores = process(answers[going, :n], scores)
+        best = scores.argmax(dim=1)
+        token = best if reader.tokens is None else reader.tokens[best]
+        answers[going, n] = token
+        ended |= torch.isin(token, ends)
+        if ended.all() or n + 1 == decoding.max_new_tokens:
+            break
+        if constraint is not None and closed is not None:
+            closed[torch.arange(len(best)), best] = constraint.is_gene[token]
+        if ended.float().mean() >= DROPPED_SHARE:
+            kept = torch.nonzero(~ended).flatten()
+            going, mask, token, ended = going[kept], mask[kept], token[kept], ended[kept]
+            closed = None if closed is None else closed[kept]
+            cache = _selected(cache, kept)
+            for process in drawn:
+                if isinstance(process, _Draw):
+                    process.keep(kept.tolist())
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        positions = mask.sum(dim=1, keepdim=True) - 1
+        state, cache = reader.read(cache, positions, input_ids=token[:, None], attention_mask=mask)
+    written = (list(takewhile(lambda token: token not in model.end_ids, row)) for row in answers.tolist())
+    return [text.strip() for text in model.tokenizer.batch_decode(list(written), skip_special_tokens=True)]

@@ -1,9 +1,24 @@
-"""Cell Ontology terms, their ancestors and synonyms, and marker genes with evidence.
+"""Cell Ontology terms, their ancestors and synonyms, marker genes with evidence, and the tissues that cells occur in.
 
-Sources: Cell Ontology 2024-08-16 (CC BY 4.0) and the Cell Marker Accordion (MIT), in compact form; see
-``recipes/knowledge``.
+Labels in a user's own words are matched to terms, and a label that is not certain backs off to a term above it.
+
+Sources: Cell Ontology 2024-08-16 (CC BY 4.0), the Cell Marker Accordion (MIT) and the CellProfileLibrary (CC BY 4.0), in
+compact form; see ``recipes/knowledge``.
 """
 
 from bioverse_sc.ontology._cell_ontology import UNKNOWN, CellOntology, cell_ontology
+from bioverse_sc.ontology._label_set import LabelMatch, back_off, match_labels, nearest_labels, runner_up
+from bioverse_sc.ontology._tissues import known_tissues, terms_of_tissue
 
-__all__ = ["UNKNOWN", "CellOntology", "cell_ontology"]
+__all__ = [
+    "UNKNOWN",
+    "CellOntology",
+    "LabelMatch",
+    "back_off",
+    "cell_ontology",
+    "known_tissues",
+    "match_labels",
+    "nearest_labels",
+    "runner_up",
+    "terms_of_tissue",
+]
