@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from bioverse_sc.ontology import CellOntology
+    from bioverse_sc.tl._reason import Case
 
 # a word or symbol with its inner hyphens (CD8-positive, HLA-DRA), or one other sign, each with the space before it
 WORD = r" ?[A-Za-z0-9]+(?:[-.'][A-Za-z0-9]+)*\+?| ?[^\sA-Za-z0-9]|\s"
@@ -147,9 +148,12 @@ def article(name: str) -> str:
     return "an" if re.match(r"[aeioAEIO]|L\d|NK|MAIT|SST|FC", name) and not re.match(r"eu|one|uni", name, re.I) else "a"
 
 
-def reason(ontology: CellOntology, term: str, genes: Sequence[str], rng: np.random.Generator) -> str:
-    """What a biologist would write: which of the cell's informative genes are markers of the type, and of which wider type."""
-    name = ontology.names[term]
+def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generator) -> str:
+    """What a biologist would write: what marks the type or a wider one, what speaks against similar types, and how sure that is."""
+    if not term:
+        high = f"; {join(case.genes[:2])} {'is' if len(case.genes) == 1 else 'are'} high" if case.genes else ""
+        return f"No known type fits this cell well{high}."
+    genes, name = case.genes, ontology.names[term]
     markers = ontology.known_markers(term)
     of: dict[str, list[str]] = {}
     for gene in genes:
@@ -170,22 +174,28 @@ def reason(ontology: CellOntology, term: str, genes: Sequence[str], rng: np.rand
         else:
             sentences.append(f"{first} {('is a marker of', 'marks')[rng.integers(2)]} the wider type {kind}.")
         sentences += [f"{gene} is another." for gene in others]
-    if not sentences:
-        if rest:
-            sentences.append(
-                f"None of its highest genes is a known marker of the {name}; {join(rest)} {'is' if len(rest) == 1 else 'are'} "
-                "high, and the call rests on the whole profile."
-            )
-        else:
-            sentences.append(f"The call {name} rests on the whole profile, as no gene stands out.")
+    n_marking = len(sentences)
+    if not sentences and rest:
+        sentences.append(
+            f"None of its highest genes is a known marker of the {name}; {join(rest)} {'is' if len(rest) == 1 else 'are'} high."
+        )
+    for other, lacking in case.absent.items():
+        sentences.append(
+            f"{join(lacking)} {'is' if len(lacking) == 1 else 'are'} absent, which argues against {article(other)} {other}."
+        )
+    next_likely = f"; {article(case.runner_up)} {case.runner_up} is possible" if case.runner_up else ""
+    if case.confidence == "low":
+        sentences.append(f"The call is uncertain{next_likely}.")
+    elif case.confidence == "medium":
+        sentences.append(f"So {article(name)} {name} is likely but not certain{next_likely}.")
+    elif not n_marking:
+        sentences.append(f"The call {name} rests on the whole profile.")
     elif order[0] != term:
         sentences.append(
             f"So the cell is best read as {article(name)} {name}, though no marker of that type alone stands out."
         )
-    elif len(sentences) == 1:
-        sentences.append(f"That supports {article(name)} {name}.")
     else:
-        sentences.append(f"Together they support {article(name)} {name}.")
+        sentences.append(f"{'That supports' if n_marking == 1 else 'Together they support'} {article(name)} {name}.")
     return " ".join(sentences)
 
 

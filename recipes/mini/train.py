@@ -34,6 +34,7 @@ import pandas as pd
 import questions
 import sequences
 import torch
+from scipy.sparse import csr_matrix, load_npz, save_npz, vstack
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 import bioverse_sc as bsc
@@ -55,7 +56,8 @@ from bioverse_sc.models import (
     reasoning_prompt,
 )
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
-from bioverse_sc.tl._annotate import informative_genes
+from bioverse_sc.ontology._label_set import lineage_terms
+from bioverse_sc.tl._reason import Case, CaseMaker, absent_markers, detected
 from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
 
 if TYPE_CHECKING:
@@ -334,10 +336,10 @@ class Run:
             gene: (float(mean), float(weight[gene]) if gene in named else 0.0) for gene, mean in by_type.mean().items()
         }
 
-    def vectors(self, model: BioVerse) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
-        """Step 3: vectors, types and informative genes of fresh cells; the last for the first ``reasoned_cells`` ones.
+    def vectors(self, model: BioVerse) -> tuple[np.ndarray, np.ndarray]:
+        """Step 3: vectors and types of fresh cells; the types are places in ``names``.
 
-        The types are places in ``names``. The cells of types that do not exist come last.
+        The cells of types that do not exist come last. Counts of the first cells of both kinds are kept for the reasoning.
         """
         path = self.work / "vectors.npz"
         if not path.exists():
@@ -347,32 +349,58 @@ class Run:
             kept = np.flatnonzero((types >= 0) & (np.diff(cells.counts.indptr) >= 20))
             counts, types = cells.counts[kept], types[kept]
             vectors = model.encoders["rna"].encode(counts, self.profiles.genes, batch_size=128)
-            shown = informative_genes(model, counts[: r.reasoned_cells], self.profiles.genes, logged=False)
-            lines = np.array([" ".join(genes) for genes in shown])
-            np.savez(self.work / "vectors.new.npz", vectors=vectors, types=types, shown=lines)
+            save_npz(self.work / "reasoned_cells.npz", counts[: r.reasoned_cells])
+            np.savez(self.work / "vectors.new.npz", vectors=vectors, types=types)
             (self.work / "vectors.new.npz").rename(path)
-        stored = np.load(path)
-        strange = self.strange_vectors(model)
-        vectors = np.concatenate([stored["vectors"], strange])
-        types = np.concatenate([stored["types"], np.full(len(strange), self.names.index(UNKNOWN))])
-        return vectors, types, [line.split() for line in stored["shown"]]
-
-    def strange_vectors(self, model: BioVerse) -> np.ndarray:
-        """Step 3: vectors of cells of types that do not exist."""
-        path = self.work / "strange_vectors.npy"
-        if not path.exists():
+        strange_path = self.work / "strange_vectors.npy"
+        if not strange_path.exists():
             r = self.recipe
             counts = cell_data.simulate_strangers(self.profiles, r.strangers, seed=r.seed + 5)
             counts = counts[np.diff(counts.indptr) >= 20]
-            np.save(path, model.encoders["rna"].encode(counts, self.profiles.genes, batch_size=128))
-        found: np.ndarray = np.load(path)
-        return found
+            save_npz(self.work / "reasoned_strangers.npz", counts[: r.reasoned_cells // 12])
+            np.save(strange_path, model.encoders["rna"].encode(counts, self.profiles.genes, batch_size=128))
+        stored, strange = np.load(path), np.load(strange_path)
+        types = np.concatenate([stored["types"], np.full(len(strange), self.names.index(UNKNOWN))])
+        return np.concatenate([stored["vectors"], strange]), types
+
+    def cases(self, model: BioVerse, types: np.ndarray, rng: np.random.Generator) -> list[tuple[int, Case]]:
+        """Step 6: rows of cells, and what the reasoning is shown of them: the true label or a wider one, at any confidence."""
+        kept, strange = (load_npz(self.work / f"reasoned_{kind}.npz") for kind in ("cells", "strangers"))
+        counts = csr_matrix(vstack([kept, strange]))
+        rows = np.r_[: kept.shape[0], np.flatnonzero(types == len(self.terms))[: strange.shape[0]]]
+        near = type_targets(self.terms, smoothing=1.0)
+        near = np.vstack([np.pad(near, ((0, 0), (0, 1))), np.zeros(len(self.names))])
+        probabilities = near[types[rows]] * rng.exponential(size=(len(rows), len(self.names)))
+        names = [self.names[t] for t in types[rows]]
+        for i in np.flatnonzero(rng.random(len(rows)) < 0.2):
+            if names[i] != UNKNOWN and (wider := sorted(lineage_terms(self.terms[types[rows[i]]]))):
+                names[i] = self.ontology.names[wider[rng.integers(len(wider))]]
+        confidence = rng.choice([0.9, 0.6, 0.3], size=len(rows), p=[0.6, 0.2, 0.2])
+        maker = CaseMaker(model, self.profiles.genes, self.names)
+        found = maker.cases(counts, detected(counts), names, confidence, probabilities, logged=False)
+        return list(zip(rows.tolist(), found, strict=True))
+
+    def reasoned(self, case: Case, rng: np.random.Generator) -> list[Segment]:
+        """The prompt of a case with its answer."""
+        text = language.reason(self.ontology, case, self.ontology.find(case.label) or "", rng)
+        return reasoning_prompt(
+            case.label,
+            case.genes,
+            text,
+            absent=case.absent,
+            confidence=case.confidence,
+            runner_up=case.runner_up,
+        )
+
+    def known_genes(self) -> list[str]:
+        """Genes of the vocabulary and of the marker table."""
+        return sorted(set(self.profiles.genes) | {g for genes in self.ontology.markers.values() for g in genes})
 
     def gene_names(self) -> dict[str, str]:
         """What each gene of the vocabulary or of the marker table encodes."""
         table = pd.read_csv(self.shared / "data/knowledge/gene_description_ensembl.tsv.gz", sep="\t").dropna()
         names = table["gene_description"].str.replace(r"\s*\[Source:.*", "", regex=True).str.strip()
-        wanted = set(self.profiles.genes) | {g for genes in self.ontology.markers.values() for g in genes}
+        wanted = set(self.known_genes())
         return {
             gene: name
             for gene, name in zip(table["gene_symbol"], names, strict=True)
@@ -385,6 +413,9 @@ class Run:
         log = np.log1p(self.profiles.mean[:, :-1] * 1e4)
         excess = log - log[usable].mean(axis=0)
         genes = np.array(self.profiles.genes)
+        column = {gene: j for j, gene in enumerate(self.known_genes())}
+        near = type_targets(self.terms, smoothing=1.0)
+        near /= near.sum(axis=1, keepdims=True)
         examples = []
         for _ in range(n):
             i = rng.choice(usable)
@@ -394,13 +425,12 @@ class Run:
             own = [g for g in self.ontology.markers.get(term, ()) if g not in shown]
             shown += [str(g) for g in rng.permutation(own[:30])[: 12 - len(shown)]] if own else []
             shown = [str(g) for g in rng.permutation(shown)]
-            text = language.reason(self.ontology, term, shown, rng)
-            segments = [
-                s
-                for s in reasoning_prompt(self.ontology.names[term], shown, text)
-                if not isinstance(s, bsc.models.Entity)
-            ]
-            examples.append(Example(segments))
+            j = rng.choice(len(self.terms), p=near[self.terms.index(term)])
+            others = {self.names[j]: self.terms[j]} if rng.random() < 0.5 else {}
+            absent = absent_markers(term, others, column, {column[g] for g in shown})
+            confidence = ("high", "medium", "low")[rng.choice(3, p=[0.6, 0.2, 0.2])]
+            case = Case(self.ontology.names[term], shown, absent, confidence, self.names[j])
+            examples.append(without_entity(self.reasoned(case, rng)))
         return examples
 
     def marker_exercises(self, genes: Sequence[str], rng: np.random.Generator, n: int) -> list[Example]:
@@ -469,7 +499,7 @@ class Run:
         """Step 4: what the language model reads about cells, proteins and molecules."""
         texts = language.knowledge_texts(self.ontology, self.gene_names(), terms=self.terms)
         everyday = bsc.train.general_domain_texts()
-        genes = sorted(set(self.profiles.genes) | {g for m in self.ontology.markers.values() for g in m})
+        genes = self.known_genes()
         return {
             "cells": [Example([Answer(text)]) for text in [*texts, *everyday]]
             + self.marker_cards(rng, 40_000)
@@ -518,7 +548,7 @@ class Run:
         asked = [turn for turns in self.turns("protein") + self.turns("molecule") for turn in turns]
         always = [" " + text for text in {*(q for q, _ in asked), *questions.PAIR, *questions.BINDING}]
         always += [" " + name for name in self.names]
-        genes = sorted(set(self.profiles.genes) | {g for m in self.ontology.markers.values() for g in m})
+        genes = self.known_genes()
         written = [" ".join(getattr(s, "text", "") or "" for s in e.segments) for e in cell_examples]
         entity_texts = dict.fromkeys(text for memory in self.memory.values() for text in memory.table["text"])
         return language.build_tokenizer(
@@ -633,15 +663,15 @@ class Run:
             examples.append(Example(prompt, (i,)))
         return examples
 
-    def cell_examples(self, types: np.ndarray, shown: list[list[str]], rng: np.random.Generator) -> list[Example]:
+    def cell_examples(
+        self, cases: list[tuple[int, Case]], types: np.ndarray, rng: np.random.Generator
+    ) -> list[Example]:
         """Step 6: reasoning, and for some of the cells labels, descriptions and questions."""
         examples = []
-        for i, genes in enumerate(shown):
-            name, term = self.names[types[i]], self.terms[types[i]]
-            examples.append(
-                Example(reasoning_prompt(name, genes, language.reason(self.ontology, term, genes, rng)), (i,))
-            )
-            if i % 4 == 0:
+        for i, case in cases:
+            examples.append(Example(self.reasoned(case, rng), (i,)))
+            if i % 4 == 0 and types[i] < len(self.terms):
+                name, term = self.names[types[i]], self.terms[types[i]]
                 examples.append(Example(label_prompt(name), (i,)))
                 examples.append(Example(description_prompt("rna", self.ontology.describe(term)), (i,)))
                 wider = self.ontology.parents[term]
@@ -656,7 +686,7 @@ class Run:
         r = self.recipe
         proteins, molecules = self.protein_encoder(), self.molecule_encoder()
         model = self.untrained_model({"rna": self.encoder(), "protein": proteins, "molecule": molecules})
-        vectors, types, shown = self.vectors(model)
+        vectors, types = self.vectors(model)
         of = {"rna": vectors, "protein": self.entity_vectors(proteins), "molecule": self.entity_vectors(molecules)}
         texts_of_types = [self.ontology.describe(t) for t in self.terms] + ["This is not a cell of a known type."]
         descriptions = Descriptions(texts_of_types, types)
@@ -696,7 +726,7 @@ class Run:
             descriptions=pairs,
             folder=self.work / "describe",
         )
-        examples = self.cell_examples(types, shown, rng)
+        examples = self.cell_examples(self.cases(model, types, rng), types, rng)
         examples = [examples[i] for i in rng.permutation(len(examples))[:14_000]]
         examples += self.entity_examples("protein", rng, 12_000, share_near=0.45, share_asked=0.2)
         examples += self.entity_examples("molecule", rng, 7_000, share_near=0.35, share_asked=0.2)

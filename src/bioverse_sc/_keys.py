@@ -56,19 +56,29 @@ class Keys:
         return f"{self.stem}_confidence"
 
     @property
+    def runner_up(self) -> str:
+        """``.obsm``: next likely labels."""
+        return f"{self.stem}_runner_up"
+
+    @property
     def reasoning(self) -> str:
         """``.obs``: generated text."""
         return f"{self.stem}_reasoning"
 
     @property
     def genes_supported(self) -> str:
-        """``.obs``: genes that the reasoning names and the cell expresses."""
+        """``.obs``: claims of the reasoning about genes that hold."""
         return f"{self.stem}_genes_supported"
 
     @property
     def genes_unsupported(self) -> str:
-        """``.obs``: genes that the reasoning names and the cell does not express."""
+        """``.obs``: claims of the reasoning about genes that do not hold."""
         return f"{self.stem}_genes_unsupported"
+
+    @property
+    def reasoning_of(self) -> str:
+        """``.obs``: which cell or cluster the reasoning was written about."""
+        return f"{self.stem}_reasoning_of"
 
     @property
     def description(self) -> str:

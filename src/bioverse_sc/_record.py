@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool
 
 
-def record(adata: AnnData, keys: Keys, step: str, entries: dict[str, Any]) -> str:
-    """Store the provenance of a step in ``.uns[stem][step]`` and return the name of that slot."""
+def record(adata: AnnData, keys: Keys, step: str, entries: dict[str, Any], *, outdated: str = "") -> str:
+    """Store the provenance of a step in ``.uns[stem][step]`` and return the name of that slot; ``outdated`` is a step whose results go."""
     stored = dict(adata.uns.get(keys.stem, {}))
+    stored.pop(outdated, None)
     stored[step] = {"version": version("bioverse-sc"), **entries}
     adata.uns[keys.stem] = stored
     return f"'{keys.stem}', {step} (.uns)"

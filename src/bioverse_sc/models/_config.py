@@ -87,6 +87,8 @@ class ModelConfig:
     """Label set of annotation: Cell Ontology names."""
     temperature: float = 1.0
     """Calibration: divides the log-probabilities of labels before they become confidences."""
+    min_confidence: float = 0.0
+    """Below this probability a label backs off to a wider one; see :func:`bioverse_sc.ontology.back_off`."""
     prompts: dict[str, str] = field(default_factory=lambda: dict(PROMPTS))
     """Templates; see :data:`bioverse_sc.models.PROMPTS`."""
     chat: ChatFormat | None = None

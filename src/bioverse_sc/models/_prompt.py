@@ -38,18 +38,20 @@ class Answer:
 
 Segment = Text | Entity | Answer
 
-PROMPT_ID = "annotate-1"
+PROMPT_ID = "annotate-2"
 """Changes whenever a default template does; stored with every result."""
 
 PROMPTS = {
     "label": "Cell:[BIO:rna] Type:",
-    "reason": " Genes: {genes}. Why?",
+    "reason": " Genes: {genes}.{absent}{doubt} Why?",
+    "absent": " Not found: {absent}.",
+    "doubt": " Confidence: {confidence}. Next: {runner_up}.",
     "describe": "{entity}:[BIO] Description:",
     "entity": "{entity}:[BIO] ",
     "ask": "Question: {question} Answer:",
     "nearest": "Nearest known: {nearest} ",
 }
-"""Default templates. ``reason`` follows the label; ``describe`` is what stage 1 AR aligns with. A question is put as each ``entity``,
+"""Default templates. ``reason`` follows the label, with ``absent`` and ``doubt`` in it where there is something to say; ``describe`` is what stage 1 AR aligns with. A question is put as each ``entity``,
 then ``ask``; ``nearest`` stands before an entity whose nearest known texts are shown."""
 
 _NEXT_TURN = " "
@@ -127,9 +129,16 @@ def label_prompt(label: str | None = None, *, prompts: Mapping[str, str] = PROMP
 
 
 def reasoning_prompt(
-    label: str, genes: Sequence[str], reasoning: str | None = None, *, prompts: Mapping[str, str] = PROMPTS
+    label: str,
+    genes: Sequence[str],
+    reasoning: str | None = None,
+    *,
+    absent: Mapping[str, Sequence[str]] | None = None,
+    confidence: str = "high",
+    runner_up: str = "",
+    prompts: Mapping[str, str] = PROMPTS,
 ) -> list[Segment]:
-    """After the label, show the cell's informative genes and ask why.
+    """After the label, show what the cell has and lacks, and ask why.
 
     Parameters
     ----------
@@ -139,15 +148,24 @@ def reasoning_prompt(
         Informative genes of the cell.
     reasoning
         The answer, to train on; open by default.
+    absent
+        By another type that the cell might be: markers of it that were not found in the cell.
+    confidence
+        Of the label in a word, such as ``"low"``; not said when it is ``"high"``.
+    runner_up
+        The label that is likeliest after this one.
     prompts
         Templates of the model.
     """
-    listed = ", ".join(genes) if genes else "none"
-    return [
-        *label_prompt(label, prompts=prompts),
-        *filled_prompt(prompts["reason"], {"genes": listed}),
-        Answer(reasoning),
-    ]
+    lists = [f"{', '.join(markers)} of the {other}" for other, markers in (absent or {}).items() if markers]
+    values = {
+        "genes": ", ".join(genes) if genes else "none",
+        "absent": fill(prompts["absent"], {"absent": "; ".join(lists)}) if lists else "",
+        "doubt": "",
+    }
+    if confidence != "high":
+        values["doubt"] = fill(prompts["doubt"], {"confidence": confidence, "runner_up": runner_up or "none"})
+    return [*label_prompt(label, prompts=prompts), *filled_prompt(prompts["reason"], values), Answer(reasoning)]
 
 
 def description_prompt(

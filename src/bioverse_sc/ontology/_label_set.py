@@ -324,7 +324,7 @@ def _graph(labels: tuple[str, ...]) -> _Graph:
     ontology = cell_ontology()
     matches = match_labels(labels)
     terms = [matches[label].term for label in labels]
-    above = [_lineage_terms(term) if term else set() for term in terms]
+    above = [lineage_terms(term) if term else set() for term in terms]
     # the user's word for a term, the first by name
     word_for = {term: label for label, term in sorted(zip(labels, terms, strict=True), reverse=True) if term}
     nodes = sorted(set().union(*above))
@@ -351,7 +351,7 @@ def _graph(labels: tuple[str, ...]) -> _Graph:
     )
 
 
-def _lineage_terms(term: str) -> set[str]:
+def lineage_terms(term: str) -> set[str]:
     """Terms above this one, as far up as they say which lineage."""
     ontology = cell_ontology()
     return {t for t in ontology.ancestors(term) - {term} if not ontology.ancestors(t).isdisjoint(LINEAGES)}

@@ -1,0 +1,129 @@
+"""Probabilities of cell-type labels by the language model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bioverse_sc._logging import logger, progress
+from bioverse_sc.ontology import UNKNOWN, match_labels, nearest_labels, terms_of_tissue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from bioverse_sc.models import BioVerse
+
+
+def own_labels(model: BioVerse) -> list[str]:
+    """The model's label set, without ``unknown``."""
+    labels = [label for label in model.config.labels if label != UNKNOWN]
+    if not labels:
+        msg = f"The model {model.config.name!r} has no label set of its own; name the labels, labels=['B cell', 'T cell', ...]."
+        raise ValueError(msg)
+    return labels
+
+
+def chosen_labels(model: BioVerse, labels: Sequence[str] | None, tissue: str | None) -> list[str]:
+    """The labels to choose from, ``unknown`` last.
+
+    Parameters
+    ----------
+    model
+        Its own label set is the default.
+    labels
+        The user's labels.
+    tissue
+        Labels whose term does not occur there are left out; see :func:`bioverse_sc.ontology.terms_of_tissue`.
+    """
+    chosen = own_labels(model) if labels is None else [label for label in labels if label != UNKNOWN]
+    matches = match_labels(chosen)
+    if labels is not None:
+        _report(chosen)
+    if tissue is not None:
+        there = terms_of_tissue(tissue)
+        chosen = [label for label in chosen if matches[label].term is None or matches[label].term in there]
+        if not chosen:
+            msg = f"None of the labels occurs in the tissue {tissue!r}; leave out labels or tissue."
+            raise ValueError(msg)
+    return [*chosen, UNKNOWN]
+
+
+def _report(labels: Sequence[str]) -> None:
+    """Say which of the user's labels have no term."""
+    matches = match_labels(labels)
+    for label in labels:
+        if several := matches[label].candidates:
+            logger.info(
+                "    label %r may mean %s; it is scored by its text. Write the name or the id.",
+                label,
+                " or ".join(several),
+            )
+        elif matches[label].term is None:
+            logger.info("    label %r is no term of the Cell Ontology; it is scored by its text", label)
+
+
+def label_probabilities(
+    model: BioVerse, vectors: np.ndarray, labels: Sequence[str], *, batch_size: int = 64, closed: bool = False
+) -> np.ndarray:
+    """Probability of each label, shape (cells, labels).
+
+    The model scores its own label set and the asked labels that are not in it, in one trie. An asked label that the Cell Ontology
+    knows then takes over what the model gave to labels of its own at or below that term; the nearest of the asked terms takes it
+    where several would. What the model gave to others of its own labels goes to ``"unknown"``: a cell that is none of these.
+
+    Parameters
+    ----------
+    model
+        The model.
+    vectors
+        Encoder vectors of cells; a row of zeros gets zeros.
+    labels
+        Labels in any words; the last is ``"unknown"``.
+    batch_size
+        Cells per forward pass.
+    closed
+        Leave out what the model gave to others of its own labels, and scale to sum to one. That is also done where an asked label
+        has no term: how its text compares with the labels that the model was trained on says little, how it compares with the
+        other asked ones is what can be had. A cell for which nothing is left is scored over the asked labels alone.
+    """
+    import torch
+
+    own = list(model.config.labels)
+    asked = own + [label for label in labels if label not in own and label != UNKNOWN]
+    into = np.zeros((len(asked), len(labels)))
+    target = nearest_labels(asked, labels)
+    into[np.flatnonzero(target >= 0), target[target >= 0]] = 1
+    matches = match_labels(labels)
+    closed = closed or any(matches[label].term is None for label in labels[:-1])
+    found = np.zeros((len(vectors), len(labels)), dtype=np.float32)
+    real = np.flatnonzero(vectors.any(axis=1))
+    with progress(total=len(vectors), description="label", unit="cell") as bar:
+        for start in range(0, len(real), batch_size):
+            rows = real[start : start + batch_size]
+            with torch.inference_mode():
+                soft_tokens = model.project("rna", torch.from_numpy(vectors[rows]).to(model.device))
+            collected = _softmax(model, soft_tokens, asked) @ into
+            if closed:
+                left_out = np.flatnonzero(collected.sum(axis=1) == 0)
+                if left_out.size:
+                    collected[left_out, :-1] = _softmax(model, soft_tokens[left_out], labels[:-1])
+                collected /= collected.sum(axis=1, keepdims=True)
+            else:
+                collected[:, -1] = np.clip(1 - collected[:, :-1].sum(axis=1), 0, 1)
+            found[rows] = collected
+            bar.update(len(rows))
+    return found
+
+
+def _softmax(model: BioVerse, soft_tokens: torch.Tensor, labels: Sequence[str]) -> np.ndarray:
+    """Calibrated probabilities of labels, rows sum to one."""
+    from bioverse_sc.models._generate import label_log_probabilities
+    from bioverse_sc.models._prompt import label_prompt
+
+    prompt = label_prompt(prompts=model.config.prompts)
+    scaled = label_log_probabilities(model, prompt, soft_tokens, labels) / model.config.temperature
+    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
