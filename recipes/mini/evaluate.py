@@ -5,9 +5,9 @@
 fine and coarse: agreement with the author labels by the Cell Ontology (``shared/tools/score_labels.py``).
 blank: coarse agreement when every soft token is replaced by zeros. commonest: coarse agreement of always giving one label, the
 best of the model's eight commonest. profile: coarse agreement of the type of the reference profile with the highest Spearman correlation.
-expressed: share of the genes named in the reasoning of at most 200 random cells that their cell expresses; free: the same when
-decoding is not bound to the genes that the prompt shows; markers: share of the named genes that the marker table has for the
-label or for a wider type.
+supported: share of the claims about genes, in the reasoning of at most 200 random cells, that hold (``tl.evidence``); free: the same
+when decoding is not bound to the genes that the prompt shows; markers: share of the genes said to be present that the marker
+table has for the label or for a wider type. ECE: expected calibration error of the confidence, at the fine level.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import scanpy as sc
 import torch
 from cells import read_profiles
@@ -29,6 +30,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 
 import bioverse_sc as bsc
+from bioverse_sc.metrics import expected_calibration_error
 from bioverse_sc.models import (
     BioVerse,
     Decoding,
@@ -37,10 +39,11 @@ from bioverse_sc.models import (
     label_prompt,
     reasoning_prompt,
 )
-from bioverse_sc.ontology import cell_ontology
+from bioverse_sc.ontology import UNKNOWN, cell_ontology
 from bioverse_sc.pp import profile
 from bioverse_sc.pp._profile import get_matrix
-from bioverse_sc.tl._annotate import REASONING_TOKENS, _check_named_genes, informative_genes, known_symbols, named_genes
+from bioverse_sc.tl._evidence import check_reasoning, claims_of, known_symbols
+from bioverse_sc.tl._reason import REASONING_TOKENS, detected, informative_genes
 
 SETS = (
     "pbmc3k",
@@ -107,18 +110,35 @@ def free_reasoning(model: BioVerse, adata: ad.AnnData) -> float:
     for start in range(0, len(prompts), 50):
         span = slice(start, start + 50)
         texts += generate_text(model, prompts[span], soft_tokens[span], Decoding(max_new_tokens=REASONING_TOKENS))
-    supported, unsupported = np.zeros((2, len(texts)), dtype=np.int64)
-    _check_named_genes(np.array(texts, dtype=object), supported, unsupported, chunk, genes, known_symbols(genes), 0)
-    return supported.sum() / max(1, (supported + unsupported).sum())
+    return float(check_reasoning(texts, labels, detected(chunk), genes)["supported"].mean())
+
+
+def correct_cells(shared: Path, adata: ad.AnnData, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Cells whose author label has a term, and which of them have a label at or below it, or, if it backed off, at or above it."""
+    table = pd.read_csv(shared / "data/labels_to_cl.csv").query("dataset == @name").set_index("label")["cl_ids"]
+    truth = adata.obs["cell_type"].astype(str).map(table)
+    known = np.flatnonzero(truth.notna() & (adata.obs["bioverse_label_id"] != ""))
+    ancestors = cell_ontology().ancestors
+    right = []
+    for term, true in zip(adata.obs["bioverse_label_id"].iloc[known], truth.iloc[known], strict=True):
+        terms = true.split("|")
+        right.append(any(t in ancestors(term) or term in ancestors(t) for t in terms))
+    return known, np.array(right)
+
+
+def calibration_error(shared: Path, adata: ad.AnnData, name: str) -> float:
+    """Expected calibration error of the labelled cells' confidence."""
+    known, right = correct_cells(shared, adata, name)
+    return expected_calibration_error(adata.obs["bioverse_confidence"].iloc[known], right)
 
 
 def marker_share(adata: ad.AnnData) -> float:
     """Share of the named genes that the marker table has for the label or for a wider type."""
     ontology = cell_ontology()
-    known = {gene for genes in ontology.markers.values() for gene in genes} | set(known_symbols([]))
+    known = known_symbols([gene for genes in ontology.markers.values() for gene in genes])
     right = total = 0
     for text, term in zip(adata.obs["bioverse_reasoning"], adata.obs["bioverse_label_id"], strict=True):
-        named = named_genes(text, known)
+        named = {claim.gene for claim in claims_of(text, known) if not claim.absent}
         right += len(named & set(ontology.known_markers(term)))
         total += len(named)
     return right / max(1, total)
@@ -132,14 +152,14 @@ def main() -> None:
     a = parser.parse_args()
     model = bsc.models.load(a.model)
     labels = list(model.config.labels)
-    ids = np.array([cell_ontology().find(label) for label in labels])
+    ids = np.array([cell_ontology().find(label) or "" for label in labels])
     zeros = torch.zeros((1, model.n_tokens["rna"], model.embeddings.weight.shape[1]), device=model.device)
     blank_id = ids[label_log_probabilities(model, label_prompt(), zeros, labels)[0].argmax()]
-    print(f"blank token gives: {cell_ontology().names[blank_id]}")
+    print(f"blank token gives: {cell_ontology().names.get(blank_id, UNKNOWN)}")
     print(
-        "| set | cells | coarse | fine | macro-F1 | blank | commonest | profile | expressed | free | markers | labelled cells/s |"
+        "| set | cells | coarse | fine | macro-F1 | blank | commonest | profile | ECE | unknown | supported | free | markers | labelled cells/s |"
     )
-    print("| --- |" + " ---: |" * 11)
+    print("| --- |" + " ---: |" * 13)
     for name in a.sets:
         adata = read(a.shared, name)
         began = time.perf_counter()
@@ -158,10 +178,12 @@ def main() -> None:
         part = adata[some].copy()
         bsc.tl.annotate(part, model=model)
         named = part.obs["bioverse_genes_supported"].sum() + part.obs["bioverse_genes_unsupported"].sum()
-        expressed = part.obs["bioverse_genes_supported"].sum() / max(named, 1)
+        supported = part.obs["bioverse_genes_supported"].sum() / max(named, 1)
+        error = calibration_error(a.shared, adata, name)
+        unknown = (adata.obs["bioverse_label"] == "unknown").mean()
         print(
             f"| {name} | {adata.n_obs} | {found['coarse']:.3f} | {found['fine']:.3f} | {found['coarse_macro_f1']:.3f} | {blank['coarse']:.3f} "
-            f"| {max(always):.3f} | {baseline['coarse']:.3f} | {expressed:.3f} | {free_reasoning(model, part):.3f} | {marker_share(part):.3f} | {speed:.0f} |",
+            f"| {max(always):.3f} | {baseline['coarse']:.3f} | {error:.3f} | {unknown:.3f} | {supported:.3f} | {free_reasoning(model, part):.3f} | {marker_share(part):.3f} | {speed:.0f} |",
             flush=True,
         )
 

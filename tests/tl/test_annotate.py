@@ -10,9 +10,11 @@ from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
 from bioverse_sc.models import label_log_probabilities, label_prompt
-from bioverse_sc.ontology import cell_ontology
-from bioverse_sc.tl import _annotate, _embed
-from bioverse_sc.tl._annotate import informative_genes, label_probabilities, named_genes
+from bioverse_sc.ontology import cell_ontology, terms_of_tissue
+from bioverse_sc.tl import _embed, _reason
+from bioverse_sc.tl._evidence import claims_of, known_symbols
+from bioverse_sc.tl._label import label_probabilities
+from bioverse_sc.tl._reason import absent_markers, informative_genes
 from tests.same import differences
 from tests.tiny import make_model, make_vectors
 
@@ -23,6 +25,10 @@ SLOTS = {f"obs['bioverse_{name}']" for name in COLUMNS} | {
     "obsm['X_bioverse']",
     "uns['bioverse']",
 }
+
+
+def named_genes(text, known):
+    return {claim.gene for claim in claims_of(text, known)}
 
 
 def labelled(adata, **kwargs):
@@ -68,8 +74,8 @@ def test_columns_have_their_types(annotated):
 
 def test_every_label_is_of_the_set_and_has_its_id(annotated, mini):
     for label, term in zip(annotated.obs["bioverse_label"], annotated.obs["bioverse_label_id"], strict=True):
-        assert label in mini.config.labels
-        assert cell_ontology().names[term] == label
+        assert label == "unknown" if term == "" else cell_ontology().names[term] == label
+    assert annotated.obs["bioverse_label"].isin(mini.config.labels).mean() > 0.5
 
 
 def test_provenance(annotated, mini):
@@ -77,7 +83,7 @@ def test_provenance(annotated, mini):
     assert stored["version"] == bsc.__version__
     assert stored["model"] == "mini"
     assert stored["model_fingerprint"] == mini.fingerprint
-    assert stored["labels"] == list(mini.config.labels)
+    assert set(stored["labels"]) == {*mini.config.labels, "unknown"}
     assert stored["reasoning"] == "cell"
     assert stored["prompt"]
 
@@ -176,9 +182,7 @@ def test_reasoning_of_a_cell_does_not_depend_on_the_others(annotated, pbmc):
 def test_chunks_do_not_matter(annotated, pbmc, monkeypatch):
     from bioverse_sc import _modalities
 
-    monkeypatch.setattr(
-        _annotate, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=1)
-    )
+    monkeypatch.setattr(_reason, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=1))
     few = pbmc.raw.to_adata()[annotated.obs_names[:3]].copy()
     bsc.tl.annotate(few)
     for name in ("reasoning", "genes_supported", "genes_unsupported"):
@@ -191,22 +195,22 @@ def test_chunks_do_not_matter(annotated, pbmc, monkeypatch):
 
 def test_words_of_the_user_are_the_only_labels(cells):
     obs = labelled(cells, labels=BLOOD)
-    assert set(obs["bioverse_label"]) <= set(BLOOD)
-    ids = {"T cell": "CL:0000084", "B cell": "CL:0000236", "monocyte": "CL:0000576"}
+    assert set(obs["bioverse_label"]) <= {*BLOOD, "unknown"}
+    ids = {"T cell": "CL:0000084", "B cell": "CL:0000236", "monocyte": "CL:0000576", "unknown": ""}
     assert obs["bioverse_label_id"].astype(str).tolist() == [ids[label] for label in obs["bioverse_label"]]
 
 
 def test_a_synonym_in_the_plural_stays_as_it_was_typed(cells):
     obs = labelled(cells, labels=["B-lymphocytes", "T cells"])
-    assert set(obs["bioverse_label"]) <= {"B-lymphocytes", "T cells"}
-    assert set(obs["bioverse_label_id"]) <= {"CL:0000236", "CL:0000084"}
+    assert set(obs["bioverse_label"]) <= {"B-lymphocytes", "T cells", "unknown"}
+    assert set(obs["bioverse_label_id"]) <= {"CL:0000236", "CL:0000084", ""}
 
 
 def test_words_that_the_ontology_does_not_know_have_no_id(cells):
-    obs = labelled(cells, labels=["cluster one", "cluster two"])
+    obs = labelled(cells, labels=["cluster one", "cluster two"], min_confidence=0)
     assert set(obs["bioverse_label"]) <= {"cluster one", "cluster two"}
     assert set(obs["bioverse_label_id"]) == {""}
-    assert (obs["bioverse_confidence"] >= 0.5 - 1e-6).all()
+    assert (obs["bioverse_confidence"] >= 1 / 3 - 1e-6).all()
 
 
 @pytest.mark.parametrize("labels", [BLOOD, ["cluster one", "cluster two"], ["spam", "B cell", "eggs and ham"]])
@@ -216,10 +220,51 @@ def test_the_order_of_labels_does_not_matter(labels, cells):
     assert one["bioverse_label"].astype(str).tolist() == two["bioverse_label"].astype(str).tolist()
 
 
-def test_one_label_is_certain(cells):
-    obs = labelled(cells, labels=["B cell"])
-    assert set(obs["bioverse_label"]) == {"B cell"}
-    np.testing.assert_allclose(obs["bioverse_confidence"], 1)
+def test_what_is_none_of_the_labels_is_unknown(annotated):
+    """A cell that the model takes for something else is not forced under a label."""
+    obs = bsc.tl.annotate(annotated, labels=["B cell"], reasoning=None, copy=True).obs
+    own = [cell_ontology().ancestors(term) if term else set() for term in annotated.obs["bioverse_label_id"]]
+    sure = (annotated.obs["bioverse_confidence"] > 0.9).to_numpy()
+    is_b = np.array(["CL:0000236" in above for above in own])
+    assert (is_b & sure).any()
+    assert (~is_b & sure).any()
+    assert set(obs["bioverse_label"][is_b & sure]) == {"B cell"}
+    assert set(obs["bioverse_label"][~is_b & sure]) == {"unknown"}
+
+
+def test_a_tissue_narrows_the_labels(cells):
+    there = terms_of_tissue("liver")
+    obs = labelled(cells, tissue="liver", min_confidence=0)
+    assert all(term in there or term == "" for term in obs["bioverse_label_id"])
+    with pytest.raises(ValueError, match="'moon', which is not known"):
+        labelled(cells, tissue="moon")
+    with pytest.raises(ValueError, match="None of the labels occurs in the tissue 'blood'"):
+        labelled(cells, tissue="blood", labels=["hepatocyte"])
+
+
+def test_labels_back_off_until_they_are_certain(annotated):
+    sharp = bsc.tl.annotate(annotated, reasoning=None, min_confidence=0, copy=True).obs
+    wide = bsc.tl.annotate(annotated, reasoning=None, min_confidence=0.99, copy=True).obs
+    moved = (sharp["bioverse_confidence"] < 0.99).to_numpy()
+    assert moved.any()
+    ontology = cell_ontology()
+    for narrow, wider in zip(sharp["bioverse_label_id"][moved], wide["bioverse_label_id"][moved], strict=True):
+        assert wider == "" or (wider != narrow and wider in ontology.ancestors(narrow))
+    certain = wide["bioverse_label"] != "unknown"
+    assert (wide["bioverse_confidence"][certain] >= 0.99).all()
+    kept = ~moved
+    assert (sharp["bioverse_label"][kept].astype(str) == wide["bioverse_label"][kept].astype(str)).all()
+
+
+def test_runners_up_are_written_on_request_and_go_with_the_next_run(annotated):
+    more = bsc.tl.annotate(annotated, reasoning=None, min_confidence=0, n_runner_up=2, copy=True)
+    table = more.obsm["bioverse_runner_up"]
+    assert list(table.columns) == ["label_1", "confidence_1", "label_2", "confidence_2"]
+    assert (more.obs["bioverse_confidence"] >= table["confidence_1"] - 1e-6).all()
+    assert (table["confidence_1"] >= table["confidence_2"]).all()
+    assert (table["label_1"].astype(str) != more.obs["bioverse_label"].astype(str)).all()
+    bsc.tl.annotate(more, reasoning=None)
+    assert "bioverse_runner_up" not in more.obsm
 
 
 def test_a_broad_label_collects_what_lies_below_it(mini):
@@ -238,8 +283,9 @@ def test_a_broad_label_collects_what_lies_below_it(mini):
             expected[:, max(takers, key=lambda j: len(ontology.ancestors(terms[j])))] += p[:, i]
             to_lymphocytes += len(takers) == 2
     assert to_lymphocytes > 5, "lymphocytes are leukocytes too: the nearest term takes them"
-    expected /= expected.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(label_probabilities(mini, vectors, broad), expected, atol=1e-5)
+    found = label_probabilities(mini, vectors, [*broad, "unknown"])
+    np.testing.assert_allclose(found[:, :-1], expected, atol=1e-5)
+    np.testing.assert_allclose(found[:, -1], 1 - expected.sum(axis=1), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -267,13 +313,20 @@ def test_labels_that_are_nearly_the_same_work_or_change_nothing(labels, cells):
     except ValueError:
         assert differences(before, cells) == set()
     else:
-        assert set(cells.obs["bioverse_label"]) <= set(labels)
+        assert set(cells.obs["bioverse_label"]) <= {*labels, "unknown"}
 
 
 @pytest.mark.parametrize(
     ("kwargs", "error", "match"),
     [
-        ({"reasoning": "poem"}, ValueError, "'poem'; expected 'cell' or None"),
+        ({"reasoning": "poem"}, ValueError, "'poem'; expected 'cell', 'cluster' or None"),
+        ({"by": "row"}, ValueError, "'row'; expected 'cell' or 'cluster'"),
+        ({"min_confidence": 2}, ValueError, "min_confidence is 2; expected a probability"),
+        ({"n_runner_up": -1}, ValueError, "n_runner_up is -1; expected 0 to"),
+        ({"max_cells_to_generate": 0}, ValueError, "max_cells_to_generate is 0 .*expected 1 or more"),
+        ({"max_cells_to_generate": 5, "reasoning": None}, ValueError, "with reasoning='cell'"),
+        ({"by": "cluster"}, KeyError, "no column 'leiden'.*sc.tl.leiden"),
+        ({"smooth": True}, KeyError, "no neighbours graph.*sc.pp.neighbors"),
         ({"model": "maxi"}, ValueError, "no model 'maxi'"),
         ({"layer": "gone"}, KeyError, "no layer 'gone'"),
         ({"gene_symbols": "gone"}, KeyError, "no column 'gone'"),
@@ -410,7 +463,7 @@ def test_informative_genes_do_not_depend_on_the_other_cells(mini):
     together = informative_genes(mini, chunk, genes, logged=False)
     alone = [informative_genes(mini, chunk[i], genes, logged=False)[0] for i in range(9)]
     assert together == alone
-    assert all(0 < len(shown) <= _annotate.GENES_SHOWN for shown in together)
+    assert all(0 < len(shown) <= _reason.GENES_SHOWN for shown in together)
     assert (chunk != before).nnz == 0
 
 
@@ -460,26 +513,15 @@ def test_genes_named_in_a_text(text, genes):
 
 def test_words_of_cell_types_are_not_genes():
     """T and B are old names of TBXT and others: in 'T cell' they name no gene."""
-    known = set(_annotate.known_symbols([]))
+    known = set(known_symbols([]))
     assert named_genes("This is a T cell, not a B cell: it expresses CD3E, a marker of T cells.", known) == {"CD3E"}
 
 
 def test_the_names_of_labels_are_not_genes(mini):
-    known = set(_annotate.known_symbols(mini.encoders["rna"].genes))
+    known = set(known_symbols(mini.encoders["rna"].genes))
     wrong = {label: found for label in mini.config.labels if (found := named_genes(label, known))}
     # this one is named after the gene
     assert wrong.keys() <= {"VIP GABAergic cortical interneuron"}
-
-
-def test_named_genes_are_looked_up_in_the_cell():
-    genes = ["CD3E", "CD19", "MS4A1"]
-    chunk = csr_matrix(np.array([[5.0, 0.0, 1.0], [0.0, 0.0, 2.0], [1.0, 1.0, 1.0]]))
-    texts = np.array(["CD3E, MS4A1, CD19 and INS.", "CD3E and again CD3E.", ""], dtype=object)
-    supported, unsupported = np.zeros(5, dtype=np.int64), np.zeros(5, dtype=np.int64)
-    texts = np.concatenate([np.array(["", ""], dtype=object), texts])
-    _annotate._check_named_genes(texts, supported, unsupported, chunk, genes, _annotate.known_symbols(genes), 2)
-    assert supported.tolist() == [0, 0, 2, 0, 0]
-    assert unsupported.tolist() == [0, 0, 2, 1, 0]
 
 
 def test_counts_of_genes_fit_the_text_and_the_cell(annotated):
@@ -487,10 +529,99 @@ def test_counts_of_genes_fit_the_text_and_the_cell(annotated):
     names = list(annotated.var_names)
     for i in range(annotated.n_obs):
         obs = annotated.obs.iloc[i]
-        mentioned = named_genes(obs["bioverse_reasoning"], set(_annotate.known_symbols(names)))
-        direct = sum(gene in names and expressed[i, names.index(gene)] for gene in mentioned)
-        assert obs["bioverse_genes_supported"] + obs["bioverse_genes_unsupported"] == len(mentioned)
-        assert obs["bioverse_genes_supported"] >= direct - 1  # one may go by another name in the encoder
+        claims = claims_of(obs["bioverse_reasoning"], known_symbols(names), label=obs["bioverse_label"])
+        present = [claim.gene for claim in claims if not claim.absent]
+        direct = sum(gene in names and expressed[i, names.index(gene)] for gene in present)
+        assert obs["bioverse_genes_supported"] + obs["bioverse_genes_unsupported"] == len(claims)
+        # one may be called a marker that it is not, and one may go by another name in the encoder
+        assert obs["bioverse_genes_supported"] <= direct + len(claims) - len(present) + 1
+
+
+def test_absent_markers_are_of_the_other_type_alone_and_not_in_the_cell():
+    ontology = cell_ontology()
+    b_cell, t_cell = "CL:0000236", "CL:0000084"
+    of_t = [g for g in ontology.known_markers(t_cell) if g not in ontology.known_markers(b_cell)]
+    genes = [*of_t, *ontology.known_markers(b_cell)]
+    column = {gene: j for j, gene in enumerate(genes)}
+    first = absent_markers(b_cell, {"T cell": t_cell}, column, set())["T cell"]
+    assert len(first) == _reason.ABSENT_SHOWN
+    assert set(first) <= set(of_t)
+    # a gene that is there, or that the data do not measure, is not listed
+    without = {gene: j for gene, j in column.items() if gene != first[1]}
+    second = absent_markers(b_cell, {"T cell": t_cell}, without, {column[first[0]]})["T cell"]
+    assert not set(first) & set(second)
+    assert absent_markers("", {"T cell": t_cell}, column, set()) == {}
+
+
+# --- clusters and budgets ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clustered(annotated):
+    """Cells of two clusters, one of them in the order of the labels."""
+    adata = annotated.copy()
+    half = np.arange(adata.n_obs) % 2
+    adata.obs["leiden"] = pd.Categorical(np.where(half, "one", "two"))
+    return adata
+
+
+def test_a_cluster_has_one_label_the_mean_of_its_cells(clustered, mini):
+    found = bsc.tl.annotate(clustered, by="cluster", reasoning=None, min_confidence=0, copy=True).obs
+    columns = [*(label for label in mini.config.labels if label != "unknown"), "unknown"]
+    p = label_probabilities(mini, clustered.obsm["X_scgpt"], columns, closed=True)
+    for cluster in ("one", "two"):
+        inside = (clustered.obs["leiden"] == cluster).to_numpy()
+        mean = p[inside].mean(axis=0)
+        assert set(found["bioverse_label"][inside]) == {columns[mean.argmax()]}
+        np.testing.assert_allclose(found["bioverse_confidence"][inside], mean.max(), atol=1e-4)
+
+
+def test_a_text_for_each_cluster_and_label(clustered):
+    found = bsc.tl.annotate(clustered, reasoning="cluster", copy=True).obs
+    assert (found["bioverse_reasoning_of"].astype(str) == clustered.obs["leiden"].astype(str)).all()
+    texts = found.groupby(["leiden", "bioverse_label"], observed=True)["bioverse_reasoning"]
+    assert (texts.nunique() == 1).all()
+    assert (found["bioverse_reasoning"] != "").all()
+    bsc.tl.annotate(clustered, reasoning=None)
+    assert "bioverse_reasoning_of" not in clustered.obs
+
+
+def test_a_budget_of_texts_is_kept_and_each_text_is_about_the_own_label(annotated):
+    n_labels = annotated.obs["bioverse_label"].nunique()
+    found = bsc.tl.annotate(annotated, max_cells_to_generate=n_labels + 1, copy=True).obs
+    written = found["bioverse_reasoning_of"].astype(str)
+    assert written.nunique() == n_labels + 1
+    label = found["bioverse_label"].astype(str)
+    assert (label.loc[written].to_numpy() == label.to_numpy()).all()
+    of_itself = written == found.index
+    assert of_itself.sum() == n_labels + 1
+    assert (found["bioverse_reasoning"][of_itself] == annotated.obs["bioverse_reasoning"][of_itself]).all()
+
+
+def test_a_budget_smaller_than_the_labels_says_which_cells_have_no_text(annotated, log):
+    assert annotated.obs["bioverse_label"].nunique() > 1
+    found = bsc.tl.annotate(annotated, max_cells_to_generate=1, copy=True).obs
+    without = found["bioverse_reasoning"] == ""
+    assert without.any()
+    assert (found["bioverse_reasoning_of"][without].astype(str) == "").all()
+    assert any(f"{without.sum()} cells have labels" in record.getMessage() for record in log)
+
+
+def test_smoothing_follows_the_graph(annotated):
+    """A cell among cells of one label takes it over; without links nothing changes."""
+    adata = annotated.copy()
+    n = adata.n_obs
+    adata.obsp["connectivities"] = csr_matrix((n, n), dtype=np.float32)
+    assert_same_labels(labelled(adata, smooth=True), labelled(adata))
+    odd = np.flatnonzero((adata.obs["bioverse_label"] != adata.obs["bioverse_label"].iloc[0]).to_numpy())[0]
+    same = np.flatnonzero((adata.obs["bioverse_label"] == adata.obs["bioverse_label"].iloc[0]).to_numpy())
+    links = np.zeros((n, n), dtype=np.float32)
+    links[odd, same] = links[same, odd] = 1
+    adata.obsp["connectivities"] = csr_matrix(links)
+    own = adata.obs["bioverse_label"].iloc[odd]
+    smoothed = labelled(adata, smooth=True, min_confidence=0).iloc[odd]
+    plain = labelled(adata, min_confidence=0).iloc[odd]
+    assert smoothed["bioverse_label"] != own or smoothed["bioverse_confidence"] < plain["bioverse_confidence"]
 
 
 def test_a_model_without_labels_asks_for_them(cells):
