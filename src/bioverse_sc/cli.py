@@ -30,6 +30,11 @@ def annotate(
         list[str] | None,
         typer.Option(help="A label to choose from; repeat it for each. The model's own by default."),
     ] = None,
+    tissue: Annotated[str | None, typer.Option(help="Only labels that occur there, such as 'blood'.")] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(help="Below this probability a label gives way to a wider one. The model's own by default."),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw the alignment figure (.png, .pdf, .svg).")
     ] = None,
@@ -57,6 +62,8 @@ def annotate(
             adata,
             model=model,
             labels=labels or None,
+            tissue=tissue,
+            min_confidence=min_confidence,
             reasoning="cell" if reasoning else None,
             layer=layer,
             gene_symbols=gene_symbols,
