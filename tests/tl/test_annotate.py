@@ -222,14 +222,14 @@ def test_the_order_of_labels_does_not_matter(labels, cells):
 
 def test_what_is_none_of_the_labels_is_unknown(annotated):
     """A cell that the model takes for something else is not forced under a label."""
-    obs = bsc.tl.annotate(annotated, labels=["B cell"], reasoning=None, copy=True).obs
+    obs = bsc.tl.annotate(annotated, labels=["monocyte"], reasoning=None, copy=True).obs
     own = [cell_ontology().ancestors(term) if term else set() for term in annotated.obs["bioverse_label_id"]]
     sure = (annotated.obs["bioverse_confidence"] > 0.9).to_numpy()
-    is_b = np.array(["CL:0000236" in above for above in own])
-    assert (is_b & sure).any()
-    assert (~is_b & sure).any()
-    assert set(obs["bioverse_label"][is_b & sure]) == {"B cell"}
-    assert set(obs["bioverse_label"][~is_b & sure]) == {"unknown"}
+    is_monocyte = np.array(["CL:0000576" in above for above in own])
+    assert (is_monocyte & sure).any()
+    assert (~is_monocyte & sure).any()
+    assert set(obs["bioverse_label"][is_monocyte & sure]) == {"monocyte"}
+    assert set(obs["bioverse_label"][~is_monocyte & sure]) == {"unknown"}
 
 
 def test_a_tissue_narrows_the_labels(cells):
@@ -259,9 +259,9 @@ def test_labels_back_off_until_they_are_certain(annotated):
 def test_runners_up_are_written_on_request_and_go_with_the_next_run(annotated):
     more = bsc.tl.annotate(annotated, reasoning=None, min_confidence=0, n_runner_up=2, copy=True)
     table = more.obsm["bioverse_runner_up"]
-    assert list(table.columns) == ["label_1", "confidence_1", "label_2", "confidence_2"]
-    assert (more.obs["bioverse_confidence"] >= table["confidence_1"] - 1e-6).all()
-    assert (table["confidence_1"] >= table["confidence_2"]).all()
+    assert list(table.columns) == ["label_1", "probability_1", "label_2", "probability_2"]
+    assert (table["probability_1"] <= 0.5 + 1e-6).all()
+    assert (table["probability_1"] >= table["probability_2"]).all()
     assert (table["label_1"].astype(str) != more.obs["bioverse_label"].astype(str)).all()
     bsc.tl.annotate(more, reasoning=None)
     assert "bioverse_runner_up" not in more.obsm
@@ -326,7 +326,6 @@ def test_labels_that_are_nearly_the_same_work_or_change_nothing(labels, cells):
         ({"max_cells_to_generate": 0}, ValueError, "max_cells_to_generate is 0 .*expected 1 or more"),
         ({"max_cells_to_generate": 5, "reasoning": None}, ValueError, "with reasoning='cell'"),
         ({"by": "cluster"}, KeyError, "no column 'leiden'.*sc.tl.leiden"),
-        ({"smooth": True}, KeyError, "no neighbours graph.*sc.pp.neighbors"),
         ({"model": "maxi"}, ValueError, "no model 'maxi'"),
         ({"layer": "gone"}, KeyError, "no layer 'gone'"),
         ({"gene_symbols": "gone"}, KeyError, "no column 'gone'"),
@@ -605,6 +604,14 @@ def test_a_budget_smaller_than_the_labels_says_which_cells_have_no_text(annotate
     assert without.any()
     assert (found["bioverse_reasoning_of"][without].astype(str) == "").all()
     assert any(f"{without.sum()} cells have labels" in record.getMessage() for record in log)
+
+
+def test_smoothing_without_a_graph_says_how_to_make_one(cells):
+    del cells.obsp["connectivities"]
+    before = cells.copy()
+    with pytest.raises(KeyError, match=r"no neighbours graph.*sc\.pp\.neighbors"):
+        bsc.tl.annotate(cells, smooth=True)
+    assert differences(before, cells) == set()
 
 
 def test_smoothing_follows_the_graph(annotated):

@@ -87,6 +87,8 @@ class ModelConfig:
     """Label set of annotation: Cell Ontology names."""
     temperature: float = 1.0
     """Calibration: divides the log-probabilities of labels before they become confidences."""
+    calibration: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Curve from the probability of a label to how often it is right; see :func:`bioverse_sc.metrics.apply_calibration`."""
     min_confidence: float = 0.0
     """Below this probability a label backs off to a wider one; see :func:`bioverse_sc.ontology.back_off`."""
     prompts: dict[str, str] = field(default_factory=lambda: dict(PROMPTS))
@@ -110,6 +112,8 @@ class ModelConfig:
             raise ValueError(msg)
         stored["projectors"] = {mod: ProjectorConfig(**values) for mod, values in stored["projectors"].items()}
         stored["labels"] = tuple(stored["labels"])
+        if (curve := stored.get("calibration")) is not None:
+            stored["calibration"] = (tuple(curve[0]), tuple(curve[1]))
         # templates that came later
         stored["prompts"] = PROMPTS | stored.get("prompts", {})
         stored["contract"] = Contract(**stored.get("contract", {}))

@@ -15,7 +15,7 @@ import numpy as np
 from bioverse_sc.ontology._cell_ontology import UNKNOWN, _key, cell_ontology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import ArrayLike
     from scipy.sparse import csr_matrix
@@ -189,7 +189,11 @@ def nearest_labels(own: Sequence[str], labels: Sequence[str]) -> np.ndarray:
 
 
 def back_off(
-    probabilities: ArrayLike, labels: Sequence[str], min_confidence: float | None = None
+    probabilities: ArrayLike,
+    labels: Sequence[str],
+    min_confidence: float | None = None,
+    *,
+    calibrate: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Label each cell with the most exact term that is certain enough.
 
@@ -206,6 +210,9 @@ def back_off(
         Labels, in any words; see :func:`match_labels`.
     min_confidence
         From 0 to 1. ``None`` or 0 leaves every cell at its best label.
+    calibrate
+        Turns the probabilities of terms into how often such a label is right, before they are compared with ``min_confidence``; it
+        must not fall, such as :func:`bioverse_sc.metrics.apply_calibration`.
 
     Returns
     -------
@@ -228,6 +235,9 @@ def back_off(
     graph = _graph(tuple(labels))
     # a sparse product adds up the same labels in the same order for every cell, so that equal sums are equal
     mass = np.asarray((graph.below @ p.T).T)
+    if calibrate is not None:
+        # nothing is the probability of a label that is not there
+        mass = np.where(mass > 0, calibrate(mass.clip(0, 1)), 0)
     cells = np.arange(len(p))
     node = graph.of_label[p.argmax(axis=1)]
     node[~p.any(axis=1)] = graph.root

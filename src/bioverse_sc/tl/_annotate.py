@@ -13,6 +13,7 @@ from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record
 from bioverse_sc._validation import check_batch_size, check_labels
+from bioverse_sc.metrics import apply_calibration
 from bioverse_sc.ontology import back_off, runner_up
 from bioverse_sc.pp._profile import profile
 from bioverse_sc.tl._align import ensure_alignment
@@ -121,9 +122,10 @@ def annotate(
     ``.obs["bioverse_label_id"]``
         Cell Ontology id, categorical; ``""`` when there is none.
     ``.obs["bioverse_confidence"]``
-        Probability of the label, which of a wider one is the sum over the labels below it, 0 to 1.
+        How likely the label is right, 0 to 1: its probability, which of a wider label is the sum over those below it, on the
+        model's calibration curve.
     ``.obsm["bioverse_runner_up"]``
-        DataFrame with the columns ``label_1``, ``confidence_1``, ... Only with ``n_runner_up``.
+        DataFrame with the columns ``label_1``, ``probability_1``, ... (not calibrated). Only with ``n_runner_up``.
     ``.obs["bioverse_reasoning"]``
         Generated text. Only with ``reasoning``, as the next two.
     ``.obs["bioverse_genes_supported"]``
@@ -180,7 +182,13 @@ def annotate(
             probabilities = mean_by_cluster(probabilities, clusters)[clusters.codes]
             # a cell of which nothing is known stays so
             probabilities[~vectors.any(axis=1)] = 0
-        names, terms, confidence = back_off(probabilities, chosen, threshold)
+        curve = loaded.config.calibration
+        names, terms, confidence = back_off(
+            probabilities,
+            chosen,
+            threshold,
+            calibrate=None if curve is None else lambda p: apply_calibration(p, *curve),
+        )
         cells = Labelled(vectors, names, terms, confidence.astype(np.float32), probabilities)
         results: dict[str, pd.Series] = {
             keys.label: _categorical(names, adata),
@@ -245,11 +253,11 @@ def _categorical(values: np.ndarray, adata: AnnData) -> pd.Series:
 
 
 def _runner_up(probabilities: np.ndarray, labels: Sequence[str], n: int, adata: AnnData) -> pd.DataFrame:
-    names, confidence = runner_up(probabilities, labels, n)
+    names, p = runner_up(probabilities, labels, n)
     table = pd.DataFrame(index=adata.obs_names)
     for k in range(n):
         table[f"label_{k + 1}"] = _categorical(names[:, k], adata)
-        table[f"confidence_{k + 1}"] = confidence[:, k].astype(np.float32)
+        table[f"probability_{k + 1}"] = p[:, k].astype(np.float32)
     return table
 
 
