@@ -152,7 +152,7 @@ def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generat
     """What a biologist would write: what marks the type or a wider one, what speaks against similar types, and how sure that is."""
     if not term:
         high = f"; {join(case.genes[:2])} {'is' if len(case.genes) == 1 else 'are'} high" if case.genes else ""
-        return f"No known type fits this cell well{high}."
+        return f"No known type is like this cell{high}."
     genes, name = case.genes, ontology.names[term]
     markers = ontology.known_markers(term)
     of: dict[str, list[str]] = {}
@@ -181,11 +181,11 @@ def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generat
         )
     for other, lacking in case.absent.items():
         sentences.append(
-            f"{join(lacking)} {'is' if len(lacking) == 1 else 'are'} absent, which argues against {article(other)} {other}."
+            f"{join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing, which is against {article(other)} {other}."
         )
     next_likely = f"; {article(case.runner_up)} {case.runner_up} is possible" if case.runner_up else ""
     if case.confidence == "low":
-        sentences.append(f"The call is uncertain{next_likely}.")
+        sentences.append(f"The call is not certain{next_likely}.")
     elif case.confidence == "medium":
         sentences.append(f"So {article(name)} {name} is likely but not certain{next_likely}.")
     elif not n_marking:

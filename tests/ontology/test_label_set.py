@@ -372,3 +372,20 @@ def test_what_cannot_be_backed_off_is_an_error(p, labels, threshold, message):
 def test_there_are_fewer_runners_up_than_labels(n):
     with pytest.raises(ValueError, match=f"n is {n} for 2 labels; expected from 1 to 1"):
         runner_up([[0.5, 0.5]], ["T", "B"], n)
+
+
+def test_masses_are_calibrated_before_they_are_compared():
+    labels = ["CD4-positive, alpha-beta T cell", "CD8-positive, alpha-beta T cell", "B cell"]
+    p = np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 0.0]])
+
+    def calibrate(mass):
+        return 0.1 + 0.8 * mass
+
+    names, ids, confidence = back_off(p, labels, 0.6, calibrate=calibrate)
+    plain = back_off(p, labels, 0.6)
+    assert names.tolist() == plain[0].tolist()
+    assert names[1] == "unknown"
+    np.testing.assert_allclose(confidence, [0.1 + 0.8 * 0.8, 0])
+    # what the curve lifts over the threshold stays
+    assert back_off(p, labels, 0.5, calibrate=calibrate)[0][0] == labels[0]
+    assert back_off(p, labels, 0.51, calibrate=calibrate)[0][0] != labels[0]

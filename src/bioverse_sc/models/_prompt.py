@@ -44,7 +44,7 @@ PROMPT_ID = "annotate-2"
 PROMPTS = {
     "label": "Cell:[BIO:rna] Type:",
     "reason": " Genes: {genes}.{absent}{doubt} Why?",
-    "absent": " Not found: {absent}.",
+    "absent": " Missing: {absent}.",
     "doubt": " Confidence: {confidence}. Next: {runner_up}.",
     "describe": "{entity}:[BIO] Description:",
     "entity": "{entity}:[BIO] ",
