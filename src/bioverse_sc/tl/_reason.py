@@ -165,12 +165,12 @@ def absent_markers(
 
 @cache
 def _telling_markers(term: str, other: str) -> list[str]:
-    """Markers of the other term or of wider ones that are none of this term, those with the most sources first."""
+    """Markers of the other term or of wider ones, by two sources or more, that are none of this term; those with the most first."""
     ontology = cell_ontology()
     own = ontology.known_markers(term) if term else {}
     markers = ontology.known_markers(other) if other else {}
     sources = {gene: ontology.markers[of][gene] for gene, of in markers.items() if gene not in own}
-    return sorted(sources, key=lambda gene: (-sources[gene], gene))[:40]
+    return sorted((gene for gene, n in sources.items() if n > 1), key=lambda gene: (-sources[gene], gene))[:40]
 
 
 def informative_genes(model: BioVerse, chunk: csr_matrix, genes: Sequence[str], *, logged: bool) -> list[list[str]]:
