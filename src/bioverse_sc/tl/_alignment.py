@@ -14,7 +14,7 @@ from bioverse_sc._models import get_model
 from bioverse_sc._record import record
 from bioverse_sc.metrics import alignment_metrics
 from bioverse_sc.metrics._alignment import text_retrieval
-from bioverse_sc.ontology import cell_ontology
+from bioverse_sc.ontology import UNKNOWN, cell_ontology
 from bioverse_sc.tl._align import ensure_alignment, projected
 from bioverse_sc.tl._embed import embedding_slot, readable
 from bioverse_sc.tl._score import check_texts
@@ -216,13 +216,11 @@ def _own_texts(column: pd.Series) -> _Texts:
 
 
 def _descriptions(adata: AnnData, model: BioVerse, labels_key: str) -> _Texts:
-    """Texts about the model's labels; a cell's own is that of its label, where the column is there."""
+    """Texts about the model's labels, of which ``unknown`` is no type; a cell's own is that of its label, where the column is there."""
     ontology = cell_ontology()
-    terms = [ontology.find(label) for label in model.config.labels]
-    texts = [
-        label if term is None else ontology.describe(term)
-        for label, term in zip(model.config.labels, terms, strict=True)
-    ]
+    labels = [label for label in model.config.labels if label != UNKNOWN]
+    terms = [ontology.find(label) for label in labels]
+    texts = [label if term is None else ontology.describe(term) for label, term in zip(labels, terms, strict=True)]
     own = _text_of_cells(adata, labels_key, terms) if labels_key in adata.obs else np.full(adata.n_obs, -1)
     return _Texts(texts, own, labels_key if (own >= 0).any() else "")
 
