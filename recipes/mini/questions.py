@@ -119,3 +119,14 @@ PAIR = (
 def pick(items: Sequence[str], rng: np.random.Generator) -> str:
     """Draw one."""
     return items[int(rng.integers(len(items)))]
+
+
+def most_alike(text: str, others: Sequence[str]) -> str:
+    """The first of the other texts that shares most words with a text; the text itself when there are none."""
+    words = set(text.split())
+
+    def shared(other: str) -> float:
+        found = set(other.split())
+        return len(words & found) / len(words | found)
+
+    return max(others, key=shared) if others else text

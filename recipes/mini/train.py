@@ -592,14 +592,18 @@ class Run:
     def entity_examples(
         self, modality: str, rng: np.random.Generator, n: int, *, share_near: float, share_asked: float
     ) -> list[Example]:
-        """Step 6: descriptions, some of them with the nearest known texts, and questions in one or two turns."""
+        """Step 6: descriptions, some of them with the nearest known texts, and questions in one or two turns.
+
+        The description beside known texts is the one of these that is most like the true one: all soft tokens of the training share are
+        learned by heart, so that nothing would be read from the texts if the true one were asked for.
+        """
         texts, turns = self.memory[modality].table["text"].to_numpy(), self.turns(modality)
         weights = self.weights(modality)
         examples = []
         for i in rng.choice(len(texts), size=n, p=weights / weights.sum()):
             nearest = self.nearest[modality][i] if rng.random() < share_near else []
             if rng.random() < 1 - share_asked:
-                prompt = description_prompt(modality, texts[i], nearest=nearest)
+                prompt = description_prompt(modality, questions.most_alike(texts[i], nearest), nearest=nearest)
             else:
                 order = rng.permutation(len(turns[i]))[: rng.integers(1, 3)]
                 prompt = question_prompt([modality], [turns[i][k] for k in order], nearest=[nearest])
@@ -728,8 +732,8 @@ class Run:
         )
         examples = self.cell_examples(self.cases(model, types, rng), types, rng)
         examples = [examples[i] for i in rng.permutation(len(examples))[:14_000]]
-        examples += self.entity_examples("protein", rng, 12_000, share_near=0.45, share_asked=0.2)
-        examples += self.entity_examples("molecule", rng, 7_000, share_near=0.35, share_asked=0.2)
+        examples += self.entity_examples("protein", rng, 12_000, share_near=0.5, share_asked=0.2)
+        examples += self.entity_examples("molecule", rng, 7_000, share_near=0.5, share_asked=0.2)
         examples += self.joint_examples(types, rng, 7_000)
         bsc.train.instruct(
             model, examples, of, r.answers, train_projectors=trained, descriptions=pairs, folder=self.work / "answers"
