@@ -60,7 +60,7 @@ def main() -> None:
     errors = [expected_calibration_error(of, right) for of in (confidence, after)]
     print(f"| all | {len(right)} | {errors[0]:.3f} | {errors[1]:.3f} | |")
     config = ModelConfig.read(a.model / CONFIG)
-    x, y = (tuple(round(float(v), 4) for v in axis) for axis in curve)
+    x, y = map(tuple, curve)
     replace(config, calibration=(x, y), min_confidence=a.min_confidence).write(a.model / CONFIG)
     write_checksums(a.model)
 
