@@ -140,7 +140,7 @@ class Recipe:
         steps=1000, batch_size=160, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
     answers: TrainConfig = TrainConfig(
-        steps=400, batch_size=64, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
+        steps=400, batch_size=64, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=800
     )
     lora: LoraSettings = LoraSettings(rank=32, alpha=64)
 
