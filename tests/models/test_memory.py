@@ -83,18 +83,18 @@ def test_what_is_no_molecule_is_near_to_none():
 
 
 def test_a_written_memory_is_the_same_and_the_same_file_each_time(tmp_path, proteins):
-    proteins.write(tmp_path / "one.tsv.gz")
-    proteins.write(tmp_path / "two.tsv.gz")
-    assert (tmp_path / "one.tsv.gz").read_bytes() == (tmp_path / "two.tsv.gz").read_bytes()
-    again = Memory("protein", tmp_path / "one.tsv.gz")
+    proteins.write(tmp_path / "one.tsv.xz")
+    proteins.write(tmp_path / "two.tsv.xz")
+    assert (tmp_path / "one.tsv.xz").read_bytes() == (tmp_path / "two.tsv.xz").read_bytes()
+    again = Memory("protein", tmp_path / "one.tsv.xz")
     pd.testing.assert_frame_equal(again.table, proteins.table)
     assert len(again) == 4
 
 
 def test_texts_keep_their_letters(tmp_path):
     known = {"MKTA": 'Says "NA", a\ttab and μ.', "NAAA": "NA"}
-    Memory("protein", table(known)).write(tmp_path / "m.tsv.gz")
-    assert Memory("protein", tmp_path / "m.tsv.gz").table["text"].tolist() == list(known.values())
+    Memory("protein", table(known)).write(tmp_path / "m.tsv.xz")
+    assert Memory("protein", tmp_path / "m.tsv.xz").table["text"].tolist() == list(known.values())
 
 
 @pytest.mark.parametrize(

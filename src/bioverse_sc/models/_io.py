@@ -190,7 +190,7 @@ def load(
     _check_contract(config, base, tokenizer, encoders, projectors, folder)
     reference = json.loads((folder / REFERENCE).read_text(encoding="utf-8")) if (folder / REFERENCE).is_file() else {}
     genes = {gene: (mean, weight) for gene, (mean, weight) in reference.items()}
-    paths = {modality: folder / MEMORY / f"{modality}.tsv.gz" for modality in config.projectors}
+    paths = {modality: folder / MEMORY / f"{modality}.tsv.xz" for modality in config.projectors}
     memory = {modality: Memory(modality, path) for modality, path in paths.items() if path.is_file()}
     loaded = BioVerse(config, base, tokenizer, encoders, genes, memory)
     # the untrained projector takes its size from the base model's embeddings, so it comes before the adapter
@@ -475,8 +475,8 @@ def save(
     include_language_model
         Whether the base language model and its tokenizer go into the folder; by default when it has no hub id or path.
     dtype
-        Number format of the language model, of the encoders and of the projectors in the folder; by default the language model
-        keeps its own, and the others are written as float32.
+        Number format of all weights in the folder; by default the language model keeps its own, and the others are written as
+        float32.
 
     Raises
     ------
@@ -554,6 +554,9 @@ def _write(model: BioVerse, folder: Path, *, inside: bool, dtype: torch.dtype | 
         language_model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
         # an empty form that peft adds
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
+        if dtype:
+            weights = folder / "adapter" / "adapter_model.safetensors"
+            save_file({k: v.to(dtype) for k, v in load_file(weights).items()}, weights, metadata={"format": "pt"})
         _set_base(folder / "adapter" / "adapter_config.json", config.language_model)
     for modality, encoder in model.encoders.items():
         fingerprint = encoder.fingerprint
@@ -571,7 +574,7 @@ def _write(model: BioVerse, folder: Path, *, inside: bool, dtype: torch.dtype | 
         (folder / REFERENCE).write_text(json.dumps(rounded, indent=0) + "\n", encoding="utf-8")
     for modality, memory in model.memory.items():
         (folder / MEMORY).mkdir(exist_ok=True)
-        memory.write(folder / MEMORY / f"{modality}.tsv.gz")
+        memory.write(folder / MEMORY / f"{modality}.tsv.xz")
     write_checksums(folder)
 
 

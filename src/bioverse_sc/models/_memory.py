@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import lzma
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -90,8 +90,7 @@ class Memory:
     def write(self, path: Path) -> None:
         """Write the table as a compressed text file."""
         text = self.table.to_csv(sep="\t", index=False).encode()
-        # without time and name, so that the same memory is the same file
-        path.write_bytes(gzip.compress(text, mtime=0))
+        path.write_bytes(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
 
 
 def _by_words(known: Sequence[str]) -> Callable[[Sequence[str]], np.ndarray]:
