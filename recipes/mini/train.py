@@ -128,7 +128,7 @@ class Recipe:
         steps=300, batch_size=64, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=800
     )
     reading: TrainConfig = TrainConfig(
-        steps=500, batch_size=64, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=800
+        steps=400, batch_size=64, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=800
     )
     text_shares: dict[str, float] = field(default_factory=lambda: {"cells": 0.4, "proteins": 0.3, "molecules": 0.3})
     contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
