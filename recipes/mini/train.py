@@ -142,6 +142,9 @@ class Recipe:
     answers: TrainConfig = TrainConfig(
         steps=400, batch_size=64, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=800
     )
+    settle: TrainConfig = TrainConfig(
+        steps=160, batch_size=128, learning_rate=8e-4, mixed_precision="bf16", checkpoint_every=80, max_tokens=800
+    )
     lora: LoraSettings = LoraSettings(rank=32, alpha=64)
 
 
@@ -737,6 +740,15 @@ class Run:
         examples += self.joint_examples(types, rng, 7_000)
         bsc.train.instruct(
             model, examples, of, r.answers, train_projectors=trained, descriptions=pairs, folder=self.work / "answers"
+        )
+        # few kinds of prompts are asked for as often as descriptions, which the last stage saw little of
+        examples = [examples[i] for i in rng.permutation(len(examples))[:8_000]]
+        examples += self.entity_examples("protein", rng, 8_000, share_near=0, share_asked=0)
+        examples += self.entity_examples("protein", rng, 3_500, share_near=1, share_asked=0)
+        examples += self.entity_examples("molecule", rng, 2_000, share_near=0, share_asked=0)
+        examples += self.entity_examples("molecule", rng, 1_500, share_near=1, share_asked=0)
+        bsc.train.instruct(
+            model, examples, of, r.settle, train_projectors=trained, descriptions=pairs, folder=self.work / "settle"
         )
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
