@@ -750,6 +750,8 @@ class Run:
         bsc.train.instruct(
             model, examples, of, r.settle, train_projectors=trained, descriptions=pairs, folder=self.work / "settle"
         )
+        # shown both, a language model of this size says of genes that are there that they are missing
+        model.config = replace(model.config, prompts=model.config.prompts | {"reason": " Genes: {genes}. Why?"})
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         bsc.models.save(model, fresh, dtype=torch.float16)

@@ -381,7 +381,7 @@ def test_masses_are_calibrated_before_they_are_compared():
     def calibrate(mass):
         return 0.1 + 0.8 * mass
 
-    names, ids, confidence = back_off(p, labels, 0.6, calibrate=calibrate)
+    names, _, confidence = back_off(p, labels, 0.6, calibrate=calibrate)
     plain = back_off(p, labels, 0.6)
     assert names.tolist() == plain[0].tolist()
     assert names[1] == "unknown"

@@ -69,8 +69,8 @@ def annotate(
     a wider one, by the Cell Ontology, and in the end to ``"unknown"``; that is a rule, see :func:`bioverse_sc.ontology.back_off`.
 
     Then the language model is shown the label and, by rules, the cell's informative genes (those that exceed the average profile
-    most), markers of the next likely types that the cell lacks, and how certain the label is, and writes the reasoning
-    greedily. A constraint of decoding keeps it from naming a gene that it was not shown, or one twice; the words, and which of
+    most) and, if its template asks for them, markers of the next likely types that the cell lacks and how certain the label is,
+    and writes the reasoning greedily. A constraint of decoding keeps it from naming a gene that it was not shown, or one twice; the words, and which of
     the shown genes it names, are its own. Its claims about genes are then looked up; see :func:`bioverse_sc.tl.evidence`.
 
     Parameters

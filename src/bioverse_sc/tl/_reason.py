@@ -71,6 +71,8 @@ class CaseMaker:
         self.model, self.genes, self.labels = model, list(genes), list(labels)
         self.column = {gene: j for j, gene in enumerate(genes)}
         self.matches = match_labels(labels)
+        self.shows_absent = "{absent}" in model.config.prompts["reason"]
+        """Whether the model's template has a place for markers that the cell lacks."""
 
     def cases(
         self,
@@ -107,7 +109,9 @@ class CaseMaker:
                 Case(
                     label=name,
                     genes=shown[i],
-                    absent=absent_markers(self.term(name), {o: self.term(o) for o in others}, self.column, here),
+                    absent=absent_markers(self.term(name), {o: self.term(o) for o in others}, self.column, here)
+                    if self.shows_absent
+                    else {},
                     confidence="high" if confidence[i] >= HIGH else "medium" if confidence[i] >= MEDIUM else "low",
                     runner_up=others[0] if others else "",
                 )
