@@ -52,7 +52,7 @@ def test_labels_stem_and_layer_are_passed_on(file, tmp_path):
     result = run("annotate", file, "-o", tmp_path / "o.h5ad", *args)
     assert result.exit_code == 0, result.output
     adata = ad.read_h5ad(tmp_path / "o.h5ad")
-    assert set(adata.obs["mine_label"]) <= {"B cell", "T cell"}
+    assert set(adata.obs["mine_label"]) <= {"B cell", "T cell", "unknown"}
     assert adata.uns["mine"]["embed"]["source"] == "twice"
     assert "mine_reasoning" not in adata.obs
 

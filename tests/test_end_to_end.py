@@ -27,7 +27,7 @@ COARSE = {
 
 @pytest.fixture(scope="module")
 def blood(_pbmc):
-    adata = _pbmc[_pbmc.obs["bulk_labels"].isin(COARSE)][::2].copy()
+    adata = _pbmc[_pbmc.obs["bulk_labels"].isin(COARSE)].copy()
     bsc.tl.annotate(adata, reasoning=None)
     return adata
 

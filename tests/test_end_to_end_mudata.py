@@ -54,7 +54,6 @@ def test_another_cell_changes_what_is_said_of_the_cell(cells):
     assert "monocyte" in said[1]
 
 
-@pytest.mark.xfail(reason="what mini writes about molecules is still poor; see its model card", strict=True)
 def test_molecules_are_told_apart(mini):
     adata = ad.AnnData(obs=pd.DataFrame({"smiles": list(MOLECULES.values())}, index=list(MOLECULES)))
     bsc.tl.describe(adata, mod="molecule", model=mini)
@@ -66,7 +65,6 @@ def test_molecules_are_told_apart(mini):
     assert "steroid" in texts["testosterone"]
 
 
-@pytest.mark.xfail(reason="what mini writes about molecules is still poor; see its model card", strict=True)
 def test_a_chat_goes_on_about_the_same_molecule():
     adata = ad.AnnData(obs=pd.DataFrame({"smiles": [MOLECULES["Ala-Phe"]]}, index=["Ala-Phe"]))
     chat = bsc.Chat(adata, mod="molecule")

@@ -142,7 +142,7 @@ def test_prompts_replace_some_defaults(llama, tmp_path):
         (
             {"prompts": {"labels": "x"}},
             ValueError,
-            r"prompts holds \['labels'\]; the templates are \['ask', 'describe'",
+            r"prompts holds \['labels'\]; the templates are \['absent', 'ask', 'describe', 'doubt'",
         ),
         (
             {"prompts": {"label": "[BIO:rna] {genes}"}},

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import bioverse_sc as bsc
+from bioverse_sc.tl._label import own_labels
 from tests.same import differences
 
 mpl.use("Agg")
@@ -26,10 +27,10 @@ def test_two_axes_show_cells_and_both_kinds_of_texts(compared, mini):
     axes = bsc.pl.alignment_umap(compared)
     assert len(axes) == 2
     assert [ax.get_title().split()[0] for ax in axes] == ["before", "after"]
-    n_unrelated = len(compared.uns["bioverse"]["alignment"]["texts"]) - len(mini.config.labels)
+    n_unrelated = len(compared.uns["bioverse"]["alignment"]["texts"]) - len(own_labels(mini))
     for ax in axes:
         drawn = points(ax)
-        assert drawn.pop("biological text") == len(mini.config.labels)
+        assert drawn.pop("biological text") == len(own_labels(mini))
         assert drawn.pop("everyday text") == n_unrelated
         assert sum(drawn.values()) == compared.n_obs
     legend = [text.get_text() for text in axes[1].get_legend().get_texts()]

@@ -5,6 +5,7 @@ import pytest
 import bioverse_sc as bsc
 from bioverse_sc.metrics import alignment_metrics
 from bioverse_sc.ontology import cell_ontology
+from bioverse_sc.tl._label import own_labels
 from tests.same import differences
 
 METRICS = {f"{direction}retrieval_at_{k}" for direction in ("", "text_") for k in (1, 5, 10)} | {
@@ -29,7 +30,7 @@ def test_coordinates_are_of_cells_and_texts(compared, mini):
         assert stored[f"texts_{when}"].shape == (n_texts, 2)
         assert set(stored[when]) == METRICS
     related = np.asarray(stored["texts_related"]).astype(bool)
-    assert related.sum() == len(mini.config.labels)
+    assert related.sum() == len(own_labels(mini))
     assert (~related).sum() >= 100
     first = cell_ontology().describe(cell_ontology().find(mini.config.labels[0]))
     assert stored["texts"][0] == first
@@ -39,7 +40,7 @@ def test_coordinates_are_of_cells_and_texts(compared, mini):
 def test_metrics_are_those_of_the_vectors(compared, mini):
     stored = compared.uns["bioverse"]["alignment"]
     texts = list(stored["texts"])
-    n = len(mini.config.labels)
+    n = len(own_labels(mini))
     vectors = np.stack(
         [mini.embeddings.weight[mini.tokenizer.encode(t, add_special_tokens=False)].mean(dim=0).numpy() for t in texts]
     )

@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
+from bioverse_sc.metrics import apply_calibration
 from bioverse_sc.models import label_log_probabilities, label_prompt
 from bioverse_sc.ontology import cell_ontology, terms_of_tissue
 from bioverse_sc.tl import _embed, _reason
@@ -572,7 +573,8 @@ def test_a_cluster_has_one_label_the_mean_of_its_cells(clustered, mini):
         inside = (clustered.obs["leiden"] == cluster).to_numpy()
         mean = p[inside].mean(axis=0)
         assert set(found["bioverse_label"][inside]) == {columns[mean.argmax()]}
-        np.testing.assert_allclose(found["bioverse_confidence"][inside], mean.max(), atol=1e-4)
+        expected = apply_calibration(mean.max().clip(0, 1), *mini.config.calibration)
+        np.testing.assert_allclose(found["bioverse_confidence"][inside], expected, atol=1e-3)
 
 
 def test_a_text_for_each_cluster_and_label(clustered):
