@@ -24,13 +24,10 @@ import bioverse_sc as bsc
 from bioverse_sc._models import get_model
 from bioverse_sc.datasets._simulate import simulate_counts
 from bioverse_sc.models import Decoding, generate_text, reasoning_prompt
+from bioverse_sc.tl._reason import GENES_SHOWN, REASONING_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-GENES_SHOWN = 12
-"""As many as :func:`bioverse_sc.tl.annotate` shows."""
-REASONING_TOKENS = 96
 
 
 def simulated(shared: Path, n_cells: int) -> tuple[ad.AnnData, list[list[str]]]:

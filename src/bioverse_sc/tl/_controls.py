@@ -15,6 +15,7 @@ from bioverse_sc._validation import check_batch_size
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._embed import embedding_slot
+from bioverse_sc.tl._label import calibrated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,18 +164,12 @@ def controls(
 
 def _probabilities(model: BioVerse, soft_tokens: torch.Tensor, *, batch_size: int, before: str = "") -> np.ndarray:
     """Probability of each of the model's labels, shape (cells, labels), with words before the cell."""
-    from bioverse_sc.models._generate import label_log_probabilities
-    from bioverse_sc.models._prompt import Text, label_prompt
-
     labels = list(model.config.labels)
-    prompt = [*([Text(before)] if before else []), *label_prompt(prompts=model.config.prompts)]
     found = [
-        label_log_probabilities(model, prompt, soft_tokens[start : start + batch_size], labels)
+        calibrated(model, soft_tokens[start : start + batch_size], labels, before=before)
         for start in range(0, len(soft_tokens), batch_size)
     ]
-    scaled = np.concatenate([np.empty((0, len(labels))), *found]) / model.config.temperature
-    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True, initial=-np.inf))
-    return weights / weights.sum(axis=1, keepdims=True)
+    return np.concatenate([np.empty((0, len(labels))), *found])
 
 
 def _row(found: np.ndarray, said: np.ndarray, labels: np.ndarray, true: np.ndarray | None) -> dict[str, float]:

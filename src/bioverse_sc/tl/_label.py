@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from bioverse_sc.models import BioVerse
+    from bioverse_sc.ontology import LabelMatch
 
 
 def own_labels(model: BioVerse) -> list[str]:
@@ -41,7 +42,7 @@ def chosen_labels(model: BioVerse, labels: Sequence[str] | None, tissue: str | N
     chosen = own_labels(model) if labels is None else [label for label in labels if label != UNKNOWN]
     matches = match_labels(chosen)
     if labels is not None:
-        _report(chosen)
+        _report(matches)
     if tissue is not None:
         there = terms_of_tissue(tissue)
         chosen = [label for label in chosen if matches[label].term is None or matches[label].term in there]
@@ -51,17 +52,16 @@ def chosen_labels(model: BioVerse, labels: Sequence[str] | None, tissue: str | N
     return [*chosen, UNKNOWN]
 
 
-def _report(labels: Sequence[str]) -> None:
+def _report(matches: dict[str, LabelMatch]) -> None:
     """Say which of the user's labels have no term."""
-    matches = match_labels(labels)
-    for label in labels:
-        if several := matches[label].candidates:
+    for label, match in matches.items():
+        if several := match.candidates:
             logger.info(
                 "    label %r may mean %s; it is scored by its text. Write the name or the id.",
                 label,
                 " or ".join(several),
             )
-        elif matches[label].term is None:
+        elif match.term is None:
             logger.info("    label %r is no term of the Cell Ontology; it is scored by its text", label)
 
 
@@ -105,11 +105,11 @@ def label_probabilities(
             rows = real[start : start + batch_size]
             with torch.inference_mode():
                 soft_tokens = model.project("rna", torch.from_numpy(vectors[rows]).to(model.device))
-            collected = _softmax(model, soft_tokens, asked) @ into
+            collected = calibrated(model, soft_tokens, asked) @ into
             if closed:
                 left_out = np.flatnonzero(collected.sum(axis=1) == 0)
                 if left_out.size:
-                    collected[left_out, :-1] = _softmax(model, soft_tokens[left_out], labels[:-1])
+                    collected[left_out, :-1] = calibrated(model, soft_tokens[left_out], labels[:-1])
                 collected /= collected.sum(axis=1, keepdims=True)
             else:
                 collected[:, -1] = np.clip(1 - collected[:, :-1].sum(axis=1), 0, 1)
@@ -118,12 +118,12 @@ def label_probabilities(
     return found
 
 
-def _softmax(model: BioVerse, soft_tokens: torch.Tensor, labels: Sequence[str]) -> np.ndarray:
-    """Calibrated probabilities of labels, rows sum to one."""
+def calibrated(model: BioVerse, soft_tokens: torch.Tensor, labels: Sequence[str], *, before: str = "") -> np.ndarray:
+    """Probabilities of labels at the model's temperature, rows sum to one; ``before`` stands before the cell in the prompt."""
     from bioverse_sc.models._generate import label_log_probabilities
-    from bioverse_sc.models._prompt import label_prompt
+    from bioverse_sc.models._prompt import Text, label_prompt
 
-    prompt = label_prompt(prompts=model.config.prompts)
+    prompt = [*([Text(before)] if before else []), *label_prompt(prompts=model.config.prompts)]
     scaled = label_log_probabilities(model, prompt, soft_tokens, labels) / model.config.temperature
     weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)

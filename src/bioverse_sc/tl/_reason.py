@@ -70,6 +70,7 @@ class CaseMaker:
     def __init__(self, model: BioVerse, genes: Sequence[str], labels: Sequence[str]) -> None:
         self.model, self.genes, self.labels = model, list(genes), list(labels)
         self.column = {gene: j for j, gene in enumerate(genes)}
+        self.symbols = sorted(known_symbols(genes))
         self.matches = match_labels(labels)
         self.shows_absent = "{absent}" in model.config.prompts["reason"]
         """Whether the model's template has a place for markers that the cell lacks."""
@@ -248,7 +249,7 @@ def reason_about_cells(
                 part.probabilities,
                 logged=matrix.kind == "log-normalised",
             )
-            texts[here] = write_reasoning(model, part.vectors, cases, maker.genes, batch_size=batch_size)
+            texts[here] = write_reasoning(model, part.vectors, cases, maker.symbols, batch_size=batch_size)
             bar.update(len(here))
     return texts
 
@@ -309,7 +310,7 @@ def reason_about_groups(
     shares = csr_matrix(csr_matrix(sum(expressing[1:], expressing[0])).multiply(1 / np.asarray(member.sum(axis=1))))
     shares.sort_indices()
     cases = maker.cases(total, shares, groups.names, groups.confidence, groups.probabilities, logged=False)
-    texts = write_reasoning(model, groups.vectors, cases, maker.genes, batch_size=batch_size)
+    texts = write_reasoning(model, groups.vectors, cases, maker.symbols, batch_size=batch_size)
     claims = check_reasoning(texts, groups.names, shares, maker.genes, terms=groups.terms)
     return texts, *supported_counts(claims, n)
 
@@ -322,16 +323,15 @@ def detected(chunk: csr_matrix) -> csr_matrix:
 
 
 def write_reasoning(
-    model: BioVerse, vectors: np.ndarray, cases: Sequence[Case], genes: Sequence[str], *, batch_size: int
+    model: BioVerse, vectors: np.ndarray, cases: Sequence[Case], symbols: Sequence[str], *, batch_size: int
 ) -> np.ndarray:
-    """The language model's reasoning about each case; ``""`` where the vector is zeros."""
+    """The language model's reasoning about each case; ``""`` where the vector is zeros. ``symbols`` is what counts as a gene."""
     import torch
 
     from bioverse_sc.models._generate import Decoding, ShownGenes, generate_text
     from bioverse_sc.models._prompt import reasoning_prompt
 
     texts = np.full(len(cases), "", dtype=object)
-    symbols = sorted(known_symbols(genes))
     # prompts of about one length need little padding
     real = sorted(np.flatnonzero(vectors.any(axis=1)).tolist(), key=lambda i: (len(cases[i].named), i))
     for start in range(0, len(real), batch_size):
