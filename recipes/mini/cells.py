@@ -21,6 +21,16 @@ _TECHNICAL = re.compile(
     r"|FOS|JUN|EGR1$|IER|ATF3$|DUSP1$|RP\d+-|A[CLPF]\d{5,}|CT[ABCD]-|LINC|FAM|EEF|EIF|NDUF|ATP5|COX\d|UQCR|SNOR|C\d+orf)"
 )
 
+# Genes that interferons raise in most cells, and those that they raise only where they are expressed at all.
+_INTERFERON = (
+    "ISG15 ISG20 IFI6 IFI27 IFI35 IFI44 IFI44L IFIT1 IFIT2 IFIT3 IFIT5 IFITM1 IFITM2 IFITM3 IFIH1 MX1 MX2 OAS1 OAS2 OAS3 OASL "
+    "LY6E RSAD2 HERC5 HERC6 USP18 EPSTI1 CMPK2 DDX58 DDX60 DDX60L PARP9 PARP14 SAMD9 SAMD9L XAF1 STAT1 STAT2 IRF1 IRF7 IRF9 "
+    "EIF2AK2 BST2 TRIM22 SP100 SP110 PLSCR1 TNFSF10 GBP1 GBP2 GBP4 GBP5 PSMB8 PSMB9 PSME1 PSME2 TAP1 LAP3 NMI UBE2L6 NT5C3A"
+).split()
+_MYELOID_INTERFERON = (
+    "CXCL9 CXCL10 CXCL11 CCL2 CCL7 CCL8 APOBEC3A IDO1 SERPING1 SIGLEC1 FCGR1A FCGR1B TNFSF13B WARS LGALS9 CD38 VAMP5"
+).split()
+
 
 @dataclass(frozen=True)
 class Profiles:
@@ -48,7 +58,8 @@ def read_profiles(shared: Path, *, n_genes: int) -> Profiles:
     evidence = markers[markers["marker_type"] == "positive"].groupby("marker")["ECs_global"].max()
     strong = adata.var_names.isin(evidence.index[evidence >= 5])
     rank = np.where(technical, -1.0, within * np.where(strong, 3.0, 1.0))
-    kept = np.sort(np.argsort(-rank, kind="stable")[:n_genes])
+    # in the order of their rank: of genes with equal counts a cell shows the encoder the first
+    kept = np.argsort(-rank, kind="stable")[:n_genes]
     rest = 1.0 - mean[:, kept].sum(axis=1, keepdims=True)
     return Profiles(
         mean=np.hstack([mean[:, kept], rest]),
@@ -67,10 +78,25 @@ class Cells:
     profile: np.ndarray
 
 
+def stimulated(profiles: Profiles, rng: np.random.Generator) -> np.ndarray:
+    """Each profile as interferon changes it, by up to about twenty times a gene; shape as ``profiles.mean``."""
+    genes = np.array(profiles.genes)
+    everywhere, somewhere = np.isin(genes, _INTERFERON), np.isin(genes, _MYELOID_INTERFERON)
+    mean = profiles.mean.copy()
+    strength = rng.uniform(0.3, 1, size=(len(mean), 1))
+    fold = np.exp(strength * rng.normal(2.3, 0.7, size=(len(mean), len(genes))))
+    raised = (mean[:, :-1] + np.where(everywhere, 1e-5, 0.0)) * fold
+    mean[:, :-1] = np.where(everywhere | somewhere, raised, mean[:, :-1])
+    return mean / mean.sum(axis=1, keepdims=True)
+
+
 def simulate(
     profiles: Profiles, n_cells: int, *, seed: int, balance: float, config: SimulationConfig | None = None
 ) -> Cells:
-    """Draw cells. A type with ``n`` profiles is drawn in proportion to ``n ** balance``: 0 is equally often."""
+    """Draw cells. A type with ``n`` profiles is drawn in proportion to ``n ** balance``: 0 is equally often.
+
+    An eighth of the cells has met interferon.
+    """
     rng = np.random.default_rng(seed)
     index = np.arange(len(profiles.terms))
     weight = np.zeros(len(index))
@@ -82,7 +108,11 @@ def simulate(
     chosen = rng.choice(index, size=n_cells, p=weight / weight.sum())
     # a profile that is no clean example of its type is mixed with no other
     types = np.where(profiles.usable, profiles.terms, [f"profile {i}" for i in index])
-    counts = simulate_counts(profiles.mean, types, profiles.sets, chosen, config=config, seed=seed)
+    # cells that met interferon are mixed only with their like
+    mean = np.vstack([profiles.mean, stimulated(profiles, rng)])
+    types = np.concatenate([types, [f"{t}, stimulated" for t in types]])
+    drawn = chosen + len(index) * (rng.random(n_cells) < 1 / 8)
+    counts = simulate_counts(mean, types, np.tile(profiles.sets, 2), drawn, config=config, seed=seed)
     return Cells(counts=counts[:, :-1].tocsr(), profile=chosen)
 
 

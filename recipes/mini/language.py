@@ -12,6 +12,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from bioverse_sc.models._prompt import absent_lists
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -179,10 +181,9 @@ def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generat
         sentences.append(
             f"None of its highest genes is a known marker of the {name}; {join(rest)} {'is' if len(rest) == 1 else 'are'} high."
         )
-    for other, lacking in case.absent.items():
-        sentences.append(
-            f"{join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing, which is against {article(other)} {other}."
-        )
+    if lists := absent_lists(case.absent):
+        # as the prompt says it, so that a small language model can copy it
+        sentences.append(f"Missing: {lists}, which is against {'that' if len(case.absent) == 1 else 'both'}.")
     next_likely = f"; {article(case.runner_up)} {case.runner_up} is possible" if case.runner_up else ""
     if case.confidence == "low":
         sentences.append(f"The call is not certain{next_likely}.")

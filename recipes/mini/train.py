@@ -80,9 +80,9 @@ class Recipe:
     genes_per_cell: int = 192
     encoder_width: int = 128
     encoder_layers: int = 2
-    encoder_cells: int = 166_400
+    encoder_cells: int = 204_800
     encoder: TrainConfig = TrainConfig(
-        steps=1300, batch_size=128, learning_rate=1e-3, warmup_steps=80, mixed_precision="bf16", checkpoint_every=100
+        steps=1600, batch_size=128, learning_rate=1e-3, warmup_steps=80, mixed_precision="bf16", checkpoint_every=100
     )
     held_out: float = 0.1
     """Share of the proteins, and of the described molecules, that nothing is trained on."""
@@ -130,6 +130,15 @@ class Recipe:
     reading: TrainConfig = TrainConfig(
         steps=400, batch_size=64, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=800
     )
+    cards: TrainConfig = TrainConfig(
+        steps=400,
+        batch_size=64,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        mixed_precision="bf16",
+        checkpoint_every=50,
+        max_tokens=800,
+    )
     text_shares: dict[str, float] = field(default_factory=lambda: {"cells": 0.4, "proteins": 0.3, "molecules": 0.3})
     contrastive: TrainConfig = TrainConfig(steps=1000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     sequence_contrastive: TrainConfig = TrainConfig(steps=3000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
@@ -137,13 +146,10 @@ class Recipe:
         steps=300, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
     )
     describe: TrainConfig = TrainConfig(
-        steps=1000, batch_size=160, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
+        steps=700, batch_size=160, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
     answers: TrainConfig = TrainConfig(
-        steps=400, batch_size=64, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=800
-    )
-    settle: TrainConfig = TrainConfig(
-        steps=160, batch_size=128, learning_rate=8e-4, mixed_precision="bf16", checkpoint_every=80, max_tokens=800
+        steps=600, batch_size=128, learning_rate=1e-3, mixed_precision="bf16", checkpoint_every=50, max_tokens=800
     )
     lora: LoraSettings = LoraSettings(rank=32, alpha=64)
 
@@ -476,13 +482,13 @@ class Run:
             examples.append(without_entity(description_prompt(modality, texts[0] + ".", nearest=texts)))
         return examples
 
-    def reading_exercises(self, rng: np.random.Generator, n: int) -> list[Example]:
+    def reading_exercises(self, rng: np.random.Generator, n: int, *, share_molecules: float = 0.12) -> list[Example]:
         """Descriptions after the texts of what is near: the first of three texts drawn at random, or what is true of a protein."""
         texts = {mod: memory.table["text"].to_numpy() for mod, memory in self.memory.items()}
         found = [i for i, near in enumerate(self.nearest["protein"]) if texts["protein"][i] in near]
         examples = []
         for _ in range(n):
-            modality = "molecule" if rng.random() < 0.12 else "protein"
+            modality = "molecule" if rng.random() < share_molecules else "protein"
             if modality == "protein" and rng.random() < 0.5:
                 i = found[rng.integers(len(found))]
                 text, nearest = texts[modality][i], self.nearest[modality][i]
@@ -539,12 +545,28 @@ class Run:
             n = r.reading.steps * r.reading.batch_size
             read = [drawn[i] for i in rng.permutation(len(drawn))[: n // 3]] + self.reading_exercises(rng, n * 2 // 3)
             bsc.train.pretrain_language_model(model, read, r.reading, folder=self.work / "reading")
+            self.read_cards(model, drawn)
             fresh = folder.with_name(folder.name + ".new")
             language_model.half().save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
             fresh.rename(folder)
         language_model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
         return language_model, PreTrainedTokenizerFast.from_pretrained(folder)
+
+    def read_cards(self, model: BioVerse, drawn: list[Example]) -> None:
+        """Step 4, its end: reasoning with markers that are missing and labels that are not certain, and more copying.
+
+        The word vectors stay as they are, so that what stage 1 aligned with them still is.
+        """
+        r = self.recipe
+        rng = np.random.default_rng(r.seed + 6)
+        n = r.cards.steps * r.cards.batch_size
+        examples = self.marker_cards(rng, n * 9 // 20) + [drawn[i] for i in rng.integers(len(drawn), size=n // 5)]
+        examples += self.reading_exercises(rng, n - len(examples), share_molecules=0.5)
+        words = model.embeddings.weight.requires_grad_()
+        stopped = words.register_hook(torch.zeros_like)
+        bsc.train.pretrain_language_model(model, examples, r.cards, folder=self.work / "cards")
+        stopped.remove()
 
     def tokenizer(self, cell_examples: list[Example]) -> PreTrainedTokenizerFast:
         """A tokenizer for all that the language model reads and writes."""
@@ -734,24 +756,17 @@ class Run:
             folder=self.work / "describe",
         )
         examples = self.cell_examples(self.cases(model, types, rng), types, rng)
-        examples = [examples[i] for i in rng.permutation(len(examples))[:14_000]]
-        examples += self.entity_examples("protein", rng, 12_000, share_near=0.5, share_asked=0.2)
-        examples += self.entity_examples("molecule", rng, 7_000, share_near=0.5, share_asked=0.2)
-        examples += self.joint_examples(types, rng, 7_000)
+        examples = [examples[i] for i in rng.permutation(len(examples))[:17_000]]
+        examples += [labelled[i] for i in rng.integers(len(labelled), size=4_000)]
+        examples += self.joint_examples(types, rng, 6_000)
+        # descriptions most of all, so that what the stage before taught is kept
+        examples += self.entity_examples("protein", rng, 22_000, share_near=0, share_asked=0.08)
+        examples += self.entity_examples("protein", rng, 11_800, share_near=1, share_asked=0.15)
+        examples += self.entity_examples("molecule", rng, 6_000, share_near=0, share_asked=0.15)
+        examples += self.entity_examples("molecule", rng, 10_000, share_near=1, share_asked=0.1)
         bsc.train.instruct(
             model, examples, of, r.answers, train_projectors=trained, descriptions=pairs, folder=self.work / "answers"
         )
-        # few kinds of prompts are asked for as often as descriptions, which the last stage saw little of
-        examples = [examples[i] for i in rng.permutation(len(examples))[:8_000]]
-        examples += self.entity_examples("protein", rng, 8_000, share_near=0, share_asked=0)
-        examples += self.entity_examples("protein", rng, 3_500, share_near=1, share_asked=0)
-        examples += self.entity_examples("molecule", rng, 2_000, share_near=0, share_asked=0)
-        examples += self.entity_examples("molecule", rng, 1_500, share_near=1, share_asked=0)
-        bsc.train.instruct(
-            model, examples, of, r.settle, train_projectors=trained, descriptions=pairs, folder=self.work / "settle"
-        )
-        # shown both, a language model of this size says of genes that are there that they are missing
-        model.config = replace(model.config, prompts=model.config.prompts | {"reason": " Genes: {genes}. Why?"})
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         bsc.models.save(model, fresh, dtype=torch.float16)

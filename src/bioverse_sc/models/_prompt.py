@@ -128,6 +128,11 @@ def label_prompt(label: str | None = None, *, prompts: Mapping[str, str] = PROMP
     return [*filled_prompt(prompts["label"], {}), Answer(label)]
 
 
+def absent_lists(absent: Mapping[str, Sequence[str]]) -> str:
+    """Markers of other types in words, as a reasoning prompt lists them: 'CD3D, CD3E of the T cell and MS4A1 of the B cell'."""
+    return " and ".join(f"{', '.join(markers)} of the {other}" for other, markers in absent.items() if markers)
+
+
 def reasoning_prompt(
     label: str,
     genes: Sequence[str],
@@ -157,10 +162,10 @@ def reasoning_prompt(
     prompts
         Templates of the model.
     """
-    lists = [f"{', '.join(markers)} of the {other}" for other, markers in (absent or {}).items() if markers]
+    lists = absent_lists(absent or {})
     values = {
         "genes": ", ".join(genes) if genes else "none",
-        "absent": fill(prompts["absent"], {"absent": "; ".join(lists)}) if lists else "",
+        "absent": fill(prompts["absent"], {"absent": lists}) if lists else "",
         "doubt": "",
     }
     if confidence != "high":
