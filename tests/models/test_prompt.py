@@ -182,3 +182,18 @@ def test_a_description_shows_what_is_near():
     assert words(description_prompt("protein", nearest=["A kinase"])) == (
         "Nearest known: (1) A kinase. Protein:<protein> Description:=None="
     )
+
+
+def test_what_a_cell_lacks_and_how_certain_its_label_is_follow_its_genes():
+    def written(**kwargs):
+        return "".join(
+            s.text if isinstance(s, Text) else "*"
+            for s in reasoning_prompt("T cell", ["CD3E", "CD2"], **kwargs)[len(label_prompt("T cell")) :]
+        )
+
+    assert written() == " Genes: CD3E, CD2. Why?*"
+    absent = {"B cell": ["CD19", "MS4A1"], "monocyte": ["LYZ"], "mast cell": []}
+    assert (
+        written(absent=absent, confidence="low", runner_up="B cell")
+        == " Genes: CD3E, CD2. Missing: CD19, MS4A1 of the B cell and LYZ of the monocyte. Confidence: low. Next: B cell. Why?*"
+    )

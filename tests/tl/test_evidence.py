@@ -30,6 +30,11 @@ def said(text, **kwargs):
         ("It expresses CD3E, CD3D and HLA-DRA.", ["CD3E", "CD3D", "HLA-DRA"], []),
         ("It lacks CD19, MS4A1 and CD79A.", [], ["CD19", "MS4A1", "CD79A"]),
         ("CD3E without CD19.", ["CD3E"], ["CD19"]),
+        (
+            "CD3E is another. Missing: CD19, MS4A1 of the B cell and LYZ of the monocyte, which is against both. CD2 fits.",
+            ["CD3E", "CD2"],
+            ["CD19", "MS4A1", "LYZ"],
+        ),
         ("No CD19 or MS4A1 rules out a B cell. CD3E is high.", ["CD3E"], ["CD19", "MS4A1"]),
         ("no CD19; CD3E", ["CD3E"], ["CD19"]),
         ("Lacking CD19, it expresses CD3E.", ["CD3E"], ["CD19"]),
