@@ -64,6 +64,12 @@ def test_the_figure_is_drawn(file, tmp_path):
     assert "X_bioverse_umap_after" in ad.read_h5ad(tmp_path / "o.h5ad").obsm
 
 
+def test_labels_are_written_though_the_figure_fails(file, tmp_path):
+    result = run("annotate", file, "-o", tmp_path / "o.h5ad", "--no-reasoning", "--plot", tmp_path / "f.nonsense")
+    assert result.exit_code != 0
+    assert "bioverse_label" in ad.read_h5ad(tmp_path / "o.h5ad").obs
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -70,12 +70,15 @@ def annotate(
             batch_size=batch_size,
             key_added=key_added,
         )
+        adata.write_h5ad(output)
+        typer.echo(f"wrote {output}")
         if plot is not None:
+            # the labels are written by now, whatever becomes of the figure
+            bsc.tl.alignment(adata, model=model, key_added=key_added)
             bsc.pl.alignment_umap(adata, key=key_added or "bioverse", show=False)
             plt.savefig(plot, dpi=200)
             typer.echo(f"drew {plot}")
-        adata.write_h5ad(output)
-    typer.echo(f"wrote {output}")
+            adata.write_h5ad(output)
     typer.echo(adata.obs[f"{key_added or 'bioverse'}_label"].value_counts().to_string())
 
 

@@ -327,6 +327,21 @@ def test_runners_up_are_the_next_best():
     assert confidence.tolist() == [[0.3, 0.2], [0.2, 0.1], [0, 0]]
 
 
+def test_of_several_parents_the_likeliest_is_taken_where_the_curve_is_level():
+    labels = ["CD8-positive, alpha-beta cytotoxic T cell", "CD8-positive, alpha-beta memory T cell", "B cell"]
+    p = np.array([[0.5, 0.35, 0.15]])
+    flat = back_off(p, labels, 0.9, calibrate=lambda mass: np.where(mass > 0.8, 0.95, 0.1))
+    assert flat[0] == back_off(p, labels, 0.8)[0]
+    assert flat[2] == 0.95
+
+
+def test_the_best_label_is_a_runner_up_of_a_wider_one():
+    p = np.array([[0.1, 0.2, 0.3, 0.4, 0, 0]] * 2)
+    names, confidence = runner_up(p, BLOOD, 2, given=["monocyte", "CD14-positive monocyte"])
+    assert names.tolist() == [["CD14-positive monocyte", "plasma cell"], ["plasma cell", "naive B cell"]]
+    assert confidence.tolist() == [[0.4, 0.3], [0.3, 0.2]]
+
+
 def test_the_best_label_is_no_runner_up(mini):
     labels = list(mini.config.labels)
     p = np.random.default_rng(0).multinomial(6, np.ones(len(labels)) / len(labels), size=50) / 6

@@ -136,6 +136,46 @@ def test_mudata_is_profiled_by_its_rna():
         profile(md.MuData({"atac": adata}))
 
 
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_gene_names_that_stand_twice_in_raw_do_not_stop_x():
+    adata = make(logged(counts()))
+    adata.raw = make(logged(counts()), names=[*VOCABULARY[:-1], VOCABULARY[0]])
+    found = profile(adata)
+    assert found.source == "X"
+    assert "raw has gene names that stand twice" in found.passed_over
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+@pytest.mark.parametrize("where", ["raw", "column"])
+def test_what_the_error_about_names_says_works_when_typed(where):
+    twice = [*VOCABULARY[:-1], VOCABULARY[0]]
+    adata = make(counts())
+    kwargs = {}
+    if where == "raw":
+        adata.raw = make(counts(), names=twice)
+        kwargs["layer"] = "raw"
+    else:
+        adata.var["symbol"] = twice
+        kwargs["gene_symbols"] = "symbol"
+    with pytest.raises(ValueError, match="stand more than once") as caught:
+        profile(adata, **kwargs)
+    scope = {"adata": adata}
+    exec(
+        str(caught.value)
+        .split("make them unique first, ")[1]
+        .split(", without gene_symbols")[0]
+        .split("; the columns")[0],
+        scope,
+    )
+    assert profile(scope["adata"]).n_genes == len(VOCABULARY)
+
+
+def test_a_gene_without_a_symbol_keeps_its_name():
+    adata = make(counts())
+    adata.var["symbol"] = [*VOCABULARY[:-2], None, np.nan]
+    assert profile(adata, gene_symbols="symbol").gene_map.genes == profile(adata).gene_map.genes
+
+
 # --- what cannot be used ---------------------------------------------------------------------------------------------
 
 

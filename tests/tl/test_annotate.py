@@ -12,9 +12,9 @@ import bioverse_sc as bsc
 from bioverse_sc.metrics import apply_calibration
 from bioverse_sc.models import label_log_probabilities, label_prompt
 from bioverse_sc.ontology import cell_ontology, terms_of_tissue
-from bioverse_sc.tl import _embed, _reason
+from bioverse_sc.tl import _embed, _label, _reason
 from bioverse_sc.tl._evidence import claims_of, known_symbols
-from bioverse_sc.tl._label import label_probabilities
+from bioverse_sc.tl._label import chosen_labels, label_probabilities
 from bioverse_sc.tl._reason import absent_markers, informative_genes
 from tests.same import differences
 from tests.tiny import make_model, make_vectors
@@ -245,16 +245,86 @@ def test_a_tissue_narrows_the_labels(cells):
 
 def test_labels_back_off_until_they_are_certain(annotated):
     sharp = bsc.tl.annotate(annotated, reasoning=None, min_confidence=0, copy=True).obs
-    wide = bsc.tl.annotate(annotated, reasoning=None, min_confidence=0.99, copy=True).obs
-    moved = (sharp["bioverse_confidence"] < 0.99).to_numpy()
+    threshold = float(sharp["bioverse_confidence"].median())
+    wide = bsc.tl.annotate(annotated, reasoning=None, min_confidence=threshold, copy=True).obs
+    moved = (sharp["bioverse_confidence"] < threshold).to_numpy()
     assert moved.any()
     ontology = cell_ontology()
     for narrow, wider in zip(sharp["bioverse_label_id"][moved], wide["bioverse_label_id"][moved], strict=True):
         assert wider == "" or (wider != narrow and wider in ontology.ancestors(narrow))
     certain = wide["bioverse_label"] != "unknown"
-    assert (wide["bioverse_confidence"][certain] >= 0.99).all()
+    assert (wide["bioverse_confidence"][certain] >= threshold).all()
+    assert certain[moved].any()
     kept = ~moved
     assert (sharp["bioverse_label"][kept].astype(str) == wide["bioverse_label"][kept].astype(str)).all()
+
+
+def test_a_threshold_that_no_cell_can_reach_is_said(cells, mini, log):
+    surest = mini.config.calibration[1][-1]
+    assert set(labelled(cells, min_confidence=min(1, surest + 0.01))["bioverse_label"]) == {"unknown"}
+    assert any(f"never surer than {surest:.2f}" in record.getMessage() for record in log)
+    log.clear()
+    labelled(cells, min_confidence=surest)
+    assert not any("surer" in record.getMessage() for record in log)
+
+
+def test_an_unlikely_label_is_not_certain(mini):
+    """The curve goes down to nothing, so that what is unlikely can give way."""
+    assert apply_calibration(0.0, *mini.config.calibration) == 0
+    assert apply_calibration(0.02, *mini.config.calibration) < 0.1
+
+
+@pytest.fixture
+def certain_of(mini, monkeypatch):
+    """Make the model certain of some labels, whatever the cell."""
+
+    def set_probabilities(given):
+        def of(_model, soft_tokens, labels, *, before=""):
+            del before
+            p = np.array([[given.get(label, 0.0) for label in labels]] * len(soft_tokens))
+            return p / p.sum(axis=1, keepdims=True)
+
+        monkeypatch.setattr(_label, "calibrated", of)
+        vectors = make_vectors(2, width=mini.config.projectors["rna"].in_width)
+        return lambda labels, **kwargs: label_probabilities(mini, vectors, labels, **kwargs)[0]
+
+    return set_probabilities
+
+
+def test_a_cell_from_elsewhere_has_no_label_of_the_tissue(certain_of, mini):
+    there = chosen_labels(mini, None, "blood")
+    p = certain_of({"hepatocyte": 0.998, "CD14-positive monocyte": 0.002})(there, closed=True)
+    assert p[-1] > 0.9
+    np.testing.assert_allclose(p.sum(), 1)
+    # not so where the types of the tissue are as likely: it narrows
+    p = certain_of({"hepatocyte": 0.5, "CD14-positive monocyte": 0.5})(there, closed=True)
+    assert p[there.index("CD14-positive monocyte")] > 0.95
+
+
+def test_words_without_a_term_share_what_unknown_leaves(certain_of):
+    labels = ["resting state", "activated state", "unknown"]
+    own = {"CD14-positive monocyte": 0.9, "memory B cell": 0.05}
+    # the texts are so unlikely beside the model's own labels that they are dropped, and scored alone
+    p = certain_of(own | {"unknown": 0.05, "resting state": 1e-300, "activated state": 3e-300})(labels)
+    np.testing.assert_allclose(p, [0.2375, 0.7125, 0.05], atol=1e-6)
+
+
+def test_labels_need_no_matrix_where_the_vectors_are_there(annotated):
+    adata = annotated.copy()
+    adata.X = np.asarray(adata.X.todense()) - 1.0
+    del adata.raw
+    found = bsc.tl.annotate(adata, reasoning=None, copy=True)
+    assert (found.obs["bioverse_label"].astype(str) == annotated.obs["bioverse_label"].astype(str)).all()
+
+
+def test_a_label_that_backed_off_has_its_likeliest_one_as_runner_up(annotated):
+    sharp = bsc.tl.annotate(annotated, reasoning=None, min_confidence=0, n_runner_up=1, copy=True)
+    wide = bsc.tl.annotate(annotated, reasoning=None, min_confidence=0.99, n_runner_up=2, copy=True)
+    moved = (sharp.obs["bioverse_label"].astype(str) != wide.obs["bioverse_label"].astype(str)).to_numpy()
+    assert moved.any()
+    first, second = (wide.obsm["bioverse_runner_up"][f"label_{k}"].astype(str)[moved] for k in (1, 2))
+    assert (first == sharp.obs["bioverse_label"].astype(str)[moved]).all()
+    assert (second == sharp.obsm["bioverse_runner_up"]["label_1"].astype(str)[moved]).all()
 
 
 def test_runners_up_are_written_on_request_and_go_with_the_next_run(annotated):
@@ -592,6 +662,19 @@ def test_a_text_for_each_cluster_and_label(clustered):
     assert (found["bioverse_reasoning"] != "").all()
     bsc.tl.annotate(clustered, reasoning=None)
     assert "bioverse_reasoning_of" not in clustered.obs
+
+
+@pytest.mark.parametrize("by", ["cell", "cluster"])
+def test_claims_about_clusters_are_looked_up_where_they_were_counted(clustered, by):
+    found = bsc.tl.annotate(clustered, by=by, reasoning="cluster", copy=True)
+    bsc.tl.evidence(found)
+    claims = found.uns["bioverse"]["evidence"]["claims"]
+    assert set(claims["cell"]) <= {"one", "two"}
+    obs = found.obs.drop_duplicates(["leiden", "bioverse_label"])
+    counts = claims.groupby(["cell", "label"], observed=True)["supported"].agg(["sum", "size"])
+    for row in obs.itertuples():
+        n_supported, n = counts.loc[(row.leiden, row.bioverse_label)]
+        assert (row.bioverse_genes_supported, row.bioverse_genes_unsupported) == (n_supported, n - n_supported)
 
 
 def test_a_budget_of_texts_is_kept_and_each_text_is_about_the_own_label(annotated):

@@ -154,6 +154,15 @@ def test_cells_without_a_known_gene_are_not_drawn(made_up, only_cells):
             bsc.tl.controls(made_up, model=only_cells)
 
 
+def test_true_labels_mean_what_their_authors_mean(pbmc, log):
+    adata = pbmc.raw.to_adata()[::17][:40].copy()
+    adata.obs["mine"] = adata.obs["bulk_labels"].astype(str).replace({"Dendritic": "cluster 7"})
+    table = bsc.tl.controls(adata, truth="mine")
+    assert table.loc["cell", "accuracy"] > 0.4
+    n = int((adata.obs["mine"] == "cluster 7").sum())
+    assert any(f"{n} cells have a true label that is no term, such as 'cluster 7'" in r.getMessage() for r in log)
+
+
 def test_errors_say_what_to_type(cells):
     with pytest.raises(KeyError, match="no column 'gone' in"):
         bsc.tl.controls(cells, truth="gone")

@@ -235,25 +235,26 @@ def back_off(
     graph = _graph(tuple(labels))
     # a sparse product adds up the same labels in the same order for every cell, so that equal sums are equal
     mass = np.asarray((graph.below @ p.T).T)
-    if calibrate is not None:
-        # nothing is the probability of a label that is not there
-        mass = np.where(mass > 0, calibrate(mass.clip(0, 1)), 0)
+    # nothing is the probability of a label that is not there
+    certainty = mass if calibrate is None else np.where(mass > 0, calibrate(mass.clip(0, 1)), 0)
     cells = np.arange(len(p))
     node = graph.of_label[p.argmax(axis=1)]
     node[~p.any(axis=1)] = graph.root
     walking = cells[node != graph.root] if min_confidence else cells[:0]
     while walking.size:
-        walking = walking[mass[walking, node[walking]] < min_confidence]
+        walking = walking[certainty[walking, node[walking]] < min_confidence]
         parents = graph.parents[node[walking]]
         # the root pads the lists of parents, and is nobody's choice where there is another
         chances = np.where(parents == graph.root, -1, mass[walking[:, None], parents])
         node[walking] = parents[np.arange(len(walking)), chances.argmax(axis=1)]
         walking = walking[node[walking] != graph.root]
-    return graph.names[node], graph.ids[node], mass[cells, node]
+    return graph.names[node], graph.ids[node], certainty[cells, node]
 
 
-def runner_up(probabilities: ArrayLike, labels: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Second to (n + 1)-th best label of each cell.
+def runner_up(
+    probabilities: ArrayLike, labels: Sequence[str], n: int, *, given: Sequence[str] | np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``n`` likeliest labels of each cell that it was not given.
 
     Parameters
     ----------
@@ -263,6 +264,9 @@ def runner_up(probabilities: ArrayLike, labels: Sequence[str], n: int) -> tuple[
         Labels, in any words.
     n
         How many, at most one fewer than there are labels.
+    given
+        Label of each cell, such as :func:`back_off` gives; where it is not the likeliest one, that one comes first. By default all
+        cells have their likeliest.
 
     Returns
     -------
@@ -286,9 +290,15 @@ def runner_up(probabilities: ArrayLike, labels: Sequence[str], n: int) -> tuple[
     by_name = np.array(sorted(range(len(labels)), key=labels.__getitem__))
     cells = np.arange(len(p))
     order = np.empty((len(p), n), dtype=np.int64)
+    has_best = (
+        cells
+        if given is None
+        else np.flatnonzero(np.array(labels, dtype=object)[best] == np.asarray(given, dtype=object))
+    )
+    left[has_best, best[has_best]] = -1
     for k in range(n):
-        left[cells, best] = -1
         best = order[:, k] = by_name[left[:, by_name].argmax(axis=1)]
+        left[cells, best] = -1
     names = np.array(labels, dtype=object)[order]
     names[~p.any(axis=1)] = ""
     return names, np.take_along_axis(p, order, axis=1)

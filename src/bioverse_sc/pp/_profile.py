@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import issparse
 
 from bioverse_sc._modalities import CHUNK, modality
@@ -106,8 +107,15 @@ def profile(
     usable = [s for s in sources if kinds[s] in _USABLE]
     if not usable:
         raise ValueError(_remedy(kinds))
-    maps = {s: map_genes(gene_names(adata, s, gene_symbols), vocabulary) for s in usable}
-    chosen = max(usable, key=lambda s: (len(maps[s].genes), kinds[s] == "counts"))
+    maps, repeated = {}, {}
+    for s in usable:
+        try:
+            maps[s] = map_genes(gene_names(adata, s, gene_symbols), vocabulary)
+        except ValueError as error:
+            repeated[s] = error
+    if not maps:
+        raise next(iter(repeated.values()))
+    chosen = max(maps, key=lambda s: (len(maps[s].genes), kinds[s] == "counts"))
     found = maps[chosen]
     needed = min(MIN_GENES, (len(vocabulary) + 1) // 2)
     if len(found.genes) < needed:
@@ -124,6 +132,7 @@ def profile(
         )
         raise ValueError(msg)
     skipped = [f"{_shown(s)} is {kinds[s]}" for s in sources if s not in usable]
+    skipped += [f"{_shown(s)} has gene names that stand twice" for s in repeated]
     return MatrixProfile(
         source=chosen,
         kind=kinds[chosen],
@@ -159,15 +168,21 @@ def gene_names(adata: AnnData, source: str, gene_symbols: str | None) -> list[st
     if gene_symbols is None:
         names = var.index.astype(str)
     elif gene_symbols in var:
-        names = var[gene_symbols].astype(str)
+        # a gene without a symbol keeps its name
+        names = pd.Index(var[gene_symbols].astype(object).where(var[gene_symbols].notna(), var.index).astype(str))
     else:
         msg = f"There is no column {gene_symbols!r} in .var; there are {list(var.columns)}."
         raise KeyError(msg)
     if (repeated := names[names.duplicated()].unique()).size:
-        where = f".var[{gene_symbols!r}]" if gene_symbols else (".raw.var_names" if source == "raw" else ".var_names")
+        where, remedy = ".var_names", "adata.var_names_make_unique()"
+        if gene_symbols:
+            where = f".var[{gene_symbols!r}]"
+            remedy = f"adata.var_names = adata.var[{gene_symbols!r}].astype(str); {remedy}, without gene_symbols"
+        elif source == "raw":
+            where, remedy = ".raw.var_names", f"adata = adata.raw.to_adata(); {remedy}"
         msg = (
             f"{len(repeated)} gene names stand more than once in {where}, e.g. {list(repeated[:5])}. Which one is meant cannot be known; "
-            "make them unique first, adata.var_names_make_unique(); the columns of one gene are then summed"
+            f"make them unique first, {remedy}; the columns of one gene are then summed"
         )
         raise ValueError(msg)
     return list(names)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bioverse_sc._keys import Keys
-from bioverse_sc._logging import finish_log
+from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record
@@ -130,7 +130,7 @@ def alignment(
         elif name == first and texts is not None:
             of_mod[name] = _Texts(list(texts), np.full(adata.n_obs, -1))
         elif name == "rna":
-            of_mod[name] = _descriptions(adata, loaded, labels_key or keys.label)
+            of_mod[name] = _descriptions(adata, loaded, labels_key, keys)
         else:
             of_mod[name] = _Texts([], np.full(adata.n_obs, -1))
     for name, adata in parts.items():
@@ -215,14 +215,26 @@ def _own_texts(column: pd.Series) -> _Texts:
     return _Texts(list(texts), own)
 
 
-def _descriptions(adata: AnnData, model: BioVerse, labels_key: str) -> _Texts:
+def _descriptions(adata: AnnData, model: BioVerse, labels_key: str | None, keys: Keys) -> _Texts:
     """Texts about the model's labels, of which ``unknown`` is no type; a cell's own is that of its label, where the column is there."""
     ontology = cell_ontology()
     labels = [label for label in model.config.labels if label != UNKNOWN]
     terms = [ontology.find(label) for label in labels]
     texts = [label if term is None else ontology.describe(term) for label, term in zip(labels, terms, strict=True)]
-    own = _text_of_cells(adata, labels_key, terms) if labels_key in adata.obs else np.full(adata.n_obs, -1)
-    return _Texts(texts, own, labels_key if (own >= 0).any() else "")
+    column = labels_key or keys.label
+    if column not in adata.obs:
+        return _Texts(texts, np.full(adata.n_obs, -1))
+    # the ids of what annotate wrote are its labels, in whatever words these are
+    written = adata.obs[keys.label_id if labels_key is None and keys.label_id in adata.obs else column]
+    own = _text_of_cells(written, terms)
+    if without := int((own < 0).sum()):
+        logger.info(
+            "    %d of %d cells have a label in .obs[%r] that is none of the model's own types, and count in no metric",
+            without,
+            adata.n_obs,
+            column,
+        )
+    return _Texts(texts, own, column if (own >= 0).any() else "")
 
 
 def _placed(mod: str, adata: AnnData, model: BioVerse, keys: Keys, when: str) -> np.ndarray:
@@ -249,14 +261,14 @@ def _everyday_texts(n: int) -> list[str]:
     return texts[:: max(1, len(texts) // n)][:n]
 
 
-def _text_of_cells(adata: AnnData, column: str, label_of_text: list[str | None]) -> np.ndarray:
-    """Index of the text of each cell's label; -1 where there is none."""
+def _text_of_cells(column: pd.Series, label_of_text: list[str | None]) -> np.ndarray:
+    """Index of the text of each cell's label, a name or an id; -1 where there is none."""
     ontology = cell_ontology()
     index = {term: i for i, term in enumerate(label_of_text) if term is not None}
-    labels = adata.obs[column].astype(str)
+    labels = column.astype(str)
     of_label = {}
     for label in labels.unique():
-        term = ontology.find(label)
+        term = label if label in index else ontology.find(label)
         of_label[label] = index.get(term, -1) if term else -1
     return labels.map(of_label).to_numpy(dtype=np.int64)
 

@@ -70,7 +70,8 @@ def annotate(
 
     Then the language model is shown the label and, by rules, the cell's informative genes (those that exceed the average profile
     most) and, if its template asks for them, markers of the next likely types that the cell lacks and how certain the label is,
-    and writes the reasoning greedily. A constraint of decoding keeps it from naming a gene that it was not shown, or one twice; the words, and which of
+    and writes the reasoning greedily. A constraint of decoding keeps it from naming a gene that it was not shown, or one twice, where
+    the tokenizer has a token for the symbol, as that of ``mini`` has; the words, and which of
     the shown genes it names, are its own. Its claims about genes are then looked up; see :func:`bioverse_sc.tl.evidence`.
 
     Parameters
@@ -85,7 +86,8 @@ def annotate(
         belongs to none of them goes to ``"unknown"``. If a label means no term, it is scored by its text, and the labels
         share all of the probability between them.
     tissue
-        Leave out labels that do not occur in this tissue, such as ``"blood"``; see :func:`bioverse_sc.ontology.known_tissues`.
+        Choose among the labels that occur in this tissue, such as ``"blood"``; see :func:`bioverse_sc.ontology.known_tissues`. A
+        fiftieth of the probability of the others counts as ``"unknown"``, so that a cell that surely is of elsewhere gets no label of here.
     by
         Label each cell, or each cluster by the mean of its cells' probabilities.
     reasoning
@@ -100,8 +102,8 @@ def annotate(
         Spread the probabilities over the neighbours graph ``.obsp["connectivities"]`` first (label spreading, Zhou et al. 2003, in
         closed form, half of the weight on the neighbours). The confidence is then that of the neighbourhood.
     max_cells_to_generate
-        For ``reasoning="cell"``: write texts about so many cells at most, one of each label and cluster first and then those that
-        are least like these. Every other cell gets the text of the cell with its label that is nearest over the neighbours
+        For ``reasoning="cell"``: write texts about so many cells at most, one of each label (with ``by="cluster"``, of each label and
+        cluster) first and then those that are least like these. Every other cell gets the text of the cell with its label that is nearest over the neighbours
         graph, or by its vector where there is none. A label that came too late for the budget has no text.
     layer, gene_symbols
         As for :func:`bioverse_sc.tl.embed`.
@@ -123,9 +125,10 @@ def annotate(
         Cell Ontology id, categorical; ``""`` when there is none.
     ``.obs["bioverse_confidence"]``
         How likely the label is right, 0 to 1: its probability, which of a wider label is the sum over those below it, on the
-        model's calibration curve.
+        model's calibration curve. 0 for a cell that ended at ``"unknown"`` because no wider label was certain enough.
     ``.obsm["bioverse_runner_up"]``
-        DataFrame with the columns ``label_1``, ``probability_1``, ... (not calibrated). Only with ``n_runner_up``.
+        DataFrame with the columns ``label_1``, ``probability_1``, ...: the likeliest of the labels that the cell does not have, which
+        begin with the best one where that gave way to a wider label. Not calibrated. Only with ``n_runner_up``.
     ``.obs["bioverse_reasoning"]``
         Generated text. Only with ``reasoning``, as the next two.
     ``.obs["bioverse_genes_supported"]``
@@ -161,7 +164,7 @@ def annotate(
     graph = neighbors_graph(adata) if smooth else None
     # without reasoning the genes are not needed, which a model that reads vectors from elsewhere may not have
     matrix = None
-    if reasoning or "rna" in loaded.encoders:
+    if reasoning:
         matrix = profile(adata, vocabulary=known_genes(loaded), layer=layer, gene_symbols=gene_symbols)
     if reasoning and not loaded.gene_reference:
         logger.warning(
@@ -178,11 +181,18 @@ def annotate(
         probabilities = label_probabilities(loaded, vectors, chosen, batch_size=batch_size, closed=labels is None)
         if graph is not None:
             probabilities = smooth_probabilities(probabilities, graph)
+        curve = loaded.config.calibration
+        if curve is not None and threshold > curve[1][-1]:
+            logger.warning(
+                "min_confidence is %.2f, and %r is never surer than %.2f: every cell is 'unknown'. Give a lower one.",
+                threshold,
+                loaded.config.name,
+                curve[1][-1],
+            )
         if by == "cluster" and clusters is not None:
             probabilities = mean_by_cluster(probabilities, clusters)[clusters.codes]
             # a cell of which nothing is known stays so
             probabilities[~vectors.any(axis=1)] = 0
-        curve = loaded.config.calibration
         names, terms, confidence = back_off(
             probabilities,
             chosen,
@@ -205,7 +215,7 @@ def annotate(
             adata.obs[slot] = column
             slots.append(f"'{slot}' (adata.obs)")
         if n_runner_up:
-            adata.obsm[keys.runner_up] = _runner_up(probabilities, chosen, n_runner_up, adata)
+            adata.obsm[keys.runner_up] = _runner_up(probabilities, chosen, names, n_runner_up, adata)
             slots.append(f"'{keys.runner_up}' (adata.obsm)")
         elif keys.runner_up in adata.obsm:
             del adata.obsm[keys.runner_up]
@@ -252,8 +262,10 @@ def _categorical(values: np.ndarray, adata: AnnData) -> pd.Series:
     return pd.Series(pd.Categorical(values, categories=sorted(set(values))), index=adata.obs_names)
 
 
-def _runner_up(probabilities: np.ndarray, labels: Sequence[str], n: int, adata: AnnData) -> pd.DataFrame:
-    names, p = runner_up(probabilities, labels, n)
+def _runner_up(
+    probabilities: np.ndarray, labels: Sequence[str], given: np.ndarray, n: int, adata: AnnData
+) -> pd.DataFrame:
+    names, p = runner_up(probabilities, labels, n, given=given)
     table = pd.DataFrame(index=adata.obs_names)
     for k in range(n):
         table[f"label_{k + 1}"] = _categorical(names[:, k], adata)
@@ -288,7 +300,7 @@ def _reasoned(
         of = np.where(known, np.asarray(clusters, dtype=str), "").astype(object)
     else:
         rows = np.flatnonzero(known)
-        if budget is not None:
+        if budget is not None and budget < len(rows):
             rows = np.sort(representatives(cells.vectors, cells.names, budget, clusters=clusters))
         texts = reason_about_cells(adata, model, matrix, cells, maker, rows, batch_size=batch_size)
         if budget is not None:

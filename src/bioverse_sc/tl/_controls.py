@@ -12,7 +12,7 @@ from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
 from bioverse_sc._validation import check_batch_size
-from bioverse_sc.ontology import cell_ontology
+from bioverse_sc.ontology import cell_ontology, match_labels
 from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._embed import embedding_slot
 from bioverse_sc.tl._label import calibrated
@@ -45,7 +45,8 @@ def controls(
     """Say how much of the answer comes from the cell: label some cells again with soft tokens that are not theirs.
 
     ``"cell"``
-        As the cell is: what :func:`bioverse_sc.tl.annotate` gives, among the model's own labels.
+        As the cell is: what :func:`bioverse_sc.tl.annotate` gives with ``min_confidence=0``, among the model's own labels; its probability
+        is not calibrated.
     ``"blank"``
         The soft token is zeros: what the prompt alone makes the model say. All cells get one answer.
     ``"shuffled"``
@@ -92,8 +93,9 @@ def controls(
     ``entropy``
         Of the labels over the cells, in bits; 0 when all have one label.
     ``accuracy``
-        Share of the cells whose label is the true one as it is written, or equal to it or below it in the Cell Ontology. Only
-        with ``truth``; cells without a true label are left out of it.
+        Share of the cells whose label is the true one as it is written, or equal to it or below it in the Cell Ontology, where
+        :func:`bioverse_sc.ontology.match_labels` says what the true ones mean. Only with ``truth``; cells without a true label, or with
+        one that means no term and is none of the model's labels, are left out of it, and counted in the log.
 
     Sets what :func:`bioverse_sc.tl.align` sets, if missing, and nothing else: ``.obsm["X_scgpt"]``, ``.obsm["X_bioverse"]`` and
     the provenance in ``.uns["bioverse"]``.
@@ -155,7 +157,7 @@ def controls(
             before = METADATA.format(label=labels[wrong])
             part = own[torch.from_numpy(cells)]
             answers["decoy metadata"][cells] = _probabilities(loaded, part, batch_size=batch_size, before=before)
-        true = None if truth is None else adata.obs[truth].iloc[drawn].astype(object).to_numpy()
+        true = None if truth is None else _known_truth(adata.obs[truth].iloc[drawn], labels)
         rows = {name: _row(found, said, labels, true) for name, found in answers.items()}
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
         logger.info("%s", table.round(3).to_string())
@@ -187,13 +189,26 @@ def _row(found: np.ndarray, said: np.ndarray, labels: np.ndarray, true: np.ndarr
     }
     if true is not None:
         known = ~pd.isna(true)
-        right = [_is_kind_of(label, str(of)) for label, of in zip(labels[best[known]], true[known], strict=True)]
+        right = [_is_kind_of(label, of) for label, of in zip(labels[best[known]], true[known], strict=True)]
         row["accuracy"] = float(np.mean(right)) if right else np.nan
     return row
 
 
+def _known_truth(column: pd.Series, labels: np.ndarray) -> np.ndarray:
+    """The true label of each cell: one of the model's, or a Cell Ontology id; missing where it means neither."""
+    written = [str(value) for value in column.dropna().unique()]
+    matches = match_labels(written)
+    meaning = {value: value if value in set(labels) else matches[value].term for value in written}
+    if lost := sorted(value for value, meant in meaning.items() if meant is None):
+        n = int(column.astype(object).astype(str).isin(lost).sum())
+        logger.info(
+            "    %d cells have a true label that is no term, such as %r, and are left out of the accuracy", n, lost[0]
+        )
+    return column.map(lambda value: meaning[str(value)], na_action="ignore").astype(object).to_numpy()
+
+
 def _is_kind_of(label: str, true: str) -> bool:
-    """Whether a label is the true one as it is written, or equal to it or below it in the Cell Ontology."""
+    """Whether a label is the true one, or below it in the Cell Ontology; the true one is a label or an id."""
     ontology = cell_ontology()
-    term, of = ontology.find(label), ontology.find(true)
-    return label == true or (term is not None and of in ontology.ancestors(term))
+    term = ontology.find(label)
+    return label == true or (term is not None and (ontology.find(true) or true) in ontology.ancestors(term))

@@ -34,7 +34,7 @@ def neighbors_graph(adata: AnnData, embedding: str = "X_scgpt") -> csr_matrix:
     """
     if CONNECTIVITIES not in adata.obsp:
         found = f"it holds {sorted(adata.obsp)}" if len(adata.obsp) else "it is empty"
-        msg = f"There is no neighbours graph in .obsp[{CONNECTIVITIES!r}] ({found}). Make it: sc.pp.neighbors(adata, use_rep={embedding!r})"
+        msg = f"There is no neighbours graph in .obsp[{CONNECTIVITIES!r}] ({found}). Make it: bsc.tl.embed(adata); sc.pp.neighbors(adata, use_rep={embedding!r})"
         raise KeyError(msg)
     return csr_matrix(adata.obsp[CONNECTIVITIES])
 
@@ -112,7 +112,7 @@ def clusters_of(adata: AnnData, key: str) -> pd.Categorical:
         When a cell has no cluster.
     """
     if key not in adata.obs:
-        msg = f"There is no column {key!r} in .obs, which has {list(adata.obs.columns)}. Make clusters: sc.tl.leiden(adata)"
+        msg = f"There is no column {key!r} in .obs, which has {list(adata.obs.columns)}. Make clusters: bsc.tl.embed(adata); sc.pp.neighbors(adata, use_rep='X_scgpt'); sc.tl.leiden(adata, key_added={key!r})"
         raise KeyError(msg)
     column = adata.obs[key]
     missing = adata.obs_names[column.isna()]

@@ -15,7 +15,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._models import get_model
-from bioverse_sc._record import record
+from bioverse_sc._record import record, recorded
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.pp._genes import gene_table
 from bioverse_sc.pp._profile import get_matrix, profile
@@ -84,8 +84,8 @@ def evidence(
     data
         AnnData, or MuData with an ``"rna"`` modality, with ``.obs["bioverse_reasoning"]``.
     groupby
-        Column of ``.obs`` whose groups have one text each; it is looked up in the group. By default each cell's own text is
-        looked up in the cell.
+        Column of ``.obs`` with groups of cells, in which those with one label have one text; it is looked up in all of them together.
+        By default the clusters, when :func:`bioverse_sc.tl.annotate` wrote about these; else each cell's text is looked up in the cell.
     model
         The model that wrote the texts, as for :func:`bioverse_sc.tl.annotate`; the genes that it knows are looked up.
     layer, gene_symbols
@@ -122,6 +122,9 @@ def evidence(
     if groupby is not None and groupby not in adata.obs:
         msg = f"There is no column {groupby!r} in .obs; there are {list(adata.obs.columns)}."
         raise KeyError(msg)
+    annotated = recorded(adata, keys, "annotate")
+    if groupby is None and annotated.get("reasoning") == "cluster" and annotated.get("groupby") in adata.obs:
+        groupby = str(annotated["groupby"])
     loaded = get_model(model)
     matrix = profile(adata, vocabulary=known_genes(loaded), layer=layer, gene_symbols=gene_symbols)
     with finish_log(f"checking the reasoning of {adata.n_obs} cells") as slots:
@@ -141,7 +144,7 @@ def evidence(
 
 
 def _claims(adata: AnnData, matrix: MatrixProfile, keys: Keys, groupby: str | None) -> pd.DataFrame:
-    """Claims of all cells, or of all texts in each group."""
+    """Claims of all cells, or of the texts of the cells with one label in each group."""
     said = pd.DataFrame(
         {
             "name": adata.obs_names.astype(str) if groupby is None else adata.obs[groupby].astype(str),
@@ -160,7 +163,8 @@ def _claims(adata: AnnData, matrix: MatrixProfile, keys: Keys, groupby: str | No
     if groupby is None:
         checked = [_checked(said.iloc[rows], expressed, genes, known) for rows, expressed in chunks]
     else:
-        codes, _ = pd.factorize(adata.obs[groupby])
+        both = pd.Series(list(zip(adata.obs[groupby].astype(str), said["label"], strict=True)), index=said.index)
+        codes, _ = pd.factorize(both.where(adata.obs[groupby].notna()))
         here = np.flatnonzero(codes >= 0)
         of_group = csr_matrix((np.ones(len(here)), (here, codes[here])), (adata.n_obs, codes.max() + 1))
         expressing = np.asarray(sum(of_group[rows].T @ expressed for rows, expressed in chunks).todense())

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from bioverse_sc.models import BioVerse
     from bioverse_sc.ontology import LabelMatch
 
+ELSEWHERE = 0.02
+"""Weight of labels that do not occur in the tissue of the data, beside 1 of those that do."""
+
 
 def own_labels(model: BioVerse) -> list[str]:
     """The model's label set, without ``unknown``."""
@@ -85,9 +88,12 @@ def label_probabilities(
     batch_size
         Cells per forward pass.
     closed
-        Leave out what the model gave to others of its own labels, and scale to sum to one. That is also done where an asked label
-        has no term: how its text compares with the labels that the model was trained on says little, how it compares with the
-        other asked ones is what can be had. A cell for which nothing is left is scored over the asked labels alone.
+        Only :data:`ELSEWHERE` of what the model gave to others of its own labels goes to ``"unknown"``, and the rest is scaled to sum to
+        one: the labels are those that can be expected.
+
+    Where an asked label has no term, the asked ones share all that ``"unknown"`` does not have: how such a text compares with the labels
+    that the model was trained on says little, how it compares with the other asked ones is what can be had. A cell for which they have
+    nothing is scored over them alone.
     """
     import torch
 
@@ -97,7 +103,7 @@ def label_probabilities(
     target = nearest_labels(asked, labels)
     into[np.flatnonzero(target >= 0), target[target >= 0]] = 1
     matches = match_labels(labels)
-    closed = closed or any(matches[label].term is None for label in labels[:-1])
+    has_unknown_words = any(matches[label].term is None for label in labels[:-1])
     found = np.zeros((len(vectors), len(labels)), dtype=np.float32)
     real = np.flatnonzero(vectors.any(axis=1))
     with progress(total=len(vectors), description="label", unit="cell") as bar:
@@ -106,13 +112,15 @@ def label_probabilities(
             with torch.inference_mode():
                 soft_tokens = model.project("rna", torch.from_numpy(vectors[rows]).to(model.device))
             collected = calibrated(model, soft_tokens, asked) @ into
-            if closed:
-                left_out = np.flatnonzero(collected.sum(axis=1) == 0)
+            of_others = np.clip(1 - collected.sum(axis=1), 0, 1)
+            if has_unknown_words:
+                left_out = np.flatnonzero(collected[:, :-1].sum(axis=1) == 0)
                 if left_out.size:
                     collected[left_out, :-1] = calibrated(model, soft_tokens[left_out], labels[:-1])
-                collected /= collected.sum(axis=1, keepdims=True)
+                collected[:, :-1] *= (1 - collected[:, -1:]) / collected[:, :-1].sum(axis=1, keepdims=True)
             else:
-                collected[:, -1] = np.clip(1 - collected[:, :-1].sum(axis=1), 0, 1)
+                collected[:, -1] += of_others * (ELSEWHERE if closed else 1)
+                collected /= collected.sum(axis=1, keepdims=True)
             found[rows] = collected
             bar.update(len(rows))
     return found
