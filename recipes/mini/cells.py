@@ -27,7 +27,7 @@ _INTERFERON = (
     "LY6E RSAD2 HERC5 HERC6 USP18 EPSTI1 CMPK2 DDX58 DDX60 DDX60L PARP9 PARP14 SAMD9 SAMD9L XAF1 STAT1 STAT2 IRF1 IRF7 IRF9 "
     "EIF2AK2 BST2 TRIM22 SP100 SP110 PLSCR1 TNFSF10 GBP1 GBP2 GBP4 GBP5 PSMB8 PSMB9 PSME1 PSME2 TAP1 LAP3 NMI UBE2L6 NT5C3A"
 ).split()
-_MYELOID_INTERFERON = (
+_INTERFERON_WHERE_EXPRESSED = (
     "CXCL9 CXCL10 CXCL11 CCL2 CCL7 CCL8 APOBEC3A IDO1 SERPING1 SIGLEC1 FCGR1A FCGR1B TNFSF13B WARS LGALS9 CD38 VAMP5"
 ).split()
 
@@ -79,9 +79,9 @@ class Cells:
 
 
 def stimulated(profiles: Profiles, rng: np.random.Generator) -> np.ndarray:
-    """Each profile as interferon changes it, by up to about twenty times a gene; shape as ``profiles.mean``."""
+    """Each profile as interferon changes it, by two to ten times a gene, and more from next to nothing; shape as ``profiles.mean``."""
     genes = np.array(profiles.genes)
-    everywhere, somewhere = np.isin(genes, _INTERFERON), np.isin(genes, _MYELOID_INTERFERON)
+    everywhere, somewhere = np.isin(genes, _INTERFERON), np.isin(genes, _INTERFERON_WHERE_EXPRESSED)
     mean = profiles.mean.copy()
     strength = rng.uniform(0.3, 1, size=(len(mean), 1))
     fold = np.exp(strength * rng.normal(2.3, 0.7, size=(len(mean), len(genes))))

@@ -7,7 +7,8 @@ blank: coarse agreement when every soft token is replaced by zeros. commonest: c
 best of the model's eight commonest. profile: coarse agreement of the type of the reference profile with the highest Spearman correlation.
 supported: share of the claims about genes, in the reasoning of at most 200 random cells, that hold (``tl.evidence``); free: the same
 when decoding is not bound to the genes that the prompt shows; markers: share of the genes said to be present that the marker
-table has for the label or for a wider type. ECE: expected calibration error of the confidence, at the fine level.
+table has for the label or for a wider type. ECE: expected calibration error of the confidence, where a label is
+right that equals the truth or is below or above it in the Cell Ontology.
 """
 
 from __future__ import annotations

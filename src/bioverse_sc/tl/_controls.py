@@ -197,8 +197,8 @@ def _row(found: np.ndarray, said: np.ndarray, labels: np.ndarray, true: np.ndarr
 def _known_truth(column: pd.Series, labels: np.ndarray) -> np.ndarray:
     """The true label of each cell: one of the model's, or a Cell Ontology id; missing where it means neither."""
     written = [str(value) for value in column.dropna().unique()]
-    matches = match_labels(written)
-    meaning = {value: value if value in set(labels) else matches[value].term for value in written}
+    matches, own = match_labels(written), set(labels)
+    meaning = {value: value if value in own else matches[value].term for value in written}
     if lost := sorted(value for value, meant in meaning.items() if meant is None):
         n = int(column.astype(object).astype(str).isin(lost).sum())
         logger.info(

@@ -112,13 +112,13 @@ def label_probabilities(
             with torch.inference_mode():
                 soft_tokens = model.project("rna", torch.from_numpy(vectors[rows]).to(model.device))
             collected = calibrated(model, soft_tokens, asked) @ into
-            of_others = np.clip(1 - collected.sum(axis=1), 0, 1)
             if has_unknown_words:
                 left_out = np.flatnonzero(collected[:, :-1].sum(axis=1) == 0)
                 if left_out.size:
                     collected[left_out, :-1] = calibrated(model, soft_tokens[left_out], labels[:-1])
                 collected[:, :-1] *= (1 - collected[:, -1:]) / collected[:, :-1].sum(axis=1, keepdims=True)
             else:
+                of_others = np.clip(1 - collected.sum(axis=1), 0, 1)
                 collected[:, -1] += of_others * (ELSEWHERE if closed else 1)
                 collected /= collected.sum(axis=1, keepdims=True)
             found[rows] = collected
