@@ -137,7 +137,7 @@ def answers(
         "model, retrieve=True": lambda: described(without, retrieve=True),
         "nearest": nearest,
         "commonest": lambda: [commonest(held.training["text"])] * len(entities),
-        "blank": lambda: [blank(model, modality, Decoding(max_new_tokens))] * len(entities),
+        "blank": lambda: [blank(model, modality, Decoding(max_new_tokens).of_model(model))] * len(entities),
     }
     if modality not in model.memory:
         del calls["model, retrieve=True"]

@@ -155,7 +155,7 @@ def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generat
     if not term:
         high = f"; {join(case.genes[:2])} {'is' if len(case.genes) == 1 else 'are'} high" if case.genes else ""
         return f"No known type is like this cell{high}."
-    genes, name = case.genes, ontology.names[term]
+    genes = case.genes
     markers = ontology.known_markers(term)
     of: dict[str, list[str]] = {}
     for gene in genes:
@@ -179,24 +179,23 @@ def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generat
     n_marking = len(sentences)
     if not sentences and rest:
         sentences.append(
-            f"None of its highest genes is a known marker of the {name}; {join(rest)} {'is' if len(rest) == 1 else 'are'} high."
+            f"None of its highest genes is a known marker of this type; {join(rest)} {'is' if len(rest) == 1 else 'are'} high."
         )
     if lists := absent_lists(case.absent):
         # as the prompt says it, so that a small language model can copy it
-        sentences.append(f"Missing: {lists}, which is against {'that' if len(case.absent) == 1 else 'both'}.")
+        sentences.append(f"Missing: {lists}, which is against that.")
+    # the last sentence does not name the type again: a small language model mixes up long names
     next_likely = f"; {article(case.runner_up)} {case.runner_up} is possible" if case.runner_up else ""
     if case.confidence == "low":
         sentences.append(f"The call is not certain{next_likely}.")
     elif case.confidence == "medium":
-        sentences.append(f"So {article(name)} {name} is likely but not certain{next_likely}.")
+        sentences.append(f"The call is likely but not certain{next_likely}.")
     elif not n_marking:
-        sentences.append(f"The call {name} rests on the whole profile.")
+        sentences.append("The call rests on the whole profile.")
     elif order[0] != term:
-        sentences.append(
-            f"So the cell is best read as {article(name)} {name}, though no marker of that type alone stands out."
-        )
+        sentences.append("No marker of the called type alone stands out, so that the call rests on the whole profile.")
     else:
-        sentences.append(f"{'That supports' if n_marking == 1 else 'Together they support'} {article(name)} {name}.")
+        sentences.append(f"{'That supports' if n_marking == 1 else 'Together they support'} the call.")
     return " ".join(sentences)
 
 

@@ -77,12 +77,16 @@ class Recipe:
 
     seed: int = 0
     genes: int = 7000
-    genes_per_cell: int = 192
+    genes_per_cell: int = 256
+    genes_at_first: int = 192
+    """Read of a cell in most of the encoder's steps, which costs less."""
     encoder_width: int = 128
     encoder_layers: int = 2
-    encoder_cells: int = 204_800
     encoder: TrainConfig = TrainConfig(
         steps=1600, batch_size=128, learning_rate=1e-3, warmup_steps=80, mixed_precision="bf16", checkpoint_every=100
+    )
+    encoder_longer: TrainConfig = TrainConfig(
+        steps=500, batch_size=128, learning_rate=5e-4, warmup_steps=40, mixed_precision="bf16", checkpoint_every=100
     )
     held_out: float = 0.1
     """Share of the proteins, and of the described molecules, that nothing is trained on."""
@@ -143,7 +147,7 @@ class Recipe:
     contrastive: TrainConfig = TrainConfig(steps=4000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     sequence_contrastive: TrainConfig = TrainConfig(steps=3000, batch_size=512, learning_rate=1e-3, weight_decay=0.05)
     label: TrainConfig = TrainConfig(
-        steps=600, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
+        steps=1000, batch_size=256, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100
     )
     describe: TrainConfig = TrainConfig(
         steps=700, batch_size=160, learning_rate=1.5e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
@@ -215,15 +219,21 @@ class Run:
             rows = encoder.module.encoder.embedding.weight
             rows *= 0.1
             rows[: len(self.profiles.genes)] = torch.from_numpy(gene_vectors(self.profiles, r.encoder_width))
-        cells = cell_data.simulate(self.profiles, r.encoder_cells, seed=r.seed + 1, balance=0.5)
-        bsc.train.pretrain_encoder(
-            encoder,
-            encoder.tokenize(cells.counts, self.profiles.genes),
-            r.encoder,
-            types=self.type_of_profile[cells.profile],
-            type_targets=type_targets(self.terms, smoothing=0.08),
-            folder=self.work / "encoder_training",
-        )
+        targets = type_targets(self.terms, smoothing=0.08)
+        stages = [
+            ("encoder", r.encoder, r.genes_at_first, 1),
+            ("encoder_longer", r.encoder_longer, r.genes_per_cell, 6),
+        ]
+        for name, config, n_genes, seed in stages:
+            cells = cell_data.simulate(self.profiles, config.steps * config.batch_size, seed=r.seed + seed, balance=0.5)
+            bsc.train.pretrain_encoder(
+                encoder,
+                encoder.tokenize(cells.counts, self.profiles.genes, max_length=n_genes + 1),
+                config,
+                types=self.type_of_profile[cells.profile],
+                type_targets=targets,
+                folder=self.work / f"{name}_training",
+            )
         encoder.save(self.work / "encoder.new", dtype=torch.float16)
         (self.work / "encoder.new").rename(folder)
         return ScGPTEncoder.from_folder(folder)

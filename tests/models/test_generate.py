@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,8 +28,11 @@ def soft_tokens(model, n, *, seed=0):
         return model.project("rna", torch.from_numpy(make_vectors(n, seed=seed)))
 
 
-def score_alone(model, prompt, soft, label):
-    """Log-probability of one label for one cell: one forward pass over the whole sequence, no cache and no trie."""
+def score_alone(model, prompt, soft, label, labels):
+    """Log-probability of one label for one cell: one forward pass over the whole sequence, no cache and no trie.
+
+    Each token competes with those that continue another label which starts with the same tokens.
+    """
     tokenizer = model.tokenizer
     rows = []
     for segment in prompt:
@@ -36,18 +40,24 @@ def score_alone(model, prompt, soft, label):
             rows.append(model.embeddings(torch.tensor(tokenizer.encode(segment.text, add_special_tokens=False))))
         elif isinstance(segment, Entity):
             rows.append(soft)
-    answer = [*tokenizer.encode(f" {label}", add_special_tokens=False), tokenizer.eos_token_id]
+    ids = {of: [*tokenizer.encode(f" {of}", add_special_tokens=False), tokenizer.eos_token_id] for of in labels}
+    answer = ids[label]
     before = sum(len(r) for r in rows)
     rows.append(model.embeddings(torch.tensor(answer)))
     with torch.inference_mode():
         logits = model.language_model(inputs_embeds=torch.cat(rows)[None], use_cache=False).logits[0].double()
-    log_p = torch.log_softmax(logits, dim=-1)
-    return sum(float(log_p[before - 1 + i, token]) for i, token in enumerate(answer))
+    score = 0.0
+    for i, token in enumerate(answer):
+        going_on = sorted({other[i] for other in ids.values() if other[:i] == answer[:i]})
+        log_p = torch.log_softmax(logits[before - 1 + i, going_on], dim=-1)
+        score += float(log_p[going_on.index(token)])
+    return score
 
 
 def brute_force(model, prompt, soft, labels):
-    scores = np.array([[score_alone(model, prompt, s, label) for label in labels] for s in soft])
-    return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    scores = np.array([[score_alone(model, prompt, s, label, labels) for label in labels] for s in soft])
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, atol=1e-6)
+    return scores
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -116,21 +126,26 @@ def test_the_bundled_model_scores_as_each_label_alone(mini):
 
 
 def test_trie_shares_prefixes():
-    trie = build_trie([[1, 2, 0], [1, 3, 0], [4, 0]])
-    assert trie.tokens.tolist() == [-1, 1, 4, 2, 3, 0, 0, 0]
-    assert trie.labels.tolist() == [-1, -1, -1, -1, -1, 2, 0, 1]
+    trie = build_trie([[1, 2, 0], [1, 3, 0], [4, 6, 0], [4, 6, 5, 0]])
+    assert trie.tokens.tolist() == [-1, 1, 4, 2, 3, 6, 0, 5], "what follows the last choice is not there"
+    assert trie.labels.tolist() == [-1, -1, -1, 0, 1, -1, 2, 3]
     parents, children = trie.expand(np.array([1, 7, 0]))
     assert parents.tolist() == [0, 0, 2, 2]
     assert trie.tokens[children].tolist() == [2, 3, 1, 4]
 
 
-@pytest.mark.parametrize(("name", "value"), [("CACHE_BYTES", 1), ("VOCABULARY_SPAN", 7)])
-def test_labels_do_not_depend_on_how_the_work_was_cut(name, value, monkeypatch):
+def test_a_single_label_is_certain():
+    model = make_model()
+    assert build_trie([[1, 2, 0]]).labels.tolist() == [-1, 0]
+    assert label_log_probabilities(model, label_prompt(), soft_tokens(model, 2), ["cat"]).tolist() == [[0.0], [0.0]]
+
+
+def test_labels_do_not_depend_on_how_the_work_was_cut(monkeypatch):
     model = make_model(seed=1)
     soft = soft_tokens(model, 7)
     labels = ["cab", "cat", "dog", "dig", "dot", "a dog"]
     together = label_log_probabilities(model, label_prompt(), soft, labels)
-    monkeypatch.setattr(_generate, name, value)
+    monkeypatch.setattr(_generate, "CACHE_BYTES", 1)
     np.testing.assert_allclose(
         np.exp(label_log_probabilities(model, label_prompt(), soft, labels)), np.exp(together), atol=1e-5
     )
@@ -266,6 +281,31 @@ def test_draws_have_the_probabilities_of_the_model():
     np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 2000, expected / expected.sum(), atol=0.03)
 
 
+def test_no_run_of_tokens_is_written_twice(monkeypatch):
+    model = make_model(seed=1)
+    soft = soft_tokens(model, 3)
+    prompts = [label_prompt()] * 3
+    written = []
+    decode = model.tokenizer.batch_decode
+    monkeypatch.setattr(model.tokenizer, "batch_decode", lambda ids, **kw: written.append(ids) or decode(ids, **kw))
+
+    def repeats():
+        runs = [[tuple(ids[i : i + 2]) for i in range(len(ids) - 1)] for ids in written.pop()]
+        return [len(those) - len(set(those)) for those in runs]
+
+    free = generate_text(model, prompts, soft, Decoding(max_new_tokens=40))
+    assert all(repeats()), "an untrained model goes round in circles"
+    for temperature in (0.0, 1e-3):
+        generate_text(model, prompts, soft, Decoding(40, temperature, no_repeat_ngram_size=2))
+        assert not any(repeats())
+    assert generate_text(model, prompts, soft, Decoding(40, no_repeat_ngram_size=0)) == free
+    of_model = Decoding(40).of_model(model)
+    assert of_model.no_repeat_ngram_size == model.config.no_repeat_ngram_size == 0
+    model.config = replace(model.config, no_repeat_ngram_size=2)
+    assert Decoding(40).of_model(model).no_repeat_ngram_size == 2
+    assert Decoding(40, no_repeat_ngram_size=0).of_model(model).no_repeat_ngram_size == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -274,6 +314,7 @@ def test_draws_have_the_probabilities_of_the_model():
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size is -1"),
     ],
 )
 def test_decoding_options_out_of_their_range(options, message):

@@ -276,6 +276,7 @@ def test_the_seed_and_the_options_of_decoding_count(three):
     assert answers(seed=1) == answers(seed=2), "without temperature nothing is drawn"
     assert answers(temperature=1.0, top_p=1e-6) == answers()
     assert answers(max_new_tokens=3) != answers()
+    assert answers(no_repeat_ngram_size=1) != answers()
     data = asked(make_library(), three, mod="protein", temperature=1.0, seed=7)
     prompt = [*entity("Protein", "protein"), *question()]
     expected = naive(three, data, prompt, [("protein", "P2")], key="P2", temperature=1.0, seed=7)

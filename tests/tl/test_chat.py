@@ -1,5 +1,6 @@
 import inspect
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import anndata as ad
@@ -555,6 +556,15 @@ def many():
 def test_what_cannot_be_talked_about_is_an_error(data, entities, mod, kind, words, two):
     with pytest.raises(kind, match=words):
         bsc.Chat(data(), entities, mod=mod, model=two)
+
+
+def test_a_model_can_ask_for_texts_without_repeats(two):
+    free = bsc.Chat(make_mdata(), ENTITIES, model=two, max_new_tokens=24).ask("A?")
+    strict = bsc.Chat(make_mdata(), ENTITIES, model=two, max_new_tokens=24, no_repeat_ngram_size=1).ask("A?")
+    assert strict != free
+    two.config = replace(two.config, no_repeat_ngram_size=1)
+    assert bsc.Chat(make_mdata(), ENTITIES, model=two, max_new_tokens=24).ask("A?") == strict
+    assert bsc.Chat(make_mdata(), ENTITIES, model=two, max_new_tokens=24, no_repeat_ngram_size=0).ask("A?") == free
 
 
 def test_decoding_options_are_checked(two):

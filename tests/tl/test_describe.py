@@ -55,6 +55,15 @@ def test_one_modality_that_is_asked_for(three):
     assert differences(before["molecule"], alone) == set(), "a copy leaves the original"
 
 
+def test_the_model_says_which_repeats_are_written(three):
+    free, strict = (described(make_cells(), three, mod="protein", no_repeat_ngram_size=n)["protein"] for n in (0, 1))
+    assert strict.obs["bioverse_description"].tolist() != free.obs["bioverse_description"].tolist()
+    assert strict.uns["bioverse"]["describe"]["no_repeat_ngram_size"] == 1
+    by_default = described(make_cells(), three, mod="protein")["protein"]
+    assert by_default.obs["bioverse_description"].tolist() == free.obs["bioverse_description"].tolist()
+    assert by_default.uns["bioverse"]["describe"]["no_repeat_ngram_size"] == 0
+
+
 def test_cells_of_an_anndata(cells, mini):
     before = cells.copy()
     bsc.tl.describe(cells, **SHORT, key_added="mine")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -29,20 +30,21 @@ PRUNED_BELOW = -7.0
 """A prefix this far (in log-probability) below a cell's best one is dropped: less than a thousandth of its mass."""
 CACHE_BYTES = 2**30
 """Keys and values of the prefixes that are read at once, at most; those of one cell stay together."""
-VOCABULARY_SPAN = 2048
-"""Tokens whose logits are summed at once: a few megabytes, which stay in the processor's cache."""
 DROPPED_SHARE = 1 / 8
 """Answers that must have ended, as a share of those in work, before they leave the batch: leaving copies keys and values."""
 
 
 @dataclass(frozen=True)
 class Trie:
-    """Prefixes of token sequences, numbered by length and then by tokens, so that those that extend one follow each other."""
+    """Prefixes of token sequences, numbered by length and then by tokens, so that those that extend one follow each other.
+
+    A sequence goes on only until no other has its prefix: what comes then is no choice.
+    """
 
     tokens: np.ndarray
     """Last token of each prefix; -1 of the empty one, which is the first."""
     labels: np.ndarray
-    """Sequence that ends here, -1 for none."""
+    """The only sequence with this prefix, -1 where there are several."""
     first_child: np.ndarray
     """Number of the first prefix that is one token longer."""
     n_children: np.ndarray
@@ -56,17 +58,18 @@ class Trie:
 
 
 def build_trie(sequences: Sequence[Sequence[int]]) -> Trie:
-    """Make a trie of token sequences."""
-    prefixes = {tuple(sequence[:k]) for sequence in sequences for k in range(len(sequence) + 1)}
-    ordered = sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
+    """Make a trie of token sequences, none of which may begin another one."""
+    prefixes = [[tuple(sequence[:k]) for k in range(len(sequence) + 1)] for sequence in sequences]
+    n_with = Counter(prefix for those in prefixes for prefix in those)
+    if any(n_with[those[-1]] > 1 for those in prefixes):
+        msg = "Two labels are spelled with the same tokens."
+        raise ValueError(msg)
+    # one after the last that is shared with others
+    kept = [those[: max(2, 1 + sum(n_with[prefix] > 1 for prefix in those))] for those in prefixes]
+    ordered = sorted({prefix for those in kept for prefix in those}, key=lambda prefix: (len(prefix), prefix))
     number = {prefix: i for i, prefix in enumerate(ordered)}
     labels = np.full(len(ordered), -1)
-    for label, sequence in enumerate(sequences):
-        node = number[tuple(sequence)]
-        if labels[node] >= 0:
-            msg = "Two labels are spelled with the same tokens."
-            raise ValueError(msg)
-        labels[node] = label
+    labels[[number[those[-1]] for those in kept]] = np.arange(len(sequences))
     parents = [number[prefix[:-1]] for prefix in ordered[1:]]
     n_children = np.bincount(parents, minlength=len(ordered))
     tokens = np.array([-1, *(prefix[-1] for prefix in ordered[1:])])
@@ -76,9 +79,8 @@ def build_trie(sequences: Sequence[Sequence[int]]) -> Trie:
 class _Reader:
     """The language model, asked about the next token alone.
 
-    Where its head is a plain matrix, only the tokens that are asked for are multiplied, and the normaliser over the vocabulary
-    is summed span by span. Any other head (one that bends the logits, as that of Gemma 2, or has an adapter or four bits)
-    computes all logits itself.
+    Where its head is a plain matrix, only the tokens that are asked for are multiplied. Any other head (one that bends the
+    logits, as that of Gemma 2, or has an adapter or four bits) computes all logits itself.
     """
 
     def __init__(self, language_model: Any) -> None:
@@ -119,13 +121,11 @@ class _Reader:
         return (logits if self.divisor == 1 else logits / self.divisor).float()
 
     def log_probabilities(self, state: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Log-probability of ``tokens[i]`` after row ``rows[i]``, under the softmax over the whole vocabulary."""
-        size = state.shape[1] if self.weight is None else len(self.weight)
-        spans = (slice(start, start + VOCABULARY_SPAN) for start in range(0, size, VOCABULARY_SPAN))
-        normaliser = torch.stack([self.logits(state, span).logsumexp(dim=1) for span in spans]).logsumexp(dim=0)
+        """Log-probability of ``tokens[i]`` after row ``rows[i]``, among the tokens that are given for that row; rows ascend."""
         asked, column = np.unique(tokens, return_inverse=True)
-        logits = self.logits(state, torch.from_numpy(asked).to(state.device))
-        return (logits - normaliser[:, None]).double().cpu().numpy()[rows, column]
+        logits = self.logits(state, torch.from_numpy(asked).to(state.device)).double().cpu().numpy()[rows, column]
+        first = np.flatnonzero(np.diff(rows, prepend=-1))
+        return logits - np.repeat(np.logaddexp.reduceat(logits, first), np.diff(first, append=len(rows)))
 
 
 _PLAIN_HEADS: WeakKeyDictionary[PreTrainedModel, nn.Linear | None] = WeakKeyDictionary()
@@ -191,10 +191,11 @@ class _Branch:
 def label_log_probabilities(
     model: BioVerse, prompt: Sequence[Segment], soft_tokens: torch.Tensor, labels: Sequence[str]
 ) -> np.ndarray:
-    """Log-probability of each label as the answer to a prompt, by the language model, over a trie of the labels.
+    """Log-probability of each label when the language model writes the answer and may write nothing but a label.
 
-    All labels are scored along their shared prefixes, level by level; a prefix below :data:`PRUNED_BELOW` of the best one of
-    that cell is dropped. What is left is scaled to sum to one over the label set.
+    The labels make a trie of their tokens. Wherever it branches, the model's probabilities of the tokens that go on are scaled to
+    sum to one, as in constrained decoding; the probability of a label is their product. Prefixes are read level by level; one
+    below :data:`PRUNED_BELOW` of the best one of that cell is dropped, and what is left is scaled to sum to one.
 
     Parameters
     ----------
@@ -295,6 +296,8 @@ class Decoding:
     """Draws from the likeliest tokens that together have this probability."""
     seed: int = 0
     """Of the draws."""
+    no_repeat_ngram_size: int | None = None
+    """No run of so many tokens is written twice in an answer; 0 and ``None`` do not look."""
 
     def __post_init__(self) -> None:
         check_positive(self, "max_new_tokens")
@@ -304,15 +307,25 @@ class Decoding:
         if not 0 < self.top_p <= 1:
             msg = f"top_p is {self.top_p}; expected more than 0 and at most 1."
             raise ValueError(msg)
+        if self.no_repeat_ngram_size is not None and self.no_repeat_ngram_size < 0:
+            msg = f"no_repeat_ngram_size is {self.no_repeat_ngram_size}; expected a number of tokens, or 0 to allow all repeats."
+            raise ValueError(msg)
+
+    def of_model(self, model: BioVerse) -> Decoding:
+        """What the model's configuration says where nothing was chosen."""
+        if self.no_repeat_ngram_size is not None:
+            return self
+        return replace(self, no_repeat_ngram_size=model.config.no_repeat_ngram_size)
 
     def processors(self, keys: Sequence[str]) -> list[Any]:
         """What turns logits into a choice by their maximum; ``keys`` name the prompts, and seed their draws."""
-        from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+        from transformers import NoRepeatNGramLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
+        new = [NoRepeatNGramLogitsProcessor(self.no_repeat_ngram_size)] if self.no_repeat_ngram_size else []
         if not self.temperature:
-            return []
+            return new
         kept = [TopPLogitsWarper(self.top_p)] if self.top_p < 1 else []
-        return [TemperatureLogitsWarper(float(self.temperature)), *kept, _Draw(self.seed, keys)]
+        return [*new, TemperatureLogitsWarper(float(self.temperature)), *kept, _Draw(self.seed, keys)]
 
 
 class _Draw:

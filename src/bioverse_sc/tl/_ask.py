@@ -38,6 +38,7 @@ def ask(
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    no_repeat_ngram_size: int | None = None,
     seed: int = 0,
     layer: str | None = None,
     gene_symbols: str | None = None,
@@ -77,6 +78,9 @@ def ask(
         0 takes the likeliest token each time; 1 draws by the model's own probabilities.
     top_p
         Draws are from the likeliest tokens that together have this probability.
+    no_repeat_ngram_size
+        No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all. By default what
+        the model's configuration says.
     seed
         Of the draws. They depend on it and on the observation's name, not on the observations beside it.
     layer, gene_symbols
@@ -112,10 +116,11 @@ def ask(
     from bioverse_sc.models._prompt import question_prompt
 
     check_question(question)
-    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+    decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
     if copy:
         data = data.copy()
     loaded = get_model(model)
+    decoding = decoding.of_model(loaded)
     keys = Keys(key_added or "bioverse")
     mods = readable(loaded, data, mod) if mod is None or isinstance(mod, str) else list(mod)
     beside = check_beside(beside)

@@ -96,6 +96,9 @@ class Chat:
         0 takes the likeliest token each time; 1 draws by the model's own probabilities.
     top_p
         Draws are from the likeliest tokens that together have this probability.
+    no_repeat_ngram_size
+        No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all. By default what
+        the model's configuration says.
     seed
         Of the draws. They depend on it, on the names of the observations and on the number of the turn.
     layer, gene_symbols
@@ -123,6 +126,7 @@ class Chat:
         max_new_tokens: int = 256,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        no_repeat_ngram_size: int | None = None,
         seed: int = 0,
         layer: str | None = None,
         gene_symbols: str | None = None,
@@ -132,8 +136,9 @@ class Chat:
         from bioverse_sc.models._generate import Decoding
         from bioverse_sc.models._prompt import entity_names
 
-        self._decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+        decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
         self._model = get_model(model)
+        self._decoding = decoding.of_model(self._model)
         chosen = _chosen(data, entities, mod, self._model)
         check_request(self._model, list(chosen), retrieve=retrieve, batch_size=1)
         parts = {name: _part(data, name, names) for name, names in chosen.items()}

@@ -34,6 +34,7 @@ def describe(
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    no_repeat_ngram_size: int | None = None,
     seed: int = 0,
     layer: str | None = None,
     gene_symbols: str | None = None,
@@ -63,6 +64,9 @@ def describe(
         0 takes the likeliest token each time; 1 draws by the model's own probabilities.
     top_p
         Draws are from the likeliest tokens that together have this probability.
+    no_repeat_ngram_size
+        No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all. By default what
+        the model's configuration says.
     seed
         Of the draws. They depend on it and on the observation's name, not on the observations beside it.
     layer, gene_symbols
@@ -90,10 +94,11 @@ def describe(
     """
     from bioverse_sc.models._generate import Decoding
 
-    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+    decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
     if copy:
         data = data.copy()
     loaded = get_model(model)
+    decoding = decoding.of_model(loaded)
     keys = Keys(key_added or "bioverse")
     mods = readable(loaded, data, mod)
     check_request(loaded, mods, retrieve=retrieve, batch_size=batch_size)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 GENES_SHOWN = 12
 """Informative genes of a cell that the reasoning prompt lists."""
-OTHERS_SHOWN = 2
+OTHERS_SHOWN = 1
 """Other types that the cell might be, of which the prompt lists markers that it lacks."""
 ABSENT_SHOWN = 2
 """Markers that it lists of each."""
