@@ -4,7 +4,9 @@ import sys
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+import scanpy as sc
 from typer.testing import CliRunner
 
 import bioverse_sc as bsc
@@ -27,7 +29,7 @@ def run(*args):
 def test_the_command_annotates_a_file(file, tmp_path):
     """The installed command, as a process of its own."""
     out = tmp_path / "out.h5ad"
-    command = [sys.executable, "-m", "bioverse_sc.cli", "annotate", str(file), "-o", str(out), "--no-reasoning"]
+    command = [sys.executable, "-m", "bioverse_sc.cli", "annotate", str(file), "-o", str(out), "--reasoning", "none"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1", "BIOVERSE_SC_DEVICE": "cpu"}
     )
@@ -48,7 +50,18 @@ def test_it_does_what_the_function_does(file, tmp_path):
 
 
 def test_labels_stem_and_layer_are_passed_on(file, tmp_path):
-    args = ["--labels", "B cell", "--labels", "T cell", "--no-reasoning", "--key-added", "mine", "--layer", "twice"]
+    args = [
+        "--labels",
+        "B cell",
+        "--labels",
+        "T cell",
+        "--reasoning",
+        "none",
+        "--key-added",
+        "mine",
+        "--layer",
+        "twice",
+    ]
     result = run("annotate", file, "-o", tmp_path / "o.h5ad", *args)
     assert result.exit_code == 0, result.output
     adata = ad.read_h5ad(tmp_path / "o.h5ad")
@@ -57,15 +70,32 @@ def test_labels_stem_and_layer_are_passed_on(file, tmp_path):
     assert "mine_reasoning" not in adata.obs
 
 
+def test_what_makes_it_cheaper_is_passed_on(file, tmp_path):
+    adata = ad.read_h5ad(file)
+    sc.pp.pca(adata, n_comps=2)
+    sc.pp.neighbors(adata, n_neighbors=3)
+    adata.obs["sample"] = pd.Categorical(["a", "b"] * (adata.n_obs // 2) + ["a"] * (adata.n_obs % 2))
+    adata.write_h5ad(file)
+    args = ["--by", "cluster", "--groupby", "sample", "--smooth", "--n-runner-up", 2, "--max-cells-to-generate", 3]
+    result = run("annotate", file, "-o", tmp_path / "o.h5ad", *args)
+    assert result.exit_code == 0, result.output
+    found = ad.read_h5ad(tmp_path / "o.h5ad")
+    asked = {"by": "cluster", "groupby": "sample", "smooth": True, "max_cells_to_generate": 3, "reasoning": "cell"}
+    assert asked.items() <= found.uns["bioverse"]["annotate"].items()
+    assert found.obs.groupby("sample", observed=True)["bioverse_label"].nunique().eq(1).all()
+    assert found.obs["bioverse_reasoning_of"].nunique() <= 3
+    assert found.obsm["bioverse_runner_up"].shape == (adata.n_obs, 4)
+
+
 def test_the_figure_is_drawn(file, tmp_path):
-    result = run("annotate", file, "-o", tmp_path / "o.h5ad", "--no-reasoning", "--plot", tmp_path / "f.png")
+    result = run("annotate", file, "-o", tmp_path / "o.h5ad", "--reasoning", "none", "--plot", tmp_path / "f.png")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "f.png").read_bytes()[:4] == b"\x89PNG"
     assert "X_bioverse_umap_after" in ad.read_h5ad(tmp_path / "o.h5ad").obsm
 
 
 def test_labels_are_written_though_the_figure_fails(file, tmp_path):
-    result = run("annotate", file, "-o", tmp_path / "o.h5ad", "--no-reasoning", "--plot", tmp_path / "f.nonsense")
+    result = run("annotate", file, "-o", tmp_path / "o.h5ad", "--reasoning", "none", "--plot", tmp_path / "f.nonsense")
     assert result.exit_code != 0
     assert "bioverse_label" in ad.read_h5ad(tmp_path / "o.h5ad").obs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -41,7 +41,16 @@ def annotate(
     model: Annotated[str, typer.Option(help="Name of a bundled model, or the path of a saved one.")] = "mini",
     layer: Annotated[str | None, typer.Option(help="'X', 'raw' or a layer; found by itself by default.")] = None,
     gene_symbols: Annotated[str | None, typer.Option(help="Column of .var with symbols or Ensembl ids.")] = None,
-    reasoning: Annotated[bool, typer.Option(help="Write a reasoning for each cell.")] = True,
+    by: Annotated[Literal["cell", "cluster"], typer.Option(help="What gets a label.")] = "cell",
+    reasoning: Annotated[Literal["cell", "cluster", "none"], typer.Option(help="What gets a reasoning.")] = "cell",
+    groupby: Annotated[str, typer.Option(help="Column of .obs with the clusters.")] = "leiden",
+    n_runner_up: Annotated[int, typer.Option(min=0, help="Next likely labels to write as well.")] = 0,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Spread the probabilities over the neighbours graph first.")
+    ] = False,
+    max_cells_to_generate: Annotated[
+        int | None, typer.Option(min=1, help="Cells to write a reasoning of; the others get that of the nearest one.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Cells per forward pass.")] = 64,
     key_added: Annotated[str | None, typer.Option(help="Stem of the slots' names instead of 'bioverse'.")] = None,
 ) -> None:
@@ -64,7 +73,12 @@ def annotate(
             labels=labels or None,
             tissue=tissue,
             min_confidence=min_confidence,
-            reasoning="cell" if reasoning else None,
+            by=by,
+            reasoning=None if reasoning == "none" else reasoning,
+            groupby=groupby,
+            n_runner_up=n_runner_up,
+            smooth=smooth,
+            max_cells_to_generate=max_cells_to_generate,
             layer=layer,
             gene_symbols=gene_symbols,
             batch_size=batch_size,

@@ -74,7 +74,7 @@ def gene_table() -> tuple[dict[str, str], dict[str, str]]:
     return ensembl, names | {symbol: symbol for symbol in approved}
 
 
-def _approved(name: str) -> str | None:
+def approved_symbol(name: str) -> str | None:
     """Approved symbol of an Ensembl id, alias, previous or approved symbol; the bare id of a gene without a symbol."""
     ensembl, approved = gene_table()
     if match := ENSEMBL.match(name):
@@ -130,7 +130,7 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
     exact = {gene: i for i, gene in enumerate(vocabulary)}
     by_approved: dict[str, int] = {}
     for gene, i in exact.items():
-        by_approved.setdefault(_approved(gene) or gene, i)
+        by_approved.setdefault(approved_symbol(gene) or gene, i)
     mouse = looks_like_mouse(names)
     folded = {} if mouse else _folded((gene, i) for gene, i in exact.items())
     taken = {exact[name] for name in names if name in exact}
@@ -141,9 +141,9 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
         n_ensembl += bool(ENSEMBL.match(name))
         position = exact.get(name)
         if position is None:
-            symbol = _approved(name)
+            symbol = approved_symbol(name)
             if symbol is None and (unique := _MADE_UNIQUE.match(name)) and unique[1] in present:
-                symbol = _approved(unique[1]) or unique[1]
+                symbol = approved_symbol(unique[1]) or unique[1]
             if symbol is not None:
                 position = exact.get(symbol, by_approved.get(symbol))
                 renamed += position is not None

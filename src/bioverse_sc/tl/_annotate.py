@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._economy import (
     CONNECTIVITIES,
     clusters_of,
+    label_in_cluster,
     mean_by_cluster,
     neighbors_graph,
     propagate,
@@ -291,9 +292,7 @@ def _reasoned(
     of: np.ndarray | None = None
     if reasoning == "cluster" and clusters is not None:
         # a text is about a label, so cells of one cluster with two labels have two
-        group: pd.Categorical[Any] = pd.Categorical(
-            [f"{label}|{of}" for label, of in zip(cells.names, clusters, strict=True)]
-        )
+        group = label_in_cluster(cells.names, clusters)
         written = reason_about_groups(adata, model, matrix, cells, group, maker, batch_size=batch_size)
         texts, supported, unsupported = (values[group.codes] for values in written)
         texts[~known], supported[~known], unsupported[~known] = "", 0, 0

@@ -17,8 +17,9 @@ from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._models import get_model
 from bioverse_sc._record import record, recorded
 from bioverse_sc.ontology import cell_ontology
-from bioverse_sc.pp._genes import gene_table
+from bioverse_sc.pp._genes import approved_symbol, gene_table
 from bioverse_sc.pp._profile import get_matrix, profile
+from bioverse_sc.tl._economy import label_in_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -163,8 +164,7 @@ def _claims(adata: AnnData, matrix: MatrixProfile, keys: Keys, groupby: str | No
     if groupby is None:
         checked = [_checked(said.iloc[rows], expressed, genes, known) for rows, expressed in chunks]
     else:
-        both = pd.Series(list(zip(adata.obs[groupby].astype(str), said["label"], strict=True)), index=said.index)
-        codes, _ = pd.factorize(both.where(adata.obs[groupby].notna()))
+        codes = label_in_cluster(said["label"], adata.obs[groupby]).codes
         here = np.flatnonzero(codes >= 0)
         of_group = csr_matrix((np.ones(len(here)), (here, codes[here])), (adata.n_obs, codes.max() + 1))
         expressing = np.asarray(sum(of_group[rows].T @ expressed for rows, expressed in chunks).todense())
@@ -312,9 +312,8 @@ def known_genes(model: BioVerse) -> list[str]:
 
 
 def _approved(gene: str) -> str:
-    """Approved symbol of a symbol, alias or Ensembl id; the name itself when there is none."""
-    ensembl, symbols = gene_table()
-    return symbols.get(gene) or ensembl.get(gene, gene)
+    """Approved symbol of a name; the name itself when there is none."""
+    return approved_symbol(gene) or gene
 
 
 def _marks(term: str, gene: str) -> str:
