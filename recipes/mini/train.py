@@ -769,11 +769,11 @@ class Run:
         examples = [examples[i] for i in rng.permutation(len(examples))[:17_000]]
         examples += [labelled[i] for i in rng.integers(len(labelled), size=4_000)]
         examples += self.joint_examples(types, rng, 6_000)
-        # descriptions most of all, so that what the stage before taught is kept
-        examples += self.entity_examples("protein", rng, 22_000, share_near=0, share_asked=0.08)
-        examples += self.entity_examples("protein", rng, 11_800, share_near=1, share_asked=0.15)
-        examples += self.entity_examples("molecule", rng, 6_000, share_near=0, share_asked=0.15)
-        examples += self.entity_examples("molecule", rng, 10_000, share_near=1, share_asked=0.1)
+        # descriptions most of all, so that what the stage before taught is kept; to copy takes many
+        examples += self.entity_examples("protein", rng, 14_000, share_near=0, share_asked=0.1)
+        examples += self.entity_examples("protein", rng, 20_000, share_near=1, share_asked=0.1)
+        examples += self.entity_examples("molecule", rng, 5_000, share_near=0, share_asked=0.15)
+        examples += self.entity_examples("molecule", rng, 12_000, share_near=1, share_asked=0.1)
         bsc.train.instruct(
             model, examples, of, r.answers, train_projectors=trained, descriptions=pairs, folder=self.work / "answers"
         )
