@@ -10,6 +10,7 @@ was trained on, with simulated cells and other molecules: it says what the two a
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -48,11 +49,13 @@ def main() -> None:
     rng = np.random.default_rng(a.seed)
     cells = data[np.sort(rng.permutation(data.n_obs)[: a.cells])].copy()
     smiles = cells.obs["SMILES"].astype(str).to_numpy()
+    if len(set(smiles)) < 2:
+        sys.exit(f"All {len(smiles)} cells have one compound, so that none can be exchanged; take more, --cells 200.")
     # another compound for each cell, never its own
     other = np.roll(np.arange(len(smiles)), 1)
     while same := np.flatnonzero(smiles[other] == smiles).tolist():
         other[same] = rng.integers(len(smiles), size=len(same))
-    swapped = ad.AnnData(cells.X[::-1].copy(), obs=cells.obs, var=cells.var)
+    swapped = ad.AnnData(cells.X[np.roll(np.arange(len(cells)), 1)].copy(), obs=cells.obs, var=cells.var)
     start = time.perf_counter()
     first = answers(cells, smiles, a.model)
     seconds = time.perf_counter() - start

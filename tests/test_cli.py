@@ -107,6 +107,8 @@ def test_labels_are_written_though_the_figure_fails(file, tmp_path):
         (["--layer", "gone"], "no layer 'gone'"),
         (["--labels", "B cell", "--labels", "B cell"], "more than once"),
         (["--gene-symbols", "gone"], "no column 'gone'"),
+        (["--by", "cluster"], "no column 'leiden'"),
+        (["--smooth"], "no neighbours graph"),
     ],
 )
 def test_an_error_is_one_line_and_nothing_is_written(args, message, file, tmp_path):

@@ -35,7 +35,8 @@ def modality(data: AnnData | MuData, mod: str = "rna") -> AnnData:
         msg = f"Expected AnnData or MuData, found {type(data).__name__}."
         raise TypeError(msg)
     if adata.is_view:
-        msg = "This AnnData is a view of another one. Make it a data set of its own first: adata = adata.copy()"
+        own = "mdata = mdata.copy()" if isinstance(data, MuData) else "adata = adata.copy()"
+        msg = f"This AnnData is a view of another one. Make it a data set of its own first: {own}"
         raise ValueError(msg)
     if adata.n_obs == 0:
         msg = "This AnnData has no cells: n_obs is 0. Check the filter that made it."

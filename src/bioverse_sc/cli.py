@@ -176,8 +176,8 @@ def _reported_errors() -> Iterator[None]:
         yield
     except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as error:
         message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-        if isinstance(error, KeyError) and not message.endswith("."):
-            # a dict that lacks a key; what a user gave wrong is a sentence
+        if isinstance(error, KeyError) and not message.endswith((".", ")")):
+            # a dict that lacks a key; what a user gave wrong is a sentence, or ends with a line to type
             raise
         typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
         raise typer.Exit(1) from error

@@ -99,7 +99,8 @@ def test_what_is_no_molecule_is_an_error_with_its_row(encoder, smiles, message):
 def test_what_the_tokenizer_cannot_read_is_reported(encoder, log):
     encoder.encode(["CCO", "C[Si](C)C", "[Zn+2]"])
     assert len(log) == 1
-    assert "cannot read all of 2 of 3 molecules (rows 1, 2)" in log[0].getMessage()
+    assert "cannot read all of 2 of 3 molecules: " in log[0].getMessage()
+    assert "The molecules are C[Si](C)C, [Zn+2]." in log[0].getMessage()
     assert "'Z'" in log[0].getMessage()
 
 
@@ -109,7 +110,9 @@ def test_what_the_tokenizer_leaves_out_in_silence_is_reported(folder, log):
     tokenizer = RobertaTokenizerFast(vocab=characters, merges=[])
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("[Zn]")) == ["<s>", "[", "n", "]", "</s>"]
     ChembertaEncoder(ChembertaEncoder.from_pretrained(folder).module, tokenizer).encode(["CCO", "[Zn]", "c1ccccc1"])
-    assert "cannot read all of 1 of 3 molecules (rows 1): it has no token for 'Z'." in log[0].getMessage()
+    assert (
+        "cannot read all of 1 of 3 molecules: it has no token for 'Z'. The molecules are [Zn]." in log[0].getMessage()
+    )
 
 
 def test_a_folder_without_its_tokenizer_is_an_error(tmp_path):

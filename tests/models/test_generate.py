@@ -315,6 +315,7 @@ def test_no_run_of_tokens_is_written_twice(monkeypatch):
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size is -1"),
+        ({"no_repeat_ngram_size": 2.5}, "no_repeat_ngram_size is 2.5"),
     ],
 )
 def test_decoding_options_out_of_their_range(options, message):

@@ -1,9 +1,10 @@
 import mudata as md
 import numpy as np
+import pandas as pd
 import pytest
 
 import bioverse_sc as bsc
-from bioverse_sc.models import Answer, Entity, Text
+from bioverse_sc.models import Answer, Entity, Memory, Text
 from tests.same import differences, same
 from tests.tl.asked import SLOTS, make_cells, make_library, make_three, naive
 
@@ -62,6 +63,67 @@ def test_the_model_says_which_repeats_are_written(three):
     by_default = described(make_cells(), three, mod="protein")["protein"]
     assert by_default.obs["bioverse_description"].tolist() == free.obs["bioverse_description"].tolist()
     assert by_default.uns["bioverse"]["describe"]["no_repeat_ngram_size"] == 0
+
+
+def test_other_sequences_are_not_described_by_the_old_vectors(three):
+    mdata = described(make_library(), three)
+    first = {mod: mdata[mod].obs["bioverse_description"].copy() for mod in mdata.mod}
+    for mod, column in (("protein", "sequence"), ("molecule", "smiles")):
+        mdata[mod].obs[column] = mdata[mod].obs[column].to_numpy()[::-1].copy()
+    again = described(mdata, three)
+    for mod in mdata.mod:
+        assert again[mod].obs["bioverse_description"].tolist() == first[mod].tolist()[::-1]
+    # those of an encoder that was named, too, when the model has the same
+    bsc.tl.embed(mdata, encoder=three.encoders["protein"])
+    mdata["protein"].obs["sequence"] = mdata["protein"].obs["sequence"].to_numpy()[::-1].copy()
+    mdata = described(mdata, three)
+    assert mdata["protein"].obs["bioverse_description"].tolist() == first["protein"].tolist()
+    # what is no longer there cannot have changed
+    del mdata["protein"].obs["sequence"]
+    assert described(mdata, three)["protein"].obs["bioverse_description"].tolist() == first["protein"].tolist()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_other_abundances_are_not_described_by_the_old_vectors(named, three):
+    mdata = make_cells()
+    protein = mdata["protein"]
+    protein.layers["counts"] = protein.X[::-1].copy()
+    options = {"encoder": three.encoders["protein"]} if named else {"mod": "protein", "model": three}
+    bsc.tl.embed(mdata, layer="counts", **options)
+    before = protein.obsm["X_esm2"].copy()
+    # the layer that was read stays the one that is meant
+    for layer in (None, "counts"):
+        bsc.tl.describe(mdata, mod="protein", model=three, layer=layer, gene_symbols="gone", **SHORT)
+        np.testing.assert_array_equal(protein.obsm["X_esm2"], before)
+    bsc.tl.describe(mdata, mod="protein", model=three, layer="X", **SHORT)
+    np.testing.assert_allclose(protein.obsm["X_esm2"], before[::-1], rtol=1e-6)
+    protein.X = protein.layers["counts"].copy()
+    bsc.tl.describe(mdata, mod="protein", model=three, **SHORT)
+    np.testing.assert_allclose(protein.obsm["X_esm2"], before, rtol=1e-6)
+    protein.layers["counts"], protein.X = protein.X, None
+    with pytest.raises(ValueError, match="no abundances in .X; name their layer"):
+        bsc.tl.embed(mdata, mod="protein", model=three)
+
+
+def test_an_anndata_that_holds_proteins_has_to_say_so(three):
+    with pytest.raises(ValueError, match=r"no genes but \.obs\['sequence'\]; say what it holds, mod='protein'"):
+        described(make_library()["protein"], three)
+
+
+def test_a_prompt_that_is_too_long_is_an_error(three, monkeypatch):
+    limit = three.language_model.config.max_position_embeddings
+    options = {"mod": "protein", "retrieve": True, "max_new_tokens": limit}
+
+    def remembered(n):
+        known = pd.DataFrame({"entity": ["MKTAYIAKQR", "GGSGGSGG", "ACDEFGHI"], "text": ["a" * n, "A linker.", "All."]})
+        monkeypatch.setitem(three.memory, "protein", Memory("protein", known))
+        return described(make_library(), three, **options)["protein"].obs["bioverse_description"]
+
+    with pytest.raises(ValueError, match=rf"tokens; the language model reads {limit} at most"):
+        remembered(limit)
+    # an answer ends where the language model does
+    short, long = remembered(10)["P1"], remembered(limit - 80)["P1"]
+    assert len(long) < 80 < len(short)
 
 
 def test_cells_of_an_anndata(cells, mini):

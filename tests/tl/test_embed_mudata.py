@@ -55,6 +55,14 @@ def test_all_modalities_are_embedded_each_in_its_own_slot(model, tmp_path):
     np.testing.assert_array_equal(again["protein"].obsm["X_esm2"], mdata["protein"].obsm["X_esm2"])
 
 
+def test_the_encoder_of_a_named_modality_is_found_by_its_folder(model, tmp_path):
+    mdata, folder = make_mdata(), write_esm(tmp_path / "esm")
+    bsc.tl.embed(mdata, mod="protein", encoder=folder)
+    expected = mdata["protein"].obsm["X_esm2"].copy()
+    bsc.tl.embed(mdata, encoder=get_encoder(folder, modality="protein"))
+    np.testing.assert_array_equal(mdata["protein"].obsm["X_esm2"], expected)
+
+
 def test_one_modality_is_chosen_by_name_or_encoder(model):
     mdata = make_mdata()
     bsc.tl.embed(mdata, mod="molecule", model=model)

@@ -88,26 +88,26 @@ class ChembertaEncoder(TransformerEncoder):
     ) -> None:
         """Warn of what the tokenizer has no token for, which it reads as unknown or, in silence, leaves out."""
         unknown = self.tokenizer.unk_token_id
-        rows = []
+        unread_molecules = []
         unread: Counter[str] = Counter()
-        for row, (text, ids, places) in enumerate(zip(smiles, tokens, spans, strict=True)):
+        for text, ids, places in zip(smiles, tokens, spans, strict=True):
             pieces = [text[slice(*place)] for token, place in zip(ids, places, strict=True) if token == unknown]
             left_out = sum(stop - start for start, stop in places) < len(text)
             if left_out:
                 # what is left out shifts the places of what follows, so they do not say what it was
                 pieces += unread_letters(self.tokenizer, text)
             if pieces or left_out:
-                rows.append(row)
+                unread_molecules.append(text)
                 unread.update(pieces)
-        if not rows:
+        if not unread_molecules:
             return
         what = ", ".join(repr(piece) for piece, _ in unread.most_common(10)) or "some of their pieces"
         logger.warning(
-            "The tokenizer cannot read all of %d of %d molecules (rows %s): it has no token for %s.",
-            len(rows),
+            "The tokenizer cannot read all of %d of %d molecules: it has no token for %s. The molecules are %s.",
+            len(unread_molecules),
             len(tokens),
-            ", ".join(map(str, rows[:10])),
             what,
+            ", ".join(unread_molecules[:10]),
         )
 
 

@@ -77,10 +77,15 @@ class Esm2Encoder(TransformerEncoder):
         return (total / np.maximum(weight, 1)[:, None]).astype(np.float32)
 
 
+def bare_sequence(sequence: str) -> str:
+    """A sequence in capitals, without gaps, white space and the stop at its end."""
+    # not upper(), which makes amino acids of other letters
+    return re.sub(r"[\s.-]", "", sequence).translate(_CAPITALS).rstrip("*")
+
+
 def clean_sequence(sequence: str, row: int) -> str:
     """Bring a sequence into the letters of ESM-2, or say what is wrong with it."""
-    # not upper(), which makes amino acids of other letters
-    cleaned = re.sub(r"[\s.-]", "", sequence).translate(_CAPITALS).rstrip("*")
+    cleaned = bare_sequence(sequence)
     if illegal := sorted(set(cleaned) - set(RESIDUES)):
         place = next(i for i, letter in enumerate(cleaned) if letter in illegal)
         what = "a stop inside" if illegal == ["*"] else f"{', '.join(map(repr, illegal))}, which are no amino acids"

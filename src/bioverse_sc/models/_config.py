@@ -92,7 +92,7 @@ class ModelConfig:
     min_confidence: float = 0.0
     """Below this probability a label backs off to a wider one; see :func:`bioverse_sc.ontology.back_off`."""
     no_repeat_ngram_size: int = 0
-    """What keeps the free texts of a small language model from going round in circles; see :class:`bioverse_sc.models.Decoding`."""
+    """Of descriptions and answers, unless the caller chooses; keeps a small language model from going round in circles."""
     prompts: dict[str, str] = field(default_factory=lambda: dict(PROMPTS))
     """Templates; see :data:`bioverse_sc.models.PROMPTS`."""
     chat: ChatFormat | None = None

@@ -123,7 +123,7 @@ class _Reader:
     def log_probabilities(self, state: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Log-probability of ``tokens[i]`` after row ``rows[i]``, among the tokens that are given for that row; rows ascend."""
         asked, column = np.unique(tokens, return_inverse=True)
-        logits = self.logits(state, torch.from_numpy(asked).to(state.device)).double().cpu().numpy()[rows, column]
+        logits = self.logits(state, torch.from_numpy(asked).to(state.device)).cpu().double().numpy()[rows, column]
         first = np.flatnonzero(np.diff(rows, prepend=-1))
         return logits - np.repeat(np.logaddexp.reduceat(logits, first), np.diff(first, append=len(rows)))
 
@@ -216,7 +216,7 @@ def label_log_probabilities(
     reader = _Reader(model.language_model)
     n_cells = len(soft_tokens)
     tokens = model.tokenize(prompt)
-    ids = torch.tensor([tokens.ids] * n_cells, device=model.device)
+    ids = torch.tensor(tokens.ids, device=model.device).repeat(n_cells, 1)
     embedded = inject(model.embeddings, ids, soft_tokens.flatten(0, 1))
     # all prompts are the same but for the soft token, so there is no padding and no mask
     state, cache = reader.read(inputs_embeds=embedded)
@@ -307,8 +307,9 @@ class Decoding:
         if not 0 < self.top_p <= 1:
             msg = f"top_p is {self.top_p}; expected more than 0 and at most 1."
             raise ValueError(msg)
-        if self.no_repeat_ngram_size is not None and self.no_repeat_ngram_size < 0:
-            msg = f"no_repeat_ngram_size is {self.no_repeat_ngram_size}; expected a number of tokens, or 0 to allow all repeats."
+        size = self.no_repeat_ngram_size
+        if size is not None and (not isinstance(size, int) or size < 0):
+            msg = f"no_repeat_ngram_size is {size}; expected a number of tokens, or 0 to allow all repeats."
             raise ValueError(msg)
 
     def of_model(self, model: BioVerse) -> Decoding:
@@ -375,8 +376,20 @@ def generate_text(
         A name for each prompt, for its draws; its number by default.
     constraint
         Which gene symbols each answer may name.
+
+    Raises
+    ------
+    ValueError
+        When a prompt is longer than what the language model reads. An answer ends there in any case.
     """
     tokens = [model.tokenize(prompt) for prompt in prompts]
+    limit = getattr(model.language_model.config.get_text_config(), "max_position_embeddings", None) or np.inf
+    if (longest := max(len(of.ids) for of in tokens)) > limit:
+        msg = (
+            f"The prompt has {longest} tokens; the language model reads {limit} at most. Ask a shorter question, show fewer "
+            "entities, or leave retrieve=True out."
+        )
+        raise ValueError(msg)
     batch = pad_prompts(tokens, model.pad_id, left=True).to(model.device)
     embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, -2))
     reader = _Reader(model.language_model)
@@ -403,7 +416,7 @@ def generate_text(
         best = scores.argmax(dim=1)
         token = best if reader.tokens is None else reader.tokens[best]
         answers[going, n] = token
-        ended |= torch.isin(token, ends)
+        ended |= torch.isin(token, ends) | (mask.sum(dim=1) >= limit)
         if ended.all() or n + 1 == decoding.max_new_tokens:
             break
         if constraint is not None and closed is not None:

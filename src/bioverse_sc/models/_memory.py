@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bioverse_sc._optional import require
+from bioverse_sc.encoders.esm2 import bare_sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,10 +109,12 @@ def _by_words(known: Sequence[str]) -> Callable[[Sequence[str]], np.ndarray]:
     )
     weights = TfidfTransformer(sublinear_tf=True)
     items = (
-        weights.fit_transform(words.transform([sequence.upper() for sequence in known])).astype(np.float32).T.tocsr()
+        weights.fit_transform(words.transform([bare_sequence(sequence) for sequence in known]))
+        .astype(np.float32)
+        .T.tocsr()
     )
     return lambda asked: (
-        weights.transform(words.transform([sequence.upper() for sequence in asked])).astype(np.float32) @ items
+        weights.transform(words.transform([bare_sequence(sequence) for sequence in asked])).astype(np.float32) @ items
     ).toarray()
 
 

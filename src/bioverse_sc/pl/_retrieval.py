@@ -70,7 +70,8 @@ def retrieval(
         raise ValueError(msg)
     adata = _scored(data, mod, Keys(key))
     scores: pd.DataFrame = adata.obsm[Keys(key).scores]
-    own = np.full(adata.n_obs, -1) if texts_key is None else _own_columns(adata, scores, texts_key)
+    of_mod = next((name for name, part in getattr(data, "mod", {}).items() if part is adata), None)
+    own = np.full(adata.n_obs, -1) if texts_key is None else _own_columns(adata, scores, texts_key, of_mod)
     rows, columns = _drawn(own, scores.shape[1], n)
     created = ax is None
     if ax is None:
@@ -111,7 +112,7 @@ def _scored(data: AnnData | MuData, mod: str | None, keys: Keys) -> AnnData:
     return adata
 
 
-def _own_columns(adata: AnnData, scores: pd.DataFrame, texts_key: str) -> np.ndarray:
+def _own_columns(adata: AnnData, scores: pd.DataFrame, texts_key: str, mod: str | None) -> np.ndarray:
     """Column of each observation's own text; -1 where it was not scored."""
     if texts_key not in adata.obs:
         msg = f"There is no column {texts_key!r} in .obs; there are {list(adata.obs.columns)}."
@@ -121,7 +122,8 @@ def _own_columns(adata: AnnData, scores: pd.DataFrame, texts_key: str) -> np.nda
     if max(own) < 0:
         msg = (
             f"None of the texts in .obs[{texts_key!r}] was scored. Run bsc.tl.score(data, "
-            f"list(data.obs[{texts_key!r}].dropna().unique())) first."
+            f"list(data{'' if mod is None else f'[{mod!r}]'}.obs[{texts_key!r}].dropna().unique())"
+            f"{'' if mod is None else f', mod={mod!r}'}) first."
         )
         raise ValueError(msg)
     return np.array(own)

@@ -19,7 +19,7 @@ from bioverse_sc.encoders._base import Dtype, EntityEncoder, TokenEncoder
 from bioverse_sc.encoders._registry import check_encoder, get_encoder
 from bioverse_sc.encoders.precomputed import Precomputed
 from bioverse_sc.pp._profile import get_matrix, profile
-from bioverse_sc.tl._entities import entity_vectors
+from bioverse_sc.tl._entities import entity_content, entity_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -131,7 +131,7 @@ def embed(
     if encoder is None:
         chosen = own_encoders(get_model(model), data, mod)
     elif isinstance(encoder, str) or hasattr(encoder, "__fspath__"):
-        chosen = [get_encoder(cast("str | Path", encoder))]
+        chosen = [get_encoder(cast("str | Path", encoder), modality=mod or "rna")]
     else:
         if not isinstance(encoder, EntityEncoder):
             check_encoder(encoder, "encoder")
@@ -169,8 +169,14 @@ def own_encoders(model: BioVerse, data: AnnData | MuData, mod: str | None) -> li
 def readable(model: BioVerse, data: AnnData | MuData, mod: str | None) -> list[str]:
     """The modality that is asked for; of an AnnData cells; of a MuData all modalities that the model reads."""
     mods = getattr(data, "mod", None)
-    if mod is not None or mods is None:
-        return [mod or "rna"]
+    if mod is not None:
+        return [mod]
+    if mods is None:
+        for name, encoder in model.encoders.items():
+            if isinstance(encoder, EntityEncoder) and not data.n_vars and encoder.column in data.obs:
+                msg = f"This AnnData has no genes but .obs[{encoder.column!r}]; say what it holds, mod={name!r}."
+                raise ValueError(msg)
+        return ["rna"]
     both = [name for name in model.config.projectors if name in mods]
     if not both:
         msg = f"The model {model.config.name!r} reads {sorted(model.config.projectors)}, and the MuData has {list(mods)}: none of them."
@@ -196,7 +202,8 @@ def embed_entities(
         vectors, source = entity_vectors(adata, encoder, layer=layer, batch_size=batch_size)
         logger.info("    %s", source)
         _check_vectors(vectors, (adata.n_obs, encoder.width), encoder.name)
-        slots += _write(adata, keys, encoder, vectors, {"source": source}, chosen=chosen)
+        params = {"source": source, "layer": layer or "", "content": entity_content(adata, encoder, layer)}
+        slots += _write(adata, keys, encoder, vectors, params, chosen=chosen)
 
 
 def embed_cells(
@@ -362,17 +369,22 @@ def ensure_embedding(
     gene_symbols: str | None,
     batch_size: int,
 ) -> None:
-    """Embed with the model's own encoder, unless vectors that fit are there.
+    """Embed with the model's own encoder, unless vectors that fit are there, of the same sequences, SMILES or abundances.
 
-    Vectors of an encoder that the user chose are used, or are an error: they are never replaced in silence.
+    Vectors of an encoder that the user chose are used, or are an error: they are never replaced in silence by those of another one.
     """
     check_batch_size(batch_size)
     check_read(model, [mod])
     made_by = recorded(adata, keys, "embed")
+    own = model.encoders.get(mod)
     if made_by.get("encoder_chosen") and keys.embedding(made_by["encoder"]) in adata.obsm:
         name, fingerprint, width = contract(model, mod)
         found = adata.obsm[keys.embedding(made_by["encoder"])].shape[1]
         if (made_by["encoder"], found) == (name, width) and fingerprint in ("", made_by["encoder_fingerprint"]):
+            if isinstance(own, EntityEncoder):
+                if _has_changed(adata, own, made_by, layer):
+                    embed_entities(adata, own, keys, layer=layer, batch_size=batch_size, chosen=True)
+                return
             for argument, used, asked in _other_matrix(made_by, layer=layer, gene_symbols=gene_symbols):
                 msg = (
                     f"The cells were embedded with {argument}={used!r} and encoder={name!r}, which you chose; embed "
@@ -406,6 +418,16 @@ def _other_matrix(
     return [(name, used, asked) for name, used, asked in arguments if asked is not None and used != asked]
 
 
+def _has_changed(adata: AnnData, encoder: EntityEncoder, made_by: Mapping[str, Any], layer: str | None) -> bool:
+    """Whether the texts or abundances are others than those that the vectors were made from; not when they are gone."""
+    if layer is None and (used := made_by.get("layer")):
+        if used not in (*adata.layers, "X"):
+            return False
+        layer = used
+    content = entity_content(adata, encoder, layer)
+    return bool(content) and made_by.get("content") != content
+
+
 def embedding_slot(adata: AnnData, model: BioVerse, keys: Keys, mod: str = "rna") -> str:
     """Slot of the vectors that :func:`ensure_embedding` has made sure of."""
     made_by = recorded(adata, keys, "embed")
@@ -424,6 +446,9 @@ def has_embedding(
     """Whether the vectors of this model's encoder are there, made from the matrix that the caller asks for, if any."""
     name, fingerprint, _ = contract(model, mod)
     made_by = recorded(adata, keys, "embed")
-    if _other_matrix(made_by, layer=layer, gene_symbols=gene_symbols):
+    if keys.embedding(name) not in adata.obsm or made_by.get("encoder_fingerprint") != fingerprint or not fingerprint:
         return False
-    return keys.embedding(name) in adata.obsm and made_by.get("encoder_fingerprint") == fingerprint != ""
+    encoder = model.encoders.get(mod)
+    if isinstance(encoder, EntityEncoder):
+        return not _has_changed(adata, encoder, made_by, layer)
+    return not _other_matrix(made_by, layer=layer, gene_symbols=gene_symbols)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def entity_vectors(
     encoder
         Its encoder.
     layer
-        Layer of the abundances; ``.X`` by default.
+        Layer of the abundances; ``.X``, or ``"X"``, by default.
     batch_size
         Entities per forward pass at most.
 
@@ -56,24 +57,47 @@ def entity_vectors(
             f"are {list(adata.obs.columns)} and {list(adata.var.columns)}. Rename one: adata.obs[{column!r}] = adata.obs[...]"
         )
         raise KeyError(msg)
-    if layer is not None and layer not in adata.layers:
-        msg = f"There is no layer {layer!r}; there are {list(adata.layers)}."
-        raise KeyError(msg)
+    abundances, where = _abundances(adata, layer)
     features = _of_texts(adata.var[column], encoder, batch_size)
-    abundances = adata.X if layer is None else adata.layers[layer]
     found = np.zeros((adata.n_obs, encoder.width), dtype=np.float32)
     for rows, chunk in row_chunks(abundances, np.arange(adata.n_vars)):
         if not np.isfinite(chunk.data).all() or (chunk.data < 0).any():
             msg = (
-                f"The abundances in {'.X' if layer is None else f'layer {layer!r}'} are negative or not finite; expected counts or "
+                f"The abundances in {where} are negative or not finite; expected counts or "
                 "other amounts, which weigh the features. Centred values (CLR, scaled) do not: name the counts, layer='counts'."
             )
             raise ValueError(msg)
         total = np.asarray(chunk.sum(axis=1))
         mean = chunk @ features / np.maximum(total, 1e-12)
         found[rows] = mean.toarray() if issparse(mean) else mean
-    where = ".X" if layer is None else f"layers[{layer!r}]"
     return found, f"var[{column!r}], weighted by {where}"
+
+
+def entity_content(adata: AnnData, encoder: EntityEncoder, layer: str | None) -> str:
+    """Hash of what :func:`entity_vectors` reads, so that other texts or abundances are found out; ``""`` when it is not there."""
+    column = encoder.column
+    if column not in adata.obs and column not in adata.var:
+        return ""
+    texts = (adata.obs if column in adata.obs else adata.var)[column]
+    digest = hashlib.sha256("\0".join(map(str, texts)).encode())
+    if column not in adata.obs:
+        for _, chunk in row_chunks(_abundances(adata, layer)[0], np.arange(adata.n_vars)):
+            for part in (chunk.indptr, chunk.indices, chunk.data):
+                digest.update(part.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _abundances(adata: AnnData, layer: str | None) -> tuple[Any, str]:
+    """Abundances of features, and where they are."""
+    if layer not in (None, "X"):
+        if layer not in adata.layers:
+            msg = f"There is no layer {layer!r}; there are {list(adata.layers)}."
+            raise KeyError(msg)
+        return adata.layers[layer], f"layers[{layer!r}]"
+    if adata.X is None:
+        msg = f"There are no abundances in .X; name their layer, layer=..., one of {list(adata.layers)}."
+        raise ValueError(msg)
+    return adata.X, ".X"
 
 
 def _of_texts(texts: pd.Series, encoder: EntityEncoder, batch_size: int | None) -> np.ndarray:

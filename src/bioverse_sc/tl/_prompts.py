@@ -152,8 +152,8 @@ def written(
             len(names) - len(real),
             len(names),
         )
-    # prompts of about one length go together, as they are padded to the longest
-    lengths = [sum(len(text) for place in places for text in place.nearest[i]) for i in real.tolist()]
+    # prompts of about one length go together, as they are padded to the longest, which come first, as they may be too long
+    lengths = [-sum(len(text) for place in places for text in place.nearest[i]) for i in real.tolist()]
     order = real[np.argsort(lengths, kind="stable")]
     with progress(total=len(names), initial=len(names) - len(real), description=description, unit="prompt") as bar:
         for start in range(0, len(order), batch_size):
