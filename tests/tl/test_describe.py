@@ -101,7 +101,7 @@ def test_other_abundances_are_not_described_by_the_old_vectors(named, three):
     bsc.tl.describe(mdata, mod="protein", model=three, **SHORT)
     np.testing.assert_allclose(protein.obsm["X_esm2"], before, rtol=1e-6)
     protein.layers["counts"], protein.X = protein.X, None
-    with pytest.raises(ValueError, match="no abundances in .X; name their layer"):
+    with pytest.raises(ValueError, match=r"no abundances in \.X; name their layer"):
         bsc.tl.embed(mdata, mod="protein", model=three)
 
 

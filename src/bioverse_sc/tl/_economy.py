@@ -125,13 +125,13 @@ def clusters_of(adata: AnnData, key: str) -> pd.Categorical:
     return pd.Categorical(column).remove_unused_categories()
 
 
-def label_in_cluster(labels: Sequence[str] | np.ndarray, clusters: pd.Series | pd.Categorical) -> pd.Categorical:
+def label_in_cluster(labels: pd.Series | np.ndarray, clusters: pd.Series | pd.Categorical) -> pd.Categorical:
     """Number of each cell's pair of label and cluster, whose cells share a text; missing where the cluster is."""
     table = pd.DataFrame(
         {"label": np.asarray(labels, dtype=str), "cluster": pd.Series(clusters).to_numpy(dtype=object)}
     )
     codes = table.groupby(["label", "cluster"]).ngroup().fillna(-1).astype(int)
-    return pd.Categorical.from_codes(codes, categories=range(codes.max() + 1))
+    return pd.Categorical.from_codes(codes, categories=pd.RangeIndex(codes.max() + 1))
 
 
 def mean_by_cluster(values: np.ndarray, clusters: pd.Categorical) -> np.ndarray:
