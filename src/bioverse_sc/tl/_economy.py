@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -125,7 +125,7 @@ def clusters_of(adata: AnnData, key: str) -> pd.Categorical:
     return pd.Categorical(column).remove_unused_categories()
 
 
-def label_in_cluster(labels: pd.Series | np.ndarray, clusters: pd.Series | pd.Categorical) -> pd.Categorical:
+def label_in_cluster(labels: pd.Series | np.ndarray, clusters: pd.Series | pd.Categorical) -> pd.Categorical[Any]:
     """Number of each cell's pair of label and cluster, whose cells share a text; missing where the cluster is."""
     table = pd.DataFrame(
         {"label": np.asarray(labels, dtype=str), "cluster": pd.Series(clusters).to_numpy(dtype=object)}
