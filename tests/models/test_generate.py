@@ -357,7 +357,7 @@ def test_shown_genes_alone_are_written_each_once(mini):
     vectors = torch.from_numpy(make_vectors(4, width=mini.config.projectors["rna"].in_width))
     with torch.inference_mode():
         soft = mini.project("rna", vectors)
-    constraint = ShownGenes(mini, SYMBOLS, shown)
+    constraint = ShownGenes(mini, SYMBOLS, shown, [[]] * 4)
     before = constraint.closed.clone()
     written = generate_text(mini, prompts, soft, Decoding(max_new_tokens=40), constraint=constraint)
     assert torch.equal(constraint.closed, before), "a constraint serves again"
@@ -367,3 +367,30 @@ def test_shown_genes_alone_are_written_each_once(mini):
     for text, genes in zip(drawn, shown, strict=True):
         words = [word.strip(".,") for word in text.split()]
         assert {word for word in words if word in SYMBOLS} <= set(genes)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_missing_genes_are_written_as_missing_and_nowhere_else(temperature, mini):
+    absent = {"B cell": ["MS4A1", "CD79A"]}
+    prompts = [reasoning_prompt("T cell", ["CD3D", "CD3E"], absent=absent, confidence="low", runner_up="B cell")] * 24
+    with torch.inference_mode():
+        soft = mini.project("rna", torch.from_numpy(make_vectors(24, width=mini.config.projectors["rna"].in_width)))
+    constraint = ShownGenes(mini, SYMBOLS, [["CD3D", "CD3E"]] * 24, [absent["B cell"]] * 24)
+    decoding = Decoding(60, temperature=temperature)
+    n_missing = 0
+    for text in generate_text(mini, prompts, soft, decoding, constraint=constraint):
+        for sentence in text.split("."):
+            before, word, after = sentence.partition(" Missing")
+            named = [{part.strip(",:;") for part in place.split()} & set(SYMBOLS) for place in (before, after)]
+            assert named[0] <= {"CD3D", "CD3E"}
+            assert named[1] <= {"MS4A1", "CD79A"}
+            n_missing += len(named[1])
+            assert not word or "CD79A, MS4A1," not in after
+            assert not word or "MS4A1, CD79A," not in after
+    assert n_missing > 4
+    # a template that lists none: they may be written anywhere
+    mini.config.prompts["absent"], kept = "{absent}", mini.config.prompts["absent"]
+    free = ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1"]])
+    mini.config.prompts["absent"] = kept
+    assert torch.equal(free.closed[0], free.closed[1])
+    assert free.closed[0].sum() == len(SYMBOLS) - 2

@@ -249,28 +249,70 @@ def label_log_probabilities(
 class ShownGenes:
     """A constraint of decoding: of all gene symbols, only those that the prompt shows may be written, each once.
 
-    It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Which of the shown genes
-    are written, in what order and in what words stays with the language model.
+    Genes that the prompt lists as missing may be written after the word that the model's template puts before that list
+    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. No comma stands right after the last.
+    Which of the genes are written, in what order and in what words stays with the language model.
+
+    It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Where the template has no such
+    word, missing genes may be written anywhere.
 
     Parameters
     ----------
     model
-        Gives the tokenizer.
+        Gives the tokenizer and the template.
     symbols
         All gene symbols.
     shown
         Genes that each prompt shows.
+    missing
+        Genes that each prompt lists as missing.
     """
 
-    def __init__(self, model: BioVerse, symbols: Sequence[str], shown: Sequence[Sequence[str]]) -> None:
+    def __init__(
+        self, model: BioVerse, symbols: Sequence[str], shown: Sequence[Sequence[str]], missing: Sequence[Sequence[str]]
+    ) -> None:
         vocabulary = model.language_model.get_output_embeddings().weight.shape[0]
         token = _symbol_tokens(model, symbols)
         self.is_gene = torch.zeros(vocabulary, dtype=torch.bool, device=model.device)
         self.is_gene[[token[symbol] for symbol in symbols if symbol in token]] = True
-        self.closed = self.is_gene.repeat(len(shown), 1)
-        """By prompt and token, what may not be written."""
-        for row, genes in enumerate(shown):
-            self.closed[row, [token[gene] for gene in genes if gene in token]] = False
+        word = model.config.prompts["absent"].split("{absent}")[0].strip(" :,")
+        self.begins, self.ends, self.comma = (
+            torch.tensor(model.tokenizer.encode(text, add_special_tokens=False), dtype=torch.long, device=model.device)
+            for text in (f" {word}" if word else "", ".", ",")
+        )
+        """Tokens that are written before, and after, what is said to be missing, and in it."""
+        self.closed = self.is_gene.repeat(2, len(shown), 1)
+        """What may not be written, outside of and in what is said to be missing, by prompt and token."""
+        for row, lists in enumerate(zip(shown, missing, strict=True)):
+            for place, genes in enumerate(lists):
+                opened = [token[gene] for gene in genes if gene in token]
+                self.closed[place if len(self.begins) else slice(None), row, opened] = False
+
+    def close(self, closed: torch.Tensor, columns: torch.Tensor, token: torch.Tensor, best: torch.Tensor) -> None:
+        """Close the genes that were written, and the comma right after the last missing one.
+
+        Parameters
+        ----------
+        closed
+            Rows and columns of :attr:`closed`, which are written to.
+        columns
+            Tokens that the columns stand for.
+        token, best
+            The token of each answer, and its column.
+        """
+        closed[:, torch.arange(len(best)), best] = self.is_gene[token]
+        was_last = (closed[1] | ~self.is_gene[columns]).all(dim=1) & self.is_gene[token]
+        closed[1][:, torch.isin(columns, self.comma)] = was_last[:, None]
+
+    def is_missing(self, written: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """Whether what comes next is said to be missing, 1 or 0 by answer, from what is written and whether that was so before."""
+        begun, over = (
+            (written[:, -len(ids) :] == ids).all(dim=1)
+            if 0 < len(ids) <= written.shape[1]
+            else torch.zeros_like(before, dtype=torch.bool)
+            for ids in (self.begins, self.ends)
+        )
+        return before.masked_fill(over, 0).masked_fill(begun, 1)
 
 
 _SYMBOL_TOKENS: WeakKeyDictionary[BioVerse, dict[str, int | None]] = WeakKeyDictionary()
@@ -397,20 +439,23 @@ def generate_text(
     closed = None if constraint is None else constraint.closed.clone()
     if closed is not None and not drawn:
         # to find the likeliest token that may be written needs no others; a draw is over the whole vocabulary
-        reader.narrow(torch.nonzero(~closed.all(dim=0)).flatten())
-        closed = closed[:, reader.tokens]
+        reader.narrow(torch.nonzero(~closed.all(dim=1).all(dim=0)).flatten())
+        closed = closed[..., reader.tokens]
     answers = torch.full((len(prompts), decoding.max_new_tokens), model.pad_id, device=model.device)
     # of the answers in work: their numbers, the mask of what they read, and whether they have ended
     going = torch.arange(len(prompts), device=model.device)
     mask = torch.ones_like(batch.ids) if batch.mask is None else batch.mask
     ended = torch.zeros_like(going, dtype=torch.bool)
+    every = torch.arange(model.language_model.get_output_embeddings().weight.shape[0], device=model.device)
+    # whether what is being written is said to be missing
+    missing = torch.zeros_like(going)
     ends = torch.tensor(model.end_ids, device=model.device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     state, cache = reader.read(inputs_embeds=embedded, attention_mask=mask, positions=positions)
     for n in range(decoding.max_new_tokens):
         scores = reader.logits(state).to(model.device)
         if closed is not None:
-            scores = scores.masked_fill_(closed, -torch.inf)
+            scores = scores.masked_fill_(closed[missing, torch.arange(len(missing), device=model.device)], -torch.inf)
         for process in drawn:
             scores = process(answers[going, :n], scores)
         best = scores.argmax(dim=1)
@@ -420,11 +465,12 @@ def generate_text(
         if ended.all() or n + 1 == decoding.max_new_tokens:
             break
         if constraint is not None and closed is not None:
-            closed[torch.arange(len(best)), best] = constraint.is_gene[token]
+            constraint.close(closed, every if reader.tokens is None else reader.tokens, token, best)
+            missing = constraint.is_missing(answers[going, : n + 1], missing)
         if ended.float().mean() >= DROPPED_SHARE:
             kept = torch.nonzero(~ended).flatten()
             going, mask, token, ended = going[kept], mask[kept], token[kept], ended[kept]
-            closed = None if closed is None else closed[kept]
+            closed, missing = None if closed is None else closed[:, kept], missing[kept]
             cache = _selected(cache, kept)
             for process in drawn:
                 if isinstance(process, _Draw):

@@ -49,9 +49,9 @@ class Case:
     runner_up: str = ""
 
     @property
-    def named(self) -> list[str]:
-        """All genes that the language model may name."""
-        return [*self.genes, *(gene for markers in self.absent.values() for gene in markers)]
+    def missing(self) -> list[str]:
+        """Genes that the cell lacks."""
+        return [gene for markers in self.absent.values() for gene in markers]
 
 
 class CaseMaker:
@@ -333,9 +333,12 @@ def write_reasoning(
 
     texts = np.full(len(cases), "", dtype=object)
     # prompts of about one length need little padding
-    real = sorted(np.flatnonzero(vectors.any(axis=1)).tolist(), key=lambda i: (len(cases[i].named), i))
+    real = sorted(
+        np.flatnonzero(vectors.any(axis=1)).tolist(), key=lambda i: (len(cases[i].genes) + len(cases[i].missing), i)
+    )
     for start in range(0, len(real), batch_size):
         rows = np.array(real[start : start + batch_size])
+        here = [cases[i] for i in rows.tolist()]
         prompts = [
             reasoning_prompt(
                 case.label,
@@ -345,11 +348,11 @@ def write_reasoning(
                 runner_up=case.runner_up,
                 prompts=model.config.prompts,
             )
-            for case in (cases[i] for i in rows.tolist())
+            for case in here
         ]
         with torch.inference_mode():
             soft_tokens = model.project("rna", torch.from_numpy(vectors[rows]).to(model.device))
-        allowed = ShownGenes(model, symbols, [cases[i].named for i in rows.tolist()])
+        allowed = ShownGenes(model, symbols, [case.genes for case in here], [case.missing for case in here])
         texts[rows] = generate_text(
             model, prompts, soft_tokens, Decoding(max_new_tokens=REASONING_TOKENS), constraint=allowed
         )
