@@ -38,9 +38,9 @@ def main() -> None:
             f"{len(cells):>5}  {cells['bioverse_confidence'].mean():>10.2f}  {label} ({example['bioverse_label_id']})"
         )
         print(f"{'':19}{example['bioverse_reasoning']}")
-    named = obs["bioverse_genes_supported"].sum() + obs["bioverse_genes_unsupported"].sum()
+    claims = obs["bioverse_genes_supported"].sum() + obs["bioverse_genes_unsupported"].sum()
     print(
-        f"\nOf {named} genes named in the reasoning, {obs['bioverse_genes_supported'].sum() / named:.1%} are expressed in their cell."
+        f"\nOf {claims} claims about genes in the reasoning, {obs['bioverse_genes_supported'].sum() / claims:.1%} hold in their cell."
     )
     print("Wrote demo/pbmc68k_annotated.h5ad and demo/alignment_umap.png")
 
