@@ -108,7 +108,6 @@ def test_labels_are_written_though_the_figure_fails(file, tmp_path):
         (["--labels", "B cell", "--labels", "B cell"], "more than once"),
         (["--gene-symbols", "gone"], "no column 'gone'"),
         (["--by", "cluster"], "no column 'leiden'"),
-        (["--smooth"], "no neighbours graph"),
     ],
 )
 def test_an_error_is_one_line_and_nothing_is_written(args, message, file, tmp_path):

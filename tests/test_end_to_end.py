@@ -75,10 +75,14 @@ def test_a_blank_token_knows_nothing(blood, mini):
 
 
 def test_words_of_the_user_are_told_apart(blood):
-    adata = blood[blood.obs["bulk_labels"].isin(["CD19+ B", "CD14+ Monocyte"])][::4].copy()
-    bsc.tl.annotate(adata, labels=["B cells", "monocytes"], reasoning=None)
-    expected = adata.obs["bulk_labels"].map({"CD19+ B": "B cells", "CD14+ Monocyte": "monocytes"})
-    assert (adata.obs["bioverse_label"].astype(str) == expected.astype(str)).mean() >= 0.9
+    adata = blood[blood.obs["bulk_labels"].isin(["CD19+ B", "CD14+ Monocyte"])].copy()
+    # the authors sorted by CD19, which plasmablasts have; in the ontology they are no B cells
+    bsc.tl.annotate(adata, labels=["B cells", "plasma cells", "monocytes"], reasoning=None)
+    found = adata.obs["bioverse_label"].map(
+        {"B cells": "CD19+ B", "plasma cells": "CD19+ B", "monocytes": "CD14+ Monocyte"}
+    )
+    assert (found.astype(str) == adata.obs["bulk_labels"].astype(str)).mean() >= 0.9
+    assert (adata.obs["bioverse_label"] == "B cells").sum() > (adata.obs["bioverse_label"] == "plasma cells").sum()
 
 
 def test_alignment_brings_cells_to_their_texts(reasoned):

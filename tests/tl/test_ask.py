@@ -365,8 +365,10 @@ def test_an_anndata_holds_one_modality(three):
     adata = make_library()["protein"].copy()
     with pytest.raises(TypeError, match=r"Expected MuData for the modalities \['molecule', 'protein'\], found AnnData"):
         asked(adata, three, mod=["molecule", "protein"])
-    with pytest.raises(TypeError, match="for example mod='protein'"):
+    with pytest.raises(ValueError, match="say what it holds, mod='protein'"):
         asked(adata, three, beside={"protein": ["P1"]})
+    with pytest.raises(TypeError, match="for example mod='protein'"):
+        asked(make_cells()["rna"].copy(), three, beside={"protein": ["P1"]})
     with pytest.raises(TypeError, match="Expected AnnData or MuData, found DataFrame"):
         asked(adata.obs, three, mod="protein")
     with pytest.raises(ValueError, match="view"):

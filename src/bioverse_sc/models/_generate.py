@@ -250,7 +250,8 @@ class ShownGenes:
     """A constraint of decoding: of all gene symbols, only those that the prompt shows may be written, each once.
 
     Genes that the prompt lists as missing may be written after the word that the model's template puts before that list
-    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. No comma stands right after the last.
+    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. No comma stands right after the last,
+    and where none is left the word is not written.
     Which of the genes are written, in what order and in what words stays with the language model.
 
     It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Where the template has no such
@@ -287,9 +288,11 @@ class ShownGenes:
             for place, genes in enumerate(lists):
                 opened = [token[gene] for gene in genes if gene in token]
                 self.closed[place if len(self.begins) else slice(None), row, opened] = False
+            if not missing[row]:
+                self.closed[0, row, self.begins[:1]] = True
 
     def close(self, closed: torch.Tensor, columns: torch.Tensor, token: torch.Tensor, best: torch.Tensor) -> None:
-        """Close the genes that were written, and the comma right after the last missing one.
+        """Close the genes that were written, and after the last missing one the comma and the word that begins such a list.
 
         Parameters
         ----------
@@ -301,8 +304,9 @@ class ShownGenes:
             The token of each answer, and its column.
         """
         closed[:, torch.arange(len(best)), best] = self.is_gene[token]
-        was_last = (closed[1] | ~self.is_gene[columns]).all(dim=1) & self.is_gene[token]
-        closed[1][:, torch.isin(columns, self.comma)] = was_last[:, None]
+        none_left = (closed[1] | ~self.is_gene[columns]).all(dim=1)
+        closed[1][:, torch.isin(columns, self.comma)] = (none_left & self.is_gene[token])[:, None]
+        closed[0][:, torch.isin(columns, self.begins[:1])] |= none_left[:, None]
 
     def is_missing(self, written: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
         """Whether what comes next is said to be missing, 1 or 0 by answer, from what is written and whether that was so before."""

@@ -173,7 +173,7 @@ def readable(model: BioVerse, data: AnnData | MuData, mod: str | None) -> list[s
         return [mod]
     if mods is None:
         for name, encoder in model.encoders.items():
-            if isinstance(encoder, EntityEncoder) and not data.n_vars and encoder.column in data.obs:
+            if isinstance(encoder, EntityEncoder) and getattr(data, "n_vars", 1) == 0 and encoder.column in data.obs:
                 msg = f"This AnnData has no genes but .obs[{encoder.column!r}]; say what it holds, mod={name!r}."
                 raise ValueError(msg)
         return ["rna"]
@@ -424,8 +424,7 @@ def _has_changed(adata: AnnData, encoder: EntityEncoder, made_by: Mapping[str, A
         if used not in (*adata.layers, "X"):
             return False
         layer = used
-    content = entity_content(adata, encoder, layer)
-    return bool(content) and made_by.get("content") != content
+    return not np.isin(entity_content(adata, encoder, layer), made_by.get("content", [])).all()
 
 
 def embedding_slot(adata: AnnData, model: BioVerse, keys: Keys, mod: str = "rna") -> str:

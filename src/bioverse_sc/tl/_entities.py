@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,18 +74,25 @@ def entity_vectors(
     return found, f"var[{column!r}], weighted by {where}"
 
 
-def entity_content(adata: AnnData, encoder: EntityEncoder, layer: str | None) -> str:
-    """Hash of what :func:`entity_vectors` reads, so that other texts or abundances are found out; ``""`` when it is not there."""
+def entity_content(adata: AnnData, encoder: EntityEncoder, layer: str | None) -> np.ndarray:
+    """A hash of each observation's name and of what :func:`entity_vectors` reads of it, shape (observations,); none when it is not there.
+
+    Other texts and abundances are found out by it, while a subset of the observations has a part of the hashes.
+    """
     column = encoder.column
-    if column not in adata.obs and column not in adata.var:
-        return ""
-    texts = (adata.obs if column in adata.obs else adata.var)[column]
-    digest = hashlib.sha256("\0".join(map(str, texts)).encode())
-    if column not in adata.obs:
+    if column in adata.obs:
+        read = adata.obs[column].astype(str).to_numpy()
+    elif column in adata.var:
+        features = "\0".join(adata.var[column].astype(str)).encode()
+        rows = []
         for _, chunk in row_chunks(_abundances(adata, layer)[0], np.arange(adata.n_vars)):
-            for part in (chunk.indptr, chunk.indices, chunk.data):
-                digest.update(part.tobytes())
-    return digest.hexdigest()[:16]
+            for start, stop in pairwise(chunk.indptr):
+                amounts = chunk.indices[start:stop].tobytes() + chunk.data[start:stop].tobytes()
+                rows.append(hashlib.sha256(features + amounts).hexdigest())
+        read = np.array(rows)
+    else:
+        return np.zeros(0, dtype=np.uint64)
+    return pd.util.hash_pandas_object(pd.Series(read, index=adata.obs_names.astype(str))).to_numpy()
 
 
 def _abundances(adata: AnnData, layer: str | None) -> tuple[Any, str]:

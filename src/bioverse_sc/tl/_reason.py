@@ -144,7 +144,7 @@ class CaseMaker:
 def absent_markers(
     term: str, others: dict[str, str], column: dict[str, int], expressed: set[int]
 ) -> dict[str, list[str]]:
-    """Markers of other types that a cell lacks and that its own type need not have, at most :data:`ABSENT_SHOWN` of each.
+    """Markers of other types that a cell lacks and that its own type need not have, :data:`ABSENT_SHOWN` of each or none.
 
     Parameters
     ----------
@@ -162,7 +162,8 @@ def absent_markers(
     for name, other in others.items():
         markers = _telling_markers(term, other)
         lacking = [g for g in markers if g not in listed and column.get(g, -1) >= 0 and column[g] not in expressed]
-        if term and lacking:
+        # a small language model, used to lists, goes on where one alone ends
+        if term and len(lacking) >= ABSENT_SHOWN:
             found[name] = lacking[:ABSENT_SHOWN]
             listed.update(found[name])
     return found
