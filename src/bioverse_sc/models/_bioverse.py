@@ -110,6 +110,11 @@ class BioVerse(nn.Module):
         """Soft tokens per vector of an entity, by modality."""
         return {mod: config.n_tokens for mod, config in self.config.projectors.items()}
 
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens of a prompt with its answer that the language model reads; ``None`` where it has no limit."""
+        return getattr(self.language_model.config.get_text_config(), "max_position_embeddings", None)
+
     def project(self, modality: str, vectors: torch.Tensor) -> torch.Tensor:
         """Soft tokens of encoder vectors, shape (vectors, n_tokens, width)."""
         return self.projectors[modality](vectors)

@@ -429,7 +429,7 @@ def generate_text(
         When a prompt is longer than what the language model reads. An answer ends there in any case.
     """
     tokens = [model.tokenize(prompt) for prompt in prompts]
-    limit = getattr(model.language_model.config.get_text_config(), "max_position_embeddings", None) or np.inf
+    limit = model.max_positions or np.inf
     if (longest := max(len(of.ids) for of in tokens)) > limit:
         msg = (
             f"The prompt has {longest} tokens; the language model reads {limit} at most. Ask a shorter question, show fewer "

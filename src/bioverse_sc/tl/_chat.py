@@ -272,7 +272,7 @@ class Chat:
             found = self._said[-1].ids + whole[len(before) - 1 :]
         else:
             found = ids((question, None))
-        limit = getattr(self._model.language_model.config.get_text_config(), "max_position_embeddings", None)
+        limit = self._model.max_positions
         longest = len(found) + self._decoding.max_new_tokens
         if limit is not None and longest > limit:
             remedy = (

@@ -171,7 +171,7 @@ class PromptSource:
             msg = f"{len(unanswered)} of {len(examples)} examples have no written answer, the first is number {unanswered[0]}."
             raise ValueError(msg)
         limits = {"max_tokens": max_tokens}
-        if read := getattr(model.language_model.config.get_text_config(), "max_position_embeddings", None):
+        if read := model.max_positions:
             limits["max_position_embeddings"] = read
         what = min(limits, key=lambda name: limits[name])
         self.prompts, self.n_cut = shortened(prompts, limits[what], too_long, what=what)
