@@ -1,5 +1,6 @@
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from bioverse_sc.models import (
     label_log_probabilities,
     label_prompt,
 )
-from bioverse_sc.models._generate import PRUNED_BELOW, ShownGenes, build_trie
+from bioverse_sc.models._generate import PRUNED_BELOW, ShownGenes, _GenesLeft, build_trie
 from bioverse_sc.models._inject import SLOT, tokenize_prompt
 from bioverse_sc.models._prompt import reasoning_prompt
 from tests.tiny import CONFIGS, WIDTH, make_model, make_vectors
@@ -394,3 +395,25 @@ def test_missing_genes_are_written_as_missing_and_nowhere_else(temperature, mini
     mini.config.prompts["absent"] = kept
     assert torch.equal(free.closed[0], free.closed[1])
     assert free.closed[0].sum() == len(SYMBOLS) - 2
+
+
+def test_a_list_of_missing_genes_is_not_broken_off(mini):
+    encode = partial(mini.tokenizer.encode, add_special_tokens=False)
+    left = _GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1", "CD79A"]]))
+    written = []
+
+    def opened_after(text):
+        for token in encode(text):
+            written.append(token)
+            left.wrote(torch.tensor([token]), torch.tensor([written]))
+        return set(torch.nonzero(left(torch.zeros(1, len(left.is_gene)))[0] == 0).flatten().tolist())
+
+    (comma,), (other,), (which,) = encode(","), encode(" CD79A"), encode(" which")
+    assert {comma, which} <= opened_after(" CD3D, which")
+    assert {comma, which, other} <= opened_after(". Missing: MS4A1")
+    assert opened_after(",") == {other}
+    after = opened_after(" CD79A")
+    assert which in after
+    assert not {comma, other} & after
+    assert {comma, which} <= opened_after(" (B cell)")
+    assert {comma, which} <= opened_after(",")

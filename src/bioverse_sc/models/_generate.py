@@ -250,8 +250,8 @@ class ShownGenes:
     """A constraint of decoding: of all gene symbols, only those that the prompt shows may be written, each once.
 
     Genes that the prompt lists as missing may be written after the word that the model's template puts before that list
-    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. No comma stands right after the last,
-    and where none is left the word is not written.
+    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. In that list a gene follows each
+    comma after a gene, no comma stands right after the last, and where none is left the word is not written.
     Which of the genes are written, in what order and in what words stays with the language model.
 
     It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Where the template has no such
@@ -291,32 +291,64 @@ class ShownGenes:
             if not missing[row]:
                 self.closed[0, row, self.begins[:1]] = True
 
-    def close(self, closed: torch.Tensor, columns: torch.Tensor, token: torch.Tensor, best: torch.Tensor) -> None:
-        """Close the genes that were written, and after the last missing one the comma and the word that begins such a list.
+    @property
+    def writable(self) -> torch.Tensor:
+        """Tokens that some answer may have at some place."""
+        return torch.nonzero(~self.closed.all(dim=1).all(dim=0)).flatten()
 
-        Parameters
-        ----------
-        closed
-            Rows and columns of :attr:`closed`, which are written to.
-        columns
-            Tokens that the columns stand for.
-        token, best
-            The token of each answer, and its column.
-        """
-        closed[:, torch.arange(len(best)), best] = self.is_gene[token]
-        none_left = (closed[1] | ~self.is_gene[columns]).all(dim=1)
-        closed[1][:, torch.isin(columns, self.comma)] = (none_left & self.is_gene[token])[:, None]
-        closed[0][:, torch.isin(columns, self.begins[:1])] |= none_left[:, None]
 
-    def is_missing(self, written: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        """Whether what comes next is said to be missing, 1 or 0 by answer, from what is written and whether that was so before."""
+class _GenesLeft:
+    """What :class:`ShownGenes` still allows while answers grow.
+
+    Parameters
+    ----------
+    constraint
+        It stays as it is.
+    columns
+        Tokens that the scores are of; all by default.
+    """
+
+    def __init__(self, constraint: ShownGenes, columns: torch.Tensor | None = None) -> None:
+        if columns is None:
+            columns = torch.arange(len(constraint.is_gene), device=constraint.is_gene.device)
+        self.begins, self.ends = constraint.begins, constraint.ends
+        self.closed = constraint.closed[..., columns]
+        self.is_gene = constraint.is_gene[columns]
+        self.commas = torch.isin(columns, constraint.comma)
+        self.word = torch.isin(columns, constraint.begins[:1])
+        n_answers = self.closed.shape[1]
+        self.missing = torch.zeros(n_answers, dtype=torch.long, device=columns.device)
+        """1 where what comes next is said to be missing."""
+        self.after_gene = torch.zeros(n_answers, dtype=torch.bool, device=columns.device)
+        self.in_list = self.after_gene
+        """Whether the comma after a missing gene was the last token."""
+
+    def __call__(self, scores: torch.Tensor) -> torch.Tensor:
+        """Close tokens for the next choice, in place."""
+        shut = self.closed[self.missing, torch.arange(len(scores), device=scores.device)]
+        if self.in_list.any():
+            shut = shut | (self.in_list[:, None] & ~self.is_gene)
+        return scores.masked_fill_(shut, -torch.inf)
+
+    def wrote(self, best: torch.Tensor, written: torch.Tensor) -> None:
+        """Take note of the columns that were chosen; ``written`` are the answers with them."""
+        gene = self.is_gene[best]
+        self.closed[:, torch.arange(len(best), device=best.device), best] = gene
+        none_left = (self.closed[1] | ~self.is_gene).all(dim=1)
+        self.closed[1][:, self.commas] = (none_left & gene)[:, None]
+        self.closed[0][:, self.word] |= none_left[:, None]
+        self.in_list = self.missing.bool() & self.after_gene & self.commas[best] & ~none_left
+        self.after_gene = gene
         begun, over = (
-            (written[:, -len(ids) :] == ids).all(dim=1)
-            if 0 < len(ids) <= written.shape[1]
-            else torch.zeros_like(before, dtype=torch.bool)
+            (written[:, -len(ids) :] == ids).all(dim=1) if 0 < len(ids) <= written.shape[1] else torch.zeros_like(gene)
             for ids in (self.begins, self.ends)
         )
-        return before.masked_fill(over, 0).masked_fill(begun, 1)
+        self.missing = self.missing.masked_fill(over, 0).masked_fill(begun, 1)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with some of the answers."""
+        self.closed, self.missing = self.closed[:, rows], self.missing[rows]
+        self.after_gene, self.in_list = self.after_gene[rows], self.in_list[rows]
 
 
 _SYMBOL_TOKENS: WeakKeyDictionary[BioVerse, dict[str, int | None]] = WeakKeyDictionary()
@@ -440,26 +472,22 @@ def generate_text(
     embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, -2))
     reader = _Reader(model.language_model)
     drawn = decoding.processors(keys or [str(i) for i in range(len(prompts))])
-    closed = None if constraint is None else constraint.closed.clone()
-    if closed is not None and not drawn:
+    if constraint is not None and not drawn:
         # to find the likeliest token that may be written needs no others; a draw is over the whole vocabulary
-        reader.narrow(torch.nonzero(~closed.all(dim=1).all(dim=0)).flatten())
-        closed = closed[..., reader.tokens]
+        reader.narrow(constraint.writable)
+    left = None if constraint is None else _GenesLeft(constraint, reader.tokens)
     answers = torch.full((len(prompts), decoding.max_new_tokens), model.pad_id, device=model.device)
     # of the answers in work: their numbers, the mask of what they read, and whether they have ended
     going = torch.arange(len(prompts), device=model.device)
     mask = torch.ones_like(batch.ids) if batch.mask is None else batch.mask
     ended = torch.zeros_like(going, dtype=torch.bool)
-    every = torch.arange(model.language_model.get_output_embeddings().weight.shape[0], device=model.device)
-    # whether what is being written is said to be missing
-    missing = torch.zeros_like(going)
     ends = torch.tensor(model.end_ids, device=model.device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     state, cache = reader.read(inputs_embeds=embedded, attention_mask=mask, positions=positions)
     for n in range(decoding.max_new_tokens):
         scores = reader.logits(state).to(model.device)
-        if closed is not None:
-            scores = scores.masked_fill_(closed[missing, torch.arange(len(missing), device=model.device)], -torch.inf)
+        if left is not None:
+            scores = left(scores)
         for process in drawn:
             scores = process(answers[going, :n], scores)
         best = scores.argmax(dim=1)
@@ -468,14 +496,14 @@ def generate_text(
         ended |= torch.isin(token, ends) | (mask.sum(dim=1) >= limit)
         if ended.all() or n + 1 == decoding.max_new_tokens:
             break
-        if constraint is not None and closed is not None:
-            constraint.close(closed, every if reader.tokens is None else reader.tokens, token, best)
-            missing = constraint.is_missing(answers[going, : n + 1], missing)
+        if left is not None:
+            left.wrote(best, answers[going, : n + 1])
         if ended.float().mean() >= DROPPED_SHARE:
             kept = torch.nonzero(~ended).flatten()
             going, mask, token, ended = going[kept], mask[kept], token[kept], ended[kept]
-            closed, missing = None if closed is None else closed[:, kept], missing[kept]
             cache = _selected(cache, kept)
+            if left is not None:
+                left.keep(kept)
             for process in drawn:
                 if isinstance(process, _Draw):
                     process.keep(kept.tolist())
