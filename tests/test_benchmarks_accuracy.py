@@ -2,6 +2,8 @@
 
 import argparse
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,6 +50,20 @@ def accuracy():
     ours = {spec.name, "baselines", "cells", "evaluate", "language", "questions", "sequences", "train"}
     for name in ours - before:
         sys.modules.pop(name, None)
+
+
+def test_it_needs_no_extra_but_its_own():
+    file = str(BENCHMARKS / "accuracy.py")
+    code = f"import runpy, sys; sys.modules['rdkit'] = None; sys.argv = [{file!r}, '--help']; runpy.run_path({file!r}, run_name='__main__')"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS)},
+    )
+    assert found.returncode == 0, found.stderr
+    assert "--leave-out" in found.stdout
 
 
 @pytest.fixture(scope="module")

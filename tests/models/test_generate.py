@@ -328,7 +328,11 @@ SYMBOLS = ["CD3D", "CD3E", "MS4A1", "CD79A", "NKG7", "GNLY", "LYZ", "INS", "COL1
 
 
 def shown_by_hand(model, prompt, soft, shown, n):
-    """The likeliest token, again and again, that is no symbol, or one that is shown and not yet written."""
+    """The likeliest token, again and again, that is no symbol, or one that is shown and not yet written.
+
+    Where a sentence or a part of one begins and a symbol is twenty times as likely as any word, it is one of these, or the end of a
+    sentence is the end.
+    """
     tokenizer = model.tokenizer
     spelled = {symbol: tokenizer.encode(f" {symbol}", add_special_tokens=False) for symbol in SYMBOLS}
     assert all(len(ids) == 1 for ids in spelled.values())
@@ -341,8 +345,15 @@ def shown_by_hand(model, prompt, soft, shown, n):
         with torch.inference_mode():
             logits = model.language_model(inputs_embeds=rows[None], use_cache=False).logits
         scores = logits[0, -1].clone()
+        symbols = [ids[0] for ids in spelled.values()]
+        left = [i for i in symbols if i not in closed]
+        before = tokenizer.decode(written[-1:])
+        words = [i for i in range(len(scores)) if i not in symbols]
+        wanted = before in ("", ".", ";", " and") and scores[symbols].max() > scores[words].max() + np.log(20)
         scores[list(closed)] = -torch.inf
-        token = int(scores.argmax())
+        if wanted and not left and before == ".":
+            break
+        token = left[int(scores[left].argmax())] if wanted and left else int(scores.argmax())
         if token == tokenizer.eos_token_id:
             break
         written.append(token)
@@ -406,14 +417,40 @@ def test_a_list_of_missing_genes_is_not_broken_off(mini):
         for token in encode(text):
             written.append(token)
             left.wrote(torch.tensor([token]), torch.tensor([written]))
-        return set(torch.nonzero(left(torch.zeros(1, len(left.is_gene)))[0] == 0).flatten().tolist())
+        scores = left(torch.zeros(1, len(left.is_gene)), torch.full((int(left.pausing.sum()),), -1.0))
+        return set(torch.nonzero(scores[0] == 0).flatten().tolist())
 
     (comma,), (other,), (which,) = encode(","), encode(" CD79A"), encode(" which")
     assert {comma, which} <= opened_after(" CD3D, which")
-    assert {comma, which, other} <= opened_after(". Missing: MS4A1")
+    assert {comma, which} <= opened_after(". Missing")
+    assert len(opened_after(":")) == 2
+    assert {comma, which, other} <= opened_after(" MS4A1")
     assert opened_after(",") == {other}
     after = opened_after(" CD79A")
     assert which in after
     assert not {comma, other} & after
     assert {comma, which} <= opened_after(" (B cell)")
     assert {comma, which} <= opened_after(",")
+
+
+def test_where_a_gene_is_wanted_one_that_is_left_is_named(mini):
+    encode = partial(mini.tokenizer.encode, add_special_tokens=False)
+    left = _GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"], ["CD3D"]], [[], []]))
+    (gene,), (stop,), (of,), (high,) = encode(" CD3D"), encode("."), encode(" of"), encode(" high")
+    both = torch.ones(2, dtype=torch.long)
+
+    def opened(wanted):
+        scores = torch.zeros(2, len(left.is_gene))
+        found = left(scores, torch.tensor(wanted[: int(left.pausing.sum())])) == 0
+        return [set(torch.nonzero(row).flatten().tolist()) for row in found]
+
+    named, free = opened([4.0, 2.0])
+    assert named == {gene}
+    assert {gene, of, high} <= free
+    left.wrote(both * gene, both[:, None] * gene)
+    assert not left.pausing.any()
+    left.wrote(torch.tensor([stop, of]), torch.tensor([[gene, stop], [gene, of]]))
+    ended, free = opened([4.0])
+    assert ended == set(mini.end_ids), "none is left: the answer ends with the sentence"
+    assert high in free
+    assert gene not in free

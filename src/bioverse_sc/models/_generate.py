@@ -19,7 +19,7 @@ from bioverse_sc._validation import check_positive
 from bioverse_sc.models._inject import inject, pad_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from transformers import PreTrainedModel
 
@@ -30,6 +30,8 @@ PRUNED_BELOW = -7.0
 """A prefix this far (in log-probability) below a cell's best one is dropped: less than a thousandth of its mass."""
 CACHE_BYTES = 2**30
 """Keys and values of the prefixes that are read at once, at most; those of one cell stay together."""
+UNLIKELY = float(np.log(20))
+"""A word this far (in log-probability) below the likeliest gene was not what the language model was about to write: a twentieth."""
 DROPPED_SHARE = 1 / 8
 """Answers that must have ended, as a share of those in work, before they leave the batch: leaving copies keys and values."""
 
@@ -92,6 +94,14 @@ class _Reader:
         self.divisor = getattr(self.base.config, "logits_scaling", 1.0)
         self.tokens: torch.Tensor | None = None
         self.takes_positions = "position_ids" in inspect.signature(self.base.forward).parameters
+
+    def among(self, tokens: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What gives the logits of these tokens from a state, whatever the reader is narrowed to later."""
+        if self.weight is None:
+            return lambda state: self.logits(state, tokens)
+        part = copy.copy(self)
+        part.narrow(tokens)
+        return part.logits
 
     def narrow(self, tokens: torch.Tensor) -> None:
         """Score these tokens alone from now on, in this order."""
@@ -250,8 +260,11 @@ class ShownGenes:
     """A constraint of decoding: of all gene symbols, only those that the prompt shows may be written, each once.
 
     Genes that the prompt lists as missing may be written after the word that the model's template puts before that list
-    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. In that list a gene follows each
-    comma after a gene, no comma stands right after the last, and where none is left the word is not written.
+    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. That list begins with a gene, one
+    follows each comma after a gene, no comma stands right after the last, and where none is left the word is not written.
+
+    At the beginning, and after a full stop, a semicolon or "and", the language model may want some gene twenty times as much as any
+    word. Then it writes the likeliest one that it may; where none is left, the answer ends at the full stop.
     Which of the genes are written, in what order and in what words stays with the language model.
 
     It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Where the template has no such
@@ -276,12 +289,16 @@ class ShownGenes:
         token = _symbol_tokens(model, symbols)
         self.is_gene = torch.zeros(vocabulary, dtype=torch.bool, device=model.device)
         self.is_gene[[token[symbol] for symbol in symbols if symbol in token]] = True
-        word = model.config.prompts["absent"].split("{absent}")[0].strip(" :,")
-        self.begins, self.ends, self.comma = (
+        head = model.config.prompts["absent"].split("{absent}")[0].strip()
+        word = head.strip(" :,")
+        self.begins, self.opens, self.ends, self.comma = (
             torch.tensor(model.tokenizer.encode(text, add_special_tokens=False), dtype=torch.long, device=model.device)
-            for text in (f" {word}" if word else "", ".", ",")
+            for text in (f" {word}" if word else "", f" {head}" if word else "", ".", ",")
         )
-        """Tokens that are written before, and after, what is said to be missing, and in it."""
+        """Tokens of the word, and of all that is written before what is said to be missing; after it, and in it."""
+        spelled = [model.tokenizer.encode(text, add_special_tokens=False) for text in (".", ";", " and")]
+        self.pauses = torch.tensor([ids[0] for ids in spelled if len(ids) == 1], device=model.device)
+        self.stops = torch.tensor(model.end_ids, device=model.device)
         self.closed = self.is_gene.repeat(2, len(shown), 1)
         """What may not be written, outside of and in what is said to be missing, by prompt and token."""
         for row, lists in enumerate(zip(shown, missing, strict=True)):
@@ -311,24 +328,40 @@ class _GenesLeft:
     def __init__(self, constraint: ShownGenes, columns: torch.Tensor | None = None) -> None:
         if columns is None:
             columns = torch.arange(len(constraint.is_gene), device=constraint.is_gene.device)
-        self.begins, self.ends = constraint.begins, constraint.ends
+        self.of = constraint
         self.closed = constraint.closed[..., columns]
         self.is_gene = constraint.is_gene[columns]
         self.commas = torch.isin(columns, constraint.comma)
+        self.pauses = torch.isin(columns, constraint.pauses)
+        self.stops = torch.isin(columns, constraint.stops)
+        self.full_stop = torch.isin(columns, constraint.ends)
         self.word = torch.isin(columns, constraint.begins[:1])
         n_answers = self.closed.shape[1]
         self.missing = torch.zeros(n_answers, dtype=torch.long, device=columns.device)
         """1 where what comes next is said to be missing."""
         self.after_gene = torch.zeros(n_answers, dtype=torch.bool, device=columns.device)
         self.in_list = self.after_gene
-        """Whether the comma after a missing gene was the last token."""
+        """Whether a missing gene must come next."""
+        self.pausing = ~self.after_gene
+        """Whether the language model may be about to name a gene that it may not."""
+        self.at_end = self.after_gene
+        """Whether a full stop was the last token."""
 
-    def __call__(self, scores: torch.Tensor) -> torch.Tensor:
-        """Close tokens for the next choice, in place."""
+    def __call__(self, scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Close tokens for the next choice, in place. ``wanted`` is the highest score of all genes where it is pausing."""
         shut = self.closed[self.missing, torch.arange(len(scores), device=scores.device)]
         if self.in_list.any():
             shut = shut | (self.in_list[:, None] & ~self.is_gene)
-        return scores.masked_fill_(shut, -torch.inf)
+        scores.masked_fill_(shut, -torch.inf)
+        if len(wanted):
+            here = scores[self.pausing]
+            gene = here.masked_fill(~self.is_gene, -torch.inf).amax(dim=1)
+            names = wanted > here.masked_fill(self.is_gene, -torch.inf).amax(dim=1) + UNLIKELY
+            is_left = gene > -torch.inf
+            here.masked_fill_((names & is_left)[:, None] & ~self.is_gene, -torch.inf)
+            here.masked_fill_((names & ~is_left & self.at_end[self.pausing])[:, None] & ~self.stops, -torch.inf)
+            scores[self.pausing] = here
+        return scores
 
     def wrote(self, best: torch.Tensor, written: torch.Tensor) -> None:
         """Take note of the columns that were chosen; ``written`` are the answers with them."""
@@ -337,18 +370,21 @@ class _GenesLeft:
         none_left = (self.closed[1] | ~self.is_gene).all(dim=1)
         self.closed[1][:, self.commas] = (none_left & gene)[:, None]
         self.closed[0][:, self.word] |= none_left[:, None]
-        self.in_list = self.missing.bool() & self.after_gene & self.commas[best] & ~none_left
-        self.after_gene = gene
-        begun, over = (
+        begun, opened, over = (
             (written[:, -len(ids) :] == ids).all(dim=1) if 0 < len(ids) <= written.shape[1] else torch.zeros_like(gene)
-            for ids in (self.begins, self.ends)
+            for ids in (self.of.begins, self.of.opens, self.of.ends)
         )
+        follows = self.missing.bool() & self.after_gene & self.commas[best]
+        self.in_list = (follows | opened) & ~none_left
+        self.after_gene = gene
+        self.pausing, self.at_end = self.pauses[best], self.full_stop[best]
         self.missing = self.missing.masked_fill(over, 0).masked_fill(begun, 1)
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some of the answers."""
         self.closed, self.missing = self.closed[:, rows], self.missing[rows]
         self.after_gene, self.in_list = self.after_gene[rows], self.in_list[rows]
+        self.pausing, self.at_end = self.pausing[rows], self.at_end[rows]
 
 
 _SYMBOL_TOKENS: WeakKeyDictionary[BioVerse, dict[str, int | None]] = WeakKeyDictionary()
@@ -472,10 +508,13 @@ def generate_text(
     embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, -2))
     reader = _Reader(model.language_model)
     drawn = decoding.processors(keys or [str(i) for i in range(len(prompts))])
-    if constraint is not None and not drawn:
-        # to find the likeliest token that may be written needs no others; a draw is over the whole vocabulary
-        reader.narrow(constraint.writable)
-    left = None if constraint is None else _GenesLeft(constraint, reader.tokens)
+    left = None
+    if constraint is not None:
+        genes = reader.among(torch.nonzero(constraint.is_gene).flatten())
+        if not drawn and reader.weight is not None:
+            # to find the likeliest token that may be written needs few others; a draw is over the whole vocabulary
+            reader.narrow(constraint.writable)
+        left = _GenesLeft(constraint, reader.tokens)
     answers = torch.full((len(prompts), decoding.max_new_tokens), model.pad_id, device=model.device)
     # of the answers in work: their numbers, the mask of what they read, and whether they have ended
     going = torch.arange(len(prompts), device=model.device)
@@ -487,7 +526,9 @@ def generate_text(
     for n in range(decoding.max_new_tokens):
         scores = reader.logits(state).to(model.device)
         if left is not None:
-            scores = left(scores)
+            # a tokenizer may have no gene of one token
+            wanted = nn.functional.pad(genes(state[left.pausing.to(state.device)]), (0, 1), value=-torch.inf)
+            scores = left(scores, wanted.amax(dim=1).to(model.device))
         for process in drawn:
             scores = process(answers[going, :n], scores)
         best = scores.argmax(dim=1)
