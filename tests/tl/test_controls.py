@@ -166,6 +166,14 @@ def test_true_labels_mean_what_their_authors_mean(log):
     assert not _is_kind_of("B cell", "CL:0000788")
 
 
+def test_a_true_label_may_be_a_category_that_no_drawn_cell_has():
+    written = pd.Series(pd.Categorical(["B", None, "T cell"], categories=["T cell", "platelet", "B"]))
+    true = _known_truth(written, np.array(["T cell"]))
+    assert true[0] == "CL:0000236"
+    assert pd.isna(true[1])
+    assert true[2] == "T cell"
+
+
 def test_errors_say_what_to_type(cells):
     with pytest.raises(KeyError, match="no column 'gone' in"):
         bsc.tl.controls(cells, truth="gone")

@@ -204,7 +204,8 @@ def _known_truth(column: pd.Series, labels: np.ndarray) -> np.ndarray:
         logger.info(
             "    %d cells have a true label that is no term, such as %r, and are left out of the accuracy", n, lost[0]
         )
-    return column.map(lambda value: meaning[str(value)], na_action="ignore").astype(object).to_numpy()
+    # not as categories, some of which no drawn cell may have
+    return column.astype(object).map(lambda value: meaning[str(value)], na_action="ignore").to_numpy()
 
 
 def _is_kind_of(label: str, true: str) -> bool:
