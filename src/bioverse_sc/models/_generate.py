@@ -291,13 +291,12 @@ class ShownGenes:
         self.is_gene[[token[symbol] for symbol in symbols if symbol in token]] = True
         head = model.config.prompts["absent"].split("{absent}")[0].strip()
         word = head.strip(" :,")
-        self.begins, self.opens, self.ends, self.comma = (
+        self.begins, self.opens, self.ends, self.comma, *others = (
             torch.tensor(model.tokenizer.encode(text, add_special_tokens=False), dtype=torch.long, device=model.device)
-            for text in (f" {word}" if word else "", f" {head}" if word else "", ".", ",")
+            for text in (f" {word}" if word else "", f" {head}" if word else "", ".", ",", ";", " and")
         )
         """Tokens of the word, and of all that is written before what is said to be missing; after it, and in it."""
-        spelled = [model.tokenizer.encode(text, add_special_tokens=False) for text in (".", ";", " and")]
-        self.pauses = torch.tensor([ids[0] for ids in spelled if len(ids) == 1], device=model.device)
+        self.pauses = torch.cat([ids for ids in (self.ends, *others) if len(ids) == 1] or [self.ends[:0]])
         self.stops = torch.tensor(model.end_ids, device=model.device)
         self.closed = self.is_gene.repeat(2, len(shown), 1)
         """What may not be written, outside of and in what is said to be missing, by prompt and token."""
