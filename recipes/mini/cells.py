@@ -116,17 +116,23 @@ def simulate(
     return Cells(counts=counts[:, :-1].tocsr(), profile=chosen)
 
 
-def simulate_strangers(profiles: Profiles, n_cells: int, *, seed: int, n_profiles: int = 2000) -> csr_matrix:
+def simulate_strangers(
+    profiles: Profiles, n_cells: int, *, seed: int, n_profiles: int = 2000, drifted: float = 0.0
+) -> csr_matrix:
     """Draw cells of types that do not exist, for the label "unknown": counts over the vocabulary.
 
     Each is simulated from a made-up profile: a true one whose genes, all or at least half of them, have changed places; noise; the
-    mean of all profiles; or the log mean of three or four profiles of any types, as a culture that has lost its type looks.
+    mean of all profiles; or the log mean of three or four profiles of any types, as a culture that has lost its type looks. A share
+    of them, ``drifted``, is one true profile drawn towards the log mean of all, with every gene changed, as a cell line looks.
     """
     rng = np.random.default_rng(seed)
     usable = np.flatnonzero(profiles.usable)
     n_genes = profiles.mean.shape[1] - 1
     made = np.empty((n_profiles, n_genes + 1))
-    for row, kind in zip(made, rng.choice(5, size=n_profiles, p=[0.25, 0.2, 0.25, 0.05, 0.25]), strict=True):
+    share_of_kind = np.array([0.25, 0.2, 0.25, 0.05, 0.25, 0.0]) * (1 - drifted)
+    share_of_kind[-1] = drifted
+    log_mean = np.log(profiles.mean[usable] + 1e-7).mean(axis=0)
+    for row, kind in zip(made, rng.choice(6, size=n_profiles, p=share_of_kind), strict=True):
         row[:] = profiles.mean[rng.choice(usable)]
         if kind < 2:
             share = 1.0 if kind == 0 else rng.uniform(0.5, 1)
@@ -137,9 +143,13 @@ def simulate_strangers(profiles: Profiles, n_cells: int, *, seed: int, n_profile
             row[:-1] = noise / noise.sum() * row[:-1].sum()
         elif kind == 3:
             row[:] = profiles.mean[usable].mean(axis=0)
-        else:
+        elif kind == 4:
             drawn = rng.choice(usable, size=rng.integers(3, 5), replace=False)
             row[:] = np.exp(np.log(profiles.mean[drawn] + 1e-7).mean(axis=0))
+        else:
+            towards = rng.uniform(0.3, 0.7)
+            changed = rng.standard_normal(n_genes + 1) * rng.uniform(0.5, 1.2)
+            row[:] = np.exp((1 - towards) * np.log(row + 1e-7) + towards * log_mean + changed)
     chosen = rng.integers(n_profiles, size=n_cells)
     one_set = np.zeros(n_profiles, dtype=int)
     return simulate_counts(made, np.arange(n_profiles), one_set, chosen, seed=seed)[:, :-1].tocsr()

@@ -780,16 +780,21 @@ class Run:
         bsc.train.instruct(
             model, examples, of, r.answers, train_projectors=trained, descriptions=pairs, folder=self.work / "answers"
         )
-        fresh = out.with_name(out.name + ".new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        bsc.models.save(model, fresh, dtype=torch.float16)
-        card = out / "README.md"
-        if card.exists():
-            shutil.copy(card, fresh / "README.md")
-        shutil.rmtree(out, ignore_errors=True)
-        fresh.rename(out)
-        size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
-        print(json.dumps({"out": str(out), "megabytes": round(size / 1e6, 1)}), flush=True)
+        save_model(model, out)
+
+
+def save_model(model: BioVerse, out: Path) -> None:
+    """Put a model where another may be, whose card stays."""
+    fresh = out.with_name(out.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    bsc.models.save(model, fresh, dtype=torch.float16)
+    card = out / "README.md"
+    if card.exists():
+        shutil.copy(card, fresh / "README.md")
+    shutil.rmtree(out, ignore_errors=True)
+    fresh.rename(out)
+    size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+    print(json.dumps({"out": str(out), "megabytes": round(size / 1e6, 1)}), flush=True)
 
 
 def main() -> None:

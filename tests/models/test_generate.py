@@ -1,4 +1,5 @@
 import itertools
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +19,15 @@ from bioverse_sc.models import (
     label_log_probabilities,
     label_prompt,
 )
-from bioverse_sc.models._generate import PRUNED_BELOW, ShownGenes, _GenesLeft, build_trie
+from bioverse_sc.models._generate import (
+    PRUNED_BELOW,
+    ShownGenes,
+    ShownTypes,
+    TypeNames,
+    _GenesLeft,
+    _NamesLeft,
+    build_trie,
+)
 from bioverse_sc.models._inject import SLOT, tokenize_prompt
 from bioverse_sc.models._prompt import reasoning_prompt
 from tests.tiny import CONFIGS, WIDTH, make_model, make_vectors
@@ -454,3 +463,57 @@ def test_where_a_gene_is_wanted_one_that_is_left_is_named(mini):
     assert ended == set(mini.end_ids), "none is left: the answer ends with the sentence"
     assert high in free
     assert gene not in free
+
+
+NAIVE_CD4, NAIVE_CD8 = (f"naive thymus-derived {kind}-positive, alpha-beta T cell" for kind in ("CD4", "CD8"))
+
+
+def test_a_name_of_a_shown_type_does_not_become_that_of_another(mini):
+    encode = partial(mini.tokenizer.encode, add_special_tokens=False)
+    genes = _GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1"]]))
+    names = TypeNames(mini, [NAIVE_CD4, NAIVE_CD8, "T cell", "B cell", "B cell, CD19-positive", "naive B cell"])
+    of = names.of([ShownTypes(label=[NAIVE_CD4, "T cell"], lacking=["B cell"], others=[NAIVE_CD8])])
+    assert not names.shown, "a constraint serves other prompts"
+    left = _NamesLeft(of, genes)
+    written = []
+
+    def closed_after(text):
+        for token in encode(text):
+            written.append(token)
+            genes.wrote(torch.tensor([token]), torch.tensor([written]))
+            left.wrote(torch.tensor([token]))
+        scores = left(torch.zeros(1, len(genes.is_gene)))
+        return set(torch.nonzero(scores[0] < 0).flatten().tolist())
+
+    (cd4,), (cd8,), (cell,), (comma,) = encode(" CD4-positive"), encode(" CD8-positive"), encode(" cell"), encode(",")
+    derived, bee, tee = encode(" thymus-derived")[0], encode(" B")[0], encode(" T")[0]
+    assert not closed_after(" CD3D is a marker of the")
+    assert closed_after(" naive") == {bee}
+    assert closed_after(" thymus-derived") == {cd8}
+    assert not {cell, tee} & closed_after(" CD4-positive, alpha-beta")
+    assert not closed_after(" T cell. Next")
+    assert closed_after(" naive thymus-derived") == set(), "without a gene all that the prompt names may be written"
+    assert closed_after(" cell. Missing: MS4A1 of the naive") == set(), "no type that lacks markers begins so"
+    assert closed_after(" B") == set()
+    assert comma not in closed_after(" cell"), "any word may follow a whole name"
+    assert derived != cd4
+
+
+def test_reasoning_about_a_type_names_no_look_alike(mini):
+    prompts = [reasoning_prompt(NAIVE_CD4, ["CCR7", "CD3D", "LEF1"], confidence="medium", runner_up=NAIVE_CD8)] * 32
+    shown = [["CCR7", "CD3D", "LEF1"]] * 32
+    with torch.inference_mode():
+        soft = mini.project("rna", torch.from_numpy(make_vectors(32, width=mini.config.projectors["rna"].in_width)))
+    symbols = [*SYMBOLS, "CCR7", "LEF1"]
+    names = TypeNames(mini, [NAIVE_CD4, NAIVE_CD8]).of([ShownTypes([NAIVE_CD4], [], [NAIVE_CD8])] * 32)
+
+    def marked(constraint):
+        genes = ShownGenes(mini, symbols, shown, [[]] * 32)
+        decoding = Decoding(60, temperature=0.7)
+        texts = generate_text(mini, prompts, soft, decoding, constraint=genes, names=constraint)
+        return [name for text in texts for name in re.findall(r"marker of the ([^.]+)\.", text)]
+
+    assert NAIVE_CD8 in marked(None)
+    with_constraint = marked(names)
+    assert NAIVE_CD4 in with_constraint
+    assert NAIVE_CD8 not in with_constraint

@@ -19,7 +19,7 @@ from bioverse_sc._validation import check_positive
 from bioverse_sc.models._inject import inject, pad_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from transformers import PreTrainedModel
 
@@ -32,6 +32,8 @@ CACHE_BYTES = 2**30
 """Keys and values of the prefixes that are read at once, at most; those of one cell stay together."""
 UNLIKELY = float(np.log(20))
 """A word this far (in log-probability) below the likeliest gene was not what the language model was about to write: a twentieth."""
+WHOLE = -1
+"""In the place of the token that follows a name, where the name is at its end."""
 DROPPED_SHARE = 1 / 8
 """Answers that must have ended, as a share of those in work, before they leave the batch: leaving copies keys and values."""
 
@@ -288,7 +290,7 @@ class ShownGenes:
         vocabulary = model.language_model.get_output_embeddings().weight.shape[0]
         token = _symbol_tokens(model, symbols)
         self.is_gene = torch.zeros(vocabulary, dtype=torch.bool, device=model.device)
-        self.is_gene[[token[symbol] for symbol in symbols if symbol in token]] = True
+        self.is_gene[list(token.values())] = True
         head = model.config.prompts["absent"].split("{absent}")[0].strip()
         word = head.strip(" :,")
         self.begins, self.opens, self.ends, self.comma, *others = (
@@ -345,6 +347,8 @@ class _GenesLeft:
         """Whether the language model may be about to name a gene that it may not."""
         self.at_end = self.after_gene
         """Whether a full stop was the last token."""
+        self.gene_named = self.after_gene
+        """Whether the sentence names a gene that the prompt shows."""
 
     def __call__(self, scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """Close tokens for the next choice, in place. ``wanted`` is the highest score of all genes where it is pausing."""
@@ -376,6 +380,7 @@ class _GenesLeft:
         follows = self.missing.bool() & self.after_gene & self.commas[best]
         self.in_list = (follows | opened) & ~none_left
         self.after_gene = gene
+        self.gene_named = (self.gene_named | gene) & ~over
         self.pausing, self.at_end = self.pauses[best], self.full_stop[best]
         self.missing = self.missing.masked_fill(over, 0).masked_fill(begun, 1)
 
@@ -384,18 +389,112 @@ class _GenesLeft:
         self.closed, self.missing = self.closed[:, rows], self.missing[rows]
         self.after_gene, self.in_list = self.after_gene[rows], self.in_list[rows]
         self.pausing, self.at_end = self.pausing[rows], self.at_end[rows]
+        self.gene_named = self.gene_named[rows]
 
 
-_SYMBOL_TOKENS: WeakKeyDictionary[BioVerse, dict[str, int | None]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class ShownTypes:
+    """Cell types that a prompt names."""
+
+    label: Sequence[str]
+    """The label, and types wider than it."""
+    lacking: Sequence[str]
+    """Types whose markers are listed as missing."""
+    others: Sequence[str] = ()
+    """All others, as the next likely one."""
+
+
+class TypeNames:
+    """A constraint of decoding: a name that begins as that of a type that the prompt shows does not go on as that of another type.
+
+    Names of cell types are long and alike, and a small language model writes one for the other: but for one word, the naive CD8 T
+    cell has the name of the naive CD4 T cell. In a sentence that names a gene of the cell, the label and wider types count as
+    shown; in what is said to be missing, the types whose markers are listed; elsewhere, all of these. Words that go on with no name
+    stay open, and any word may follow a whole one.
+
+    Parameters
+    ----------
+    model
+        Gives the tokenizer.
+    names
+        All names of types.
+    """
+
+    def __init__(self, model: BioVerse, names: Sequence[str]) -> None:
+        self.model = model
+        self.known = _continuations(_spelled(model, names)[name] for name in names)
+        """Tokens that follow each beginning of a name."""
+        self.shown: list[list[dict[tuple[int, ...], set[int]]]] = []
+        """The same of the types that each prompt shows, where the sentence names a gene, in what is missing, and elsewhere."""
+
+    def of(self, shown: Sequence[ShownTypes]) -> TypeNames:
+        """The constraint of some prompts, by the types that each of them shows."""
+        found = copy.copy(self)
+        places = [(of.label, of.lacking, (*of.label, *of.lacking, *of.others)) for of in shown]
+        spelled = _spelled(self.model, {name for *_, names in places for name in names})
+        found.shown = [[_continuations(spelled[name] for name in names) for names in of] for of in places]
+        return found
+
+
+class _NamesLeft:
+    """What :class:`TypeNames` still allows while answers grow."""
+
+    def __init__(self, constraint: TypeNames, genes: _GenesLeft, columns: torch.Tensor | None = None) -> None:
+        self.known, self.shown, self.genes = constraint.known, constraint.shown, genes
+        self.column = None if columns is None else {token: i for i, token in enumerate(columns.tolist())}
+        self.begun: list[list[tuple[int, ...]]] = [[] for _ in self.shown]
+        """Beginnings of names that the last tokens of each answer are."""
+
+    def __call__(self, scores: torch.Tensor) -> torch.Tensor:
+        """Close tokens for the next choice, in place."""
+        missing, named = self.genes.missing.tolist(), self.genes.gene_named.tolist()
+        for row, begun in enumerate(self.begun):
+            if not begun:
+                continue
+            shown = self.shown[row][1 if missing[row] else 0 if named[row] else 2]
+            goes_on: set[int] = set().union(*(shown.get(prefix, ()) for prefix in begun))
+            other: set[int] = set().union(*(self.known.get(prefix, ()) for prefix in begun if prefix in shown))
+            if WHOLE not in goes_on and (closed := other - goes_on - {WHOLE}):
+                at = closed if self.column is None else {self.column[t] for t in closed & self.column.keys()}
+                scores[row, list(at)] = -torch.inf
+        return scores
+
+    def wrote(self, tokens: torch.Tensor) -> None:
+        """Take note of the tokens that were chosen."""
+        for row, token in enumerate(tokens.tolist()):
+            longer = [(*prefix, token) for prefix in (*self.begun[row], ())]
+            self.begun[row] = [prefix for prefix in longer if prefix in self.known]
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with some of the answers."""
+        self.shown, self.begun = [self.shown[row] for row in rows], [self.begun[row] for row in rows]
+
+
+def _continuations(sequences: Iterable[Sequence[int]]) -> dict[tuple[int, ...], set[int]]:
+    """Tokens that follow each beginning of some sequences; :data:`WHOLE` follows a whole one."""
+    following: dict[tuple[int, ...], set[int]] = {}
+    for sequence in sequences:
+        for k in range(1, len(sequence) + 1):
+            following.setdefault(tuple(sequence[:k]), set()).add(sequence[k] if k < len(sequence) else WHOLE)
+    return following
+
+
+_SPELLED: WeakKeyDictionary[BioVerse, dict[str, list[int]]] = WeakKeyDictionary()
+
+
+def _spelled(model: BioVerse, texts: Iterable[str]) -> dict[str, list[int]]:
+    """Tokens of each text inside a sentence. One is tokenized once, as there are many and the batches are many too."""
+    known = _SPELLED.setdefault(model, {})
+    if new := sorted(set(texts) - set(known)):
+        ids = model.tokenizer([" " + text for text in new], add_special_tokens=False)["input_ids"]
+        known |= dict(zip(new, ids, strict=True))
+    return known
 
 
 def _symbol_tokens(model: BioVerse, symbols: Sequence[str]) -> dict[str, int]:
-    """The token of each symbol that is one token. A symbol is tokenized once, as there are many and the batches are many too."""
-    known = _SYMBOL_TOKENS.setdefault(model, {})
-    if new := [symbol for symbol in symbols if symbol not in known]:
-        spelled = model.tokenizer([" " + symbol for symbol in new], add_special_tokens=False)["input_ids"]
-        known |= {symbol: ids[0] if len(ids) == 1 else None for symbol, ids in zip(new, spelled, strict=True)}
-    return {symbol: token for symbol, token in known.items() if token is not None}
+    """The token of each symbol that is one token."""
+    spelled = _spelled(model, symbols)
+    return {symbol: spelled[symbol][0] for symbol in symbols if len(spelled[symbol]) == 1}
 
 
 @dataclass(frozen=True)
@@ -472,6 +571,7 @@ def generate_text(
     *,
     keys: Sequence[str] = (),
     constraint: ShownGenes | None = None,
+    names: TypeNames | None = None,
 ) -> list[str]:
     """Write the open answers of prompts, in one batch.
 
@@ -489,6 +589,8 @@ def generate_text(
         A name for each prompt, for its draws; its number by default.
     constraint
         Which gene symbols each answer may name.
+    names
+        Beside it, how the names of cell types may go on.
 
     Raises
     ------
@@ -507,13 +609,14 @@ def generate_text(
     embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, -2))
     reader = _Reader(model.language_model)
     drawn = decoding.processors(keys or [str(i) for i in range(len(prompts))])
-    left = None
+    left = names_left = None
     if constraint is not None:
         genes = reader.among(torch.nonzero(constraint.is_gene).flatten())
         if not drawn and reader.weight is not None:
             # to find the likeliest token that may be written needs few others; a draw is over the whole vocabulary
             reader.narrow(constraint.writable)
         left = _GenesLeft(constraint, reader.tokens)
+        names_left = None if names is None else _NamesLeft(names, left, reader.tokens)
     answers = torch.full((len(prompts), decoding.max_new_tokens), model.pad_id, device=model.device)
     # of the answers in work: their numbers, the mask of what they read, and whether they have ended
     going = torch.arange(len(prompts), device=model.device)
@@ -528,6 +631,8 @@ def generate_text(
             # a tokenizer may have no gene of one token
             wanted = nn.functional.pad(genes(state[left.pausing.to(state.device)]), (0, 1), value=-torch.inf)
             scores = left(scores, wanted.amax(dim=1).to(model.device))
+        if names_left is not None:
+            scores = names_left(scores)
         for process in drawn:
             scores = process(answers[going, :n], scores)
         best = scores.argmax(dim=1)
@@ -538,12 +643,16 @@ def generate_text(
             break
         if left is not None:
             left.wrote(best, answers[going, : n + 1])
+        if names_left is not None:
+            names_left.wrote(token)
         if ended.float().mean() >= DROPPED_SHARE:
             kept = torch.nonzero(~ended).flatten()
             going, mask, token, ended = going[kept], mask[kept], token[kept], ended[kept]
             cache = _selected(cache, kept)
             if left is not None:
                 left.keep(kept)
+            if names_left is not None:
+                names_left.keep(kept.tolist())
             for process in drawn:
                 if isinstance(process, _Draw):
                     process.keep(kept.tolist())

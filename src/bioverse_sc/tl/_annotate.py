@@ -72,8 +72,9 @@ def annotate(
     Then the language model is shown the label and, by rules, the cell's informative genes (those that exceed the average profile
     most) and, if its template asks for them, markers of the next likely types that the cell lacks and how certain the label is,
     and writes the reasoning greedily. A constraint of decoding keeps it from naming a gene that it was not shown, or one twice, and has it
-    name one that is left where it would name another, as far as the tokenizer has a token for the symbol, as that of ``mini`` has;
-    the words, and which of the shown genes it names, are its own. Its claims about genes are then looked up; see :func:`bioverse_sc.tl.evidence`.
+    name one that is left where it would name another, as far as the tokenizer has a token for the symbol, as that of ``mini`` has. It
+    also keeps a name that begins as the label's, or a wider type's, from going on as that of a look-alike. The words, and which of
+    the shown genes it names, are its own. Its claims about genes are then looked up; see :func:`bioverse_sc.tl.evidence`.
 
     Parameters
     ----------

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from bioverse_sc.models import BioVerse
+    from bioverse_sc.models._generate import ShownTypes
     from bioverse_sc.pp._profile import MatrixProfile
 
 GENES_SHOWN = 12
@@ -52,6 +53,16 @@ class Case:
     def missing(self) -> list[str]:
         """Genes that the cell lacks."""
         return [gene for markers in self.absent.values() for gene in markers]
+
+    @property
+    def types(self) -> ShownTypes:
+        """Types that the prompt names, and those that are wider than the label."""
+        from bioverse_sc.models._generate import ShownTypes
+
+        ontology = cell_ontology()
+        term = ontology.find(self.label)
+        wider = [ontology.names[t] for t in sorted(ontology.ancestors(term))] if term else []
+        return ShownTypes([self.label, *wider], list(self.absent), [self.runner_up] if self.runner_up else [])
 
 
 class CaseMaker:
@@ -329,10 +340,11 @@ def write_reasoning(
     """The language model's reasoning about each case; ``""`` where the vector is zeros. ``symbols`` is what counts as a gene."""
     import torch
 
-    from bioverse_sc.models._generate import Decoding, ShownGenes, generate_text
+    from bioverse_sc.models._generate import Decoding, ShownGenes, TypeNames, generate_text
     from bioverse_sc.models._prompt import reasoning_prompt
 
     texts = np.full(len(cases), "", dtype=object)
+    names = TypeNames(model, list(cell_ontology().names.values()))
     # prompts of about one length need little padding
     real = sorted(
         np.flatnonzero(vectors.any(axis=1)).tolist(), key=lambda i: (len(cases[i].genes) + len(cases[i].missing), i)
@@ -355,6 +367,11 @@ def write_reasoning(
             soft_tokens = model.project("rna", torch.from_numpy(vectors[rows]).to(model.device))
         allowed = ShownGenes(model, symbols, [case.genes for case in here], [case.missing for case in here])
         texts[rows] = generate_text(
-            model, prompts, soft_tokens, Decoding(max_new_tokens=REASONING_TOKENS), constraint=allowed
+            model,
+            prompts,
+            soft_tokens,
+            Decoding(max_new_tokens=REASONING_TOKENS),
+            constraint=allowed,
+            names=names.of([case.types for case in here]),
         )
     return texts

@@ -1,0 +1,260 @@
+"""Train the reading of cells on, with real cells beside simulated ones, and leave everything else of a model as it is.
+
+    python recipes/mini/refine.py --shared ../shared --model /tmp/mini-simulated --work /tmp/refined --out src/bioverse_sc/bundled/mini
+
+The model is what ``train.py`` wrote. Every step leaves its result in the work folder and is skipped when that is there; training
+inside a step resumes from its last checkpoint. Two CPU cores need about fifty minutes.
+
+1. types      give real cells without labels their likely types: a classifier on the encoder's vectors, spread over neighbours
+2. encoder    train the encoder on, with simulated cells, views of the real ones, and cells of types that do not exist
+3. projector  train the projector of cells for the new encoder; the language model and its adapter do not change
+4. average    the mean of the weights before and after, of the encoder and of the projector, is better than either
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cells as cell_data
+import numpy as np
+import real_cells
+import torch
+from scipy.sparse import csr_matrix, vstack
+from train import Recipe, Run, save_model, type_targets
+
+import bioverse_sc as bsc
+from bioverse_sc.datasets import SimulationConfig
+from bioverse_sc.encoders.scgpt import ScGPTEncoder
+from bioverse_sc.encoders.scgpt._heads import Heads
+from bioverse_sc.encoders.scgpt._io import fingerprint
+from bioverse_sc.ontology import UNKNOWN
+from bioverse_sc.train import Descriptions, TrainConfig
+from bioverse_sc.train._encoder import CellSource, EncoderTask
+from bioverse_sc.train._loop import fit
+from bioverse_sc.train._sources import EntityVectors
+from bioverse_sc.train._stages import _contrast, _prompts, _training
+from bioverse_sc.train._tasks import ATTRACTION, PromptTask
+
+if TYPE_CHECKING:
+    from bioverse_sc.models import BioVerse
+
+MIN_GENES = 20
+"""Cells that show fewer are left out."""
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Every number of the recipe."""
+
+    seed: int = 10
+    classified: int = 20_000
+    """Simulated cells that the classifier of real cells is fitted on."""
+    alpha: float = 0.7
+    """Share of a real cell's probabilities that comes from its neighbours."""
+    at_least: float = 0.5
+    """Probability of the type of a real cell."""
+    genes_per_cell: int = 256
+    ambient: tuple[float, float] = (0.0, 0.3)
+    real_share: float = 0.25
+    strange_share: float = 1 / 16
+    drifted: float = 0.2
+    strange_profiles: int = 6000
+    heads: TrainConfig = TrainConfig(
+        steps=250, batch_size=128, learning_rate=3e-3, warmup_steps=20, mixed_precision="bf16"
+    )
+    encoder: TrainConfig = TrainConfig(
+        steps=2000, batch_size=128, learning_rate=7e-4, warmup_steps=60, mixed_precision="bf16", checkpoint_every=100
+    )
+    cells: int = 100_000
+    real_cells: int = 12_000
+    strangers: int = 10_000
+    contrastive: TrainConfig = TrainConfig(
+        steps=800, batch_size=512, learning_rate=5e-4, weight_decay=0.05, warmup_steps=50
+    )
+    label: TrainConfig = TrainConfig(
+        steps=1000,
+        batch_size=256,
+        learning_rate=1.2e-3,
+        warmup_steps=50,
+        mixed_precision="bf16",
+        checkpoint_every=100,
+    )
+
+
+class Refine:
+    """The steps, with what they share."""
+
+    def __init__(self, shared: Path, model: Path, work: Path, recipe: Refinement) -> None:
+        self.folder, self.work, self.recipe = model, work, recipe
+        self.run = Run(shared, work, Recipe())
+        self.profiles, self.genes = self.run.profiles, self.run.profiles.genes
+        self.unknown = self.run.names.index(UNKNOWN)
+        self.sets = real_cells.read_unlabelled(shared, self.genes)
+        self.real = vstack(self.sets, format="csr")
+
+    def simulated(self, n: int, *, seed: int, balance: float) -> tuple[csr_matrix, np.ndarray]:
+        """Counts and types of simulated cells; -1 is the type of a cell whose profile is no clean example of one."""
+        config = SimulationConfig(ambient=self.recipe.ambient)
+        cells = cell_data.simulate(self.profiles, n, seed=self.recipe.seed + seed, balance=balance, config=config)
+        return cells.counts, self.run.type_of_profile[cells.profile]
+
+    def strangers(self, n: int, *, seed: int) -> tuple[csr_matrix, np.ndarray]:
+        """Counts of cells of types that do not exist, and the place of "unknown"."""
+        r = self.recipe
+        counts = cell_data.simulate_strangers(
+            self.profiles, n, seed=r.seed + seed, n_profiles=r.strange_profiles, drifted=r.drifted
+        )
+        return counts, np.full(n, self.unknown)
+
+    def views(self, n: int, *, seed: int) -> tuple[csr_matrix, np.ndarray]:
+        """Counts of views of real cells, and their likely types."""
+        seed += self.recipe.seed
+        rows = real_cells.draw(self.real_types(), n, seed=seed, balance=0.5)
+        return real_cells.views(self.real, rows, seed=seed), self.real_types()[rows]
+
+    def real_types(self) -> np.ndarray:
+        """Step 1."""
+        path = self.work / "real_types.npy"
+        if not path.exists():
+            r = self.recipe
+            counts, types = self.simulated(r.classified, seed=1, balance=0.5)
+            kept = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= MIN_GENES))
+            found = real_cells.likely_types(
+                bsc.models.load(self.folder).encoders["rna"],
+                self.sets,
+                counts[kept],
+                types[kept],
+                self.genes,
+                alpha=r.alpha,
+                at_least=r.at_least,
+            )
+            print(f"{(found >= 0).mean():.0%} of {len(found)} real cells have a likely type", flush=True)
+            np.save(path, found)
+        stored: np.ndarray = np.load(path)
+        return stored
+
+    def encoder(self) -> ScGPTEncoder:
+        """Step 2."""
+        folder = self.work / "encoder"
+        if folder.exists():
+            return ScGPTEncoder.from_folder(folder)
+        r = self.recipe
+        encoder = bsc.models.load(self.folder).encoders["rna"]
+        targets = np.pad(type_targets(self.run.terms, smoothing=0.08), (0, 1))
+        targets[self.unknown, self.unknown] = 1
+        self.fit_heads(encoder, targets)
+        n = r.encoder.steps * r.encoder.batch_size
+        n_real, n_strange = int(n * r.real_share), int(n * r.strange_share)
+        parts = [
+            self.simulated(n - n_real - n_strange, seed=3, balance=0.45),
+            self.strangers(n_strange, seed=4),
+            self.views(n_real, seed=5),
+        ]
+        bsc.train.pretrain_encoder(
+            encoder,
+            encoder.tokenize(vstack([c for c, _ in parts], format="csr"), self.genes, max_length=r.genes_per_cell + 1),
+            r.encoder,
+            types=np.concatenate([t for _, t in parts]),
+            type_targets=targets,
+            folder=self.work / "encoder_training",
+        )
+        encoder.save(folder, dtype=torch.float16)
+        return ScGPTEncoder.from_folder(folder)
+
+    def fit_heads(self, encoder: ScGPTEncoder, targets: np.ndarray) -> None:
+        """New heads for the frozen encoder, which a model ships without: untrained ones would spoil what it has learned."""
+        r = self.recipe
+        counts, types = self.simulated(r.heads.steps * r.heads.batch_size, seed=2, balance=0.5)
+        shape = encoder.module.config
+        heads = Heads(shape, len(targets))
+        task = EncoderTask(
+            encoder.module.requires_grad_(requires_grad=False),
+            heads,
+            type_targets=torch.from_numpy(targets.astype(np.float32)),
+            values_weight=1.0,
+        )
+        source = CellSource(
+            encoder.tokenize(counts, self.genes, max_length=r.genes_per_cell + 1),
+            encoder.vocabulary,
+            pad_value=shape.pad_value,
+            mask_value=shape.mask_value,
+            mask_share=(0.0, 0.4),
+            types=types,
+        )
+        fit(task, source, r.heads, folder=self.work / "heads_training", description="heads")
+        encoder.head_weights |= heads.official()
+
+    def vectors(self, encoder: ScGPTEncoder) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors and types of fresh cells of all three kinds, for the projector."""
+        path = self.work / "vectors.npz"
+        if not path.exists():
+            r = self.recipe
+            parts = [
+                self.simulated(r.cells, seed=6, balance=0.6),
+                self.views(r.real_cells, seed=7),
+                self.strangers(r.strangers, seed=8),
+            ]
+            counts, types = vstack([c for c, _ in parts], format="csr"), np.concatenate([t for _, t in parts])
+            kept = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= MIN_GENES))
+            vectors = encoder.encode(counts[kept], self.genes, batch_size=128)
+            np.savez(self.work / "vectors.new.npz", vectors=vectors, types=types[kept])
+            (self.work / "vectors.new.npz").rename(path)
+        stored = np.load(path)
+        return stored["vectors"], stored["types"]
+
+    def train_projector(self, model: BioVerse) -> None:
+        """Step 3, in place: stage 1, then labels through the frozen language model, with the loss of stage 1 beside."""
+        r = self.recipe
+        vectors, types = self.vectors(model.encoders["rna"])
+        texts = [self.run.ontology.describe(term) for term in self.run.terms]
+        descriptions = Descriptions([*texts, "This is not a cell of a known type."], types)
+        bsc.train.align(model, vectors, descriptions, r.contrastive, folder=self.work / "contrastive")
+        examples = self.run.labelled_cells(types, np.random.default_rng(r.seed))
+        with _training(model, r.label, lambda name: name.startswith("projectors.rna.")):
+            task = PromptTask(model, {"rna": _contrast(model, "rna", descriptions, None, ATTRACTION)})
+            of = {"rna": EntityVectors.of("rna", vectors)}
+            prompts = _prompts(model, examples, of, r.label, text_of={"rna": descriptions.text_of})
+            fit(task, prompts, r.label, folder=self.work / "label", description="labels")
+
+    def refine(self, out: Path) -> None:
+        """All steps."""
+        before = bsc.models.load(self.folder)
+        after = bsc.models.load(self.folder)
+        after.encoders["rna"] = self.encoder()
+        self.train_projector(after)
+        save_model(after, self.work / "after")
+        average(before, after)
+        save_model(before, out)
+
+
+def average(model: BioVerse, other: BioVerse) -> None:
+    """Step 4: the mean of both models' encoders and projectors of cells, in the first one (model soups, Wortsman et al. 2022)."""
+    pairs = [
+        (model.encoders["rna"].module, other.encoders["rna"].module),
+        (model.projectors["rna"], other.projectors["rna"]),
+    ]
+    for mine, others in pairs:
+        theirs = others.state_dict()
+        mean = {k: (v + theirs[k]) / 2 if v.is_floating_point() else v for k, v in mine.state_dict().items()}
+        mine.load_state_dict(mean)
+    encoder = model.encoders["rna"]
+    encoder.fingerprint = fingerprint(encoder.module, encoder.vocabulary)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True, help="folder with the reference data")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model before")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for what lies between the steps, outside the repository"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
+    a = parser.parse_args()
+    Refine(a.shared, a.model, a.work, Refinement()).refine(a.out)
+
+
+if __name__ == "__main__":
+    main()
