@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
@@ -12,6 +13,9 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from bioverse_sc.datasets import SimulationConfig, simulate_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HERE = Path(__file__).parent
 
@@ -117,22 +121,26 @@ def simulate(
 
 
 def simulate_strangers(
-    profiles: Profiles, n_cells: int, *, seed: int, n_profiles: int = 2000, drifted: float = 0.0
+    profiles: Profiles,
+    n_cells: int,
+    *,
+    seed: int,
+    n_profiles: int = 2000,
+    shares: Sequence[float] = (0.25, 0.2, 0.25, 0.05, 0.25, 0.0, 0.0),
 ) -> csr_matrix:
     """Draw cells of types that do not exist, for the label "unknown": counts over the vocabulary.
 
-    Each is simulated from a made-up profile: a true one whose genes, all or at least half of them, have changed places; noise; the
-    mean of all profiles; or the log mean of three or four profiles of any types, as a culture that has lost its type looks. A share
-    of them, ``drifted``, is one true profile drawn towards the log mean of all, with every gene changed, as a cell line looks.
+    Each is simulated from a made-up profile of one of seven kinds, by their shares: a true one whose genes have changed places, all
+    of them or at least half; noise; the mean of all profiles; the log mean of three or four profiles of any types, as a culture that
+    has lost its type looks; a true one drawn towards the log mean of all, with every gene changed; a patchwork of four profiles,
+    each gene as in one of them, as a cell line looks that expresses what no type has together.
     """
     rng = np.random.default_rng(seed)
     usable = np.flatnonzero(profiles.usable)
     n_genes = profiles.mean.shape[1] - 1
     made = np.empty((n_profiles, n_genes + 1))
-    share_of_kind = np.array([0.25, 0.2, 0.25, 0.05, 0.25, 0.0]) * (1 - drifted)
-    share_of_kind[-1] = drifted
     log_mean = np.log(profiles.mean[usable] + 1e-7).mean(axis=0)
-    for row, kind in zip(made, rng.choice(6, size=n_profiles, p=share_of_kind), strict=True):
+    for row, kind in zip(made, rng.choice(len(shares), size=n_profiles, p=shares), strict=True):
         row[:] = profiles.mean[rng.choice(usable)]
         if kind < 2:
             share = 1.0 if kind == 0 else rng.uniform(0.5, 1)
@@ -146,10 +154,14 @@ def simulate_strangers(
         elif kind == 4:
             drawn = rng.choice(usable, size=rng.integers(3, 5), replace=False)
             row[:] = np.exp(np.log(profiles.mean[drawn] + 1e-7).mean(axis=0))
-        else:
+        elif kind == 5:
             towards = rng.uniform(0.3, 0.7)
             changed = rng.standard_normal(n_genes + 1) * rng.uniform(0.5, 1.2)
             row[:] = np.exp((1 - towards) * np.log(row + 1e-7) + towards * log_mean + changed)
+        else:
+            drawn = rng.choice(usable, size=4, replace=False)
+            of = rng.choice(4, size=n_genes + 1, p=rng.dirichlet([1.5] * 4))
+            row[:] = profiles.mean[drawn[of], np.arange(n_genes + 1)]
     chosen = rng.integers(n_profiles, size=n_cells)
     one_set = np.zeros(n_profiles, dtype=int)
     return simulate_counts(made, np.arange(n_profiles), one_set, chosen, seed=seed)[:, :-1].tocsr()

@@ -2,18 +2,20 @@
 
     python recipes/mini/refine.py --shared ../shared --model /tmp/mini-simulated --work /tmp/refined --out src/bioverse_sc/bundled/mini
 
-The model is what ``train.py`` wrote. Every step leaves its result in the work folder and is skipped when that is there; training
-inside a step resumes from its last checkpoint. Two CPU cores need about fifty minutes.
+The model is what ``train.py`` wrote; ``calibrate.py`` follows. Every step leaves its result in the work folder and is skipped when
+that is there; training inside a step resumes from its last checkpoint. Two CPU cores need about an hour.
 
 1. types      give real cells without labels their likely types: a classifier on the encoder's vectors, spread over neighbours
 2. encoder    train the encoder on, with simulated cells, views of the real ones, and cells of types that do not exist
 3. projector  train the projector of cells for the new encoder; the language model and its adapter do not change
 4. average    the mean of the weights before and after, of the encoder and of the projector, is better than either
+5. unknown    train the averaged projector on, with more kinds of types that do not exist; the mean of before and after again
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +41,8 @@ from bioverse_sc.train._stages import _contrast, _prompts, _training
 from bioverse_sc.train._tasks import ATTRACTION, PromptTask
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bioverse_sc.models import BioVerse
 
 MIN_GENES = 20
@@ -60,7 +64,9 @@ class Refinement:
     ambient: tuple[float, float] = (0.0, 0.3)
     real_share: float = 0.25
     strange_share: float = 1 / 16
-    drifted: float = 0.2
+    strange_kinds: tuple[float, ...] = (0.2, 0.16, 0.2, 0.04, 0.2, 0.2, 0.0)
+    """Shares of the kinds of :func:`cells.simulate_strangers`, for the encoder and its projector."""
+    kinds_at_last: tuple[float, ...] = (0.18, 0.12, 0.15, 0.05, 0.15, 0.15, 0.2)
     strange_profiles: int = 6000
     heads: TrainConfig = TrainConfig(
         steps=250, batch_size=128, learning_rate=3e-3, warmup_steps=20, mixed_precision="bf16"
@@ -68,6 +74,8 @@ class Refinement:
     encoder: TrainConfig = TrainConfig(
         steps=2000, batch_size=128, learning_rate=7e-4, warmup_steps=60, mixed_precision="bf16", checkpoint_every=100
     )
+    share_after: float = 0.7
+    """Of the weights after step 3 in the average."""
     cells: int = 100_000
     real_cells: int = 12_000
     strangers: int = 10_000
@@ -78,6 +86,14 @@ class Refinement:
         steps=1000,
         batch_size=256,
         learning_rate=1.2e-3,
+        warmup_steps=50,
+        mixed_precision="bf16",
+        checkpoint_every=100,
+    )
+    label_at_last: TrainConfig = TrainConfig(
+        steps=700,
+        batch_size=256,
+        learning_rate=8e-4,
         warmup_steps=50,
         mixed_precision="bf16",
         checkpoint_every=100,
@@ -101,11 +117,11 @@ class Refine:
         cells = cell_data.simulate(self.profiles, n, seed=self.recipe.seed + seed, balance=balance, config=config)
         return cells.counts, self.run.type_of_profile[cells.profile]
 
-    def strangers(self, n: int, *, seed: int) -> tuple[csr_matrix, np.ndarray]:
+    def strangers(self, n: int, kinds: Sequence[float], *, seed: int) -> tuple[csr_matrix, np.ndarray]:
         """Counts of cells of types that do not exist, and the place of "unknown"."""
         r = self.recipe
         counts = cell_data.simulate_strangers(
-            self.profiles, n, seed=r.seed + seed, n_profiles=r.strange_profiles, drifted=r.drifted
+            self.profiles, n, seed=r.seed + seed, n_profiles=r.strange_profiles, shares=kinds
         )
         return counts, np.full(n, self.unknown)
 
@@ -150,7 +166,7 @@ class Refine:
         n_real, n_strange = int(n * r.real_share), int(n * r.strange_share)
         parts = [
             self.simulated(n - n_real - n_strange, seed=3, balance=0.45),
-            self.strangers(n_strange, seed=4),
+            self.strangers(n_strange, r.strange_kinds, seed=4),
             self.views(n_real, seed=5),
         ]
         bsc.train.pretrain_encoder(
@@ -187,61 +203,66 @@ class Refine:
         fit(task, source, r.heads, folder=self.work / "heads_training", description="heads")
         encoder.head_weights |= heads.official()
 
-    def vectors(self, encoder: ScGPTEncoder) -> tuple[np.ndarray, np.ndarray]:
+    def vectors(self, encoder: ScGPTEncoder, name: str, kinds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Vectors and types of fresh cells of all three kinds, for the projector."""
-        path = self.work / "vectors.npz"
+        path = self.work / f"{name}_vectors.npz"
         if not path.exists():
             r = self.recipe
             parts = [
                 self.simulated(r.cells, seed=6, balance=0.6),
                 self.views(r.real_cells, seed=7),
-                self.strangers(r.strangers, seed=8),
+                self.strangers(r.strangers, kinds, seed=8),
             ]
             counts, types = vstack([c for c, _ in parts], format="csr"), np.concatenate([t for _, t in parts])
             kept = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= MIN_GENES))
             vectors = encoder.encode(counts[kept], self.genes, batch_size=128)
-            np.savez(self.work / "vectors.new.npz", vectors=vectors, types=types[kept])
-            (self.work / "vectors.new.npz").rename(path)
+            fresh = path.with_suffix(".new.npz")
+            np.savez(fresh, vectors=vectors, types=types[kept])
+            fresh.rename(path)
         stored = np.load(path)
         return stored["vectors"], stored["types"]
 
-    def train_projector(self, model: BioVerse) -> None:
-        """Step 3, in place: stage 1, then labels through the frozen language model, with the loss of stage 1 beside."""
-        r = self.recipe
-        vectors, types = self.vectors(model.encoders["rna"])
+    def train_projector(
+        self, model: BioVerse, name: str, kinds: Sequence[float], label: TrainConfig, contrastive: TrainConfig | None
+    ) -> None:
+        """Steps 3 and 5, in place: stage 1, then labels through the frozen language model, with the loss of stage 1 beside."""
+        vectors, types = self.vectors(model.encoders["rna"], name, kinds)
         texts = [self.run.ontology.describe(term) for term in self.run.terms]
         descriptions = Descriptions([*texts, "This is not a cell of a known type."], types)
-        bsc.train.align(model, vectors, descriptions, r.contrastive, folder=self.work / "contrastive")
-        examples = self.run.labelled_cells(types, np.random.default_rng(r.seed))
-        with _training(model, r.label, lambda name: name.startswith("projectors.rna.")):
+        if contrastive is not None:
+            bsc.train.align(model, vectors, descriptions, contrastive, folder=self.work / f"{name}_contrastive")
+        examples = self.run.labelled_cells(types, np.random.default_rng(self.recipe.seed))
+        with _training(model, label, lambda parameter: parameter.startswith("projectors.rna.")):
             task = PromptTask(model, {"rna": _contrast(model, "rna", descriptions, None, ATTRACTION)})
             of = {"rna": EntityVectors.of("rna", vectors)}
-            prompts = _prompts(model, examples, of, r.label, text_of={"rna": descriptions.text_of})
-            fit(task, prompts, r.label, folder=self.work / "label", description="labels")
+            prompts = _prompts(model, examples, of, label, text_of={"rna": descriptions.text_of})
+            fit(task, prompts, label, folder=self.work / f"{name}_label", description="labels")
 
     def refine(self, out: Path) -> None:
         """All steps."""
-        before = bsc.models.load(self.folder)
-        after = bsc.models.load(self.folder)
+        r = self.recipe
+        model, after = (bsc.models.load(self.folder) for _ in range(2))
         after.encoders["rna"] = self.encoder()
-        self.train_projector(after)
-        save_model(after, self.work / "after")
-        average(before, after)
-        save_model(before, out)
+        self.train_projector(after, "projector", r.strange_kinds, r.label, r.contrastive)
+        encoders = [m.encoders["rna"].module for m in (model, after)]
+        average(*encoders, share=r.share_after)
+        average(model.projectors["rna"], after.projectors["rna"], share=r.share_after)
+        encoder = model.encoders["rna"]
+        encoder.fingerprint = fingerprint(encoder.module, encoder.vocabulary)
+        averaged = copy.deepcopy(model.projectors["rna"])
+        self.train_projector(model, "unknown", r.kinds_at_last, r.label_at_last, None)
+        average(model.projectors["rna"], averaged, share=0.5)
+        # all else is written as it was read: the adapter apart from the language model
+        finished = bsc.models.load(self.folder, merge_adapter=False)
+        finished.encoders["rna"], finished.projectors["rna"] = encoder, model.projectors["rna"]
+        save_model(finished, out)
 
 
-def average(model: BioVerse, other: BioVerse) -> None:
-    """Step 4: the mean of both models' encoders and projectors of cells, in the first one (model soups, Wortsman et al. 2022)."""
-    pairs = [
-        (model.encoders["rna"].module, other.encoders["rna"].module),
-        (model.projectors["rna"], other.projectors["rna"]),
-    ]
-    for mine, others in pairs:
-        theirs = others.state_dict()
-        mean = {k: (v + theirs[k]) / 2 if v.is_floating_point() else v for k, v in mine.state_dict().items()}
-        mine.load_state_dict(mean)
-    encoder = model.encoders["rna"]
-    encoder.fingerprint = fingerprint(encoder.module, encoder.vocabulary)
+@torch.no_grad()
+def average(module: torch.nn.Module, other: torch.nn.Module, *, share: float) -> None:
+    """Mean of the weights of two modules, in the first one (model soups, Wortsman et al. 2022); ``share`` is the other one's."""
+    for mine, others in zip(module.parameters(), other.parameters(), strict=True):
+        mine.lerp_(others, share)
 
 
 def main() -> None:

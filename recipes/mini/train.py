@@ -14,6 +14,8 @@ last checkpoint. Two CPU cores need about an hour and a half.
 6. instruct  stage 2: labels of cells (LoRA and their projector), then descriptions of proteins and molecules, then
              reasoning, descriptions and questions of all three modalities (LoRA, and the projectors of proteins and molecules)
 7. save      write the bundle
+
+Then ``refine.py`` trains the reading of cells on, with real cells.
 """
 
 from __future__ import annotations

@@ -422,7 +422,8 @@ class TypeNames:
 
     def __init__(self, model: BioVerse, names: Sequence[str]) -> None:
         self.model = model
-        self.known = _continuations(_spelled(model, names)[name] for name in names)
+        spelled = _spelled(model, names)
+        self.known = _continuations(spelled[name] for name in names)
         """Tokens that follow each beginning of a name."""
         self.shown: list[list[dict[tuple[int, ...], set[int]]]] = []
         """The same of the types that each prompt shows, where the sentence names a gene, in what is missing, and elsewhere."""
