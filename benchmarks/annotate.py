@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--cells", type=int, default=512)
     parser.add_argument("--loop-cells", type=int, default=16)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

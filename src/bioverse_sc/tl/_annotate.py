@@ -59,7 +59,7 @@ def annotate(
     max_cells_to_generate: int | None = None,
     layer: str | None = None,
     gene_symbols: str | None = None,
-    batch_size: int = 64,
+    batch_size: int = 128,
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
@@ -110,7 +110,8 @@ def annotate(
     layer, gene_symbols
         As for :func:`bioverse_sc.tl.embed`.
     batch_size
-        Cells per forward pass. It does not change the result beyond rounding.
+        Cells per forward pass. It does not change the result beyond rounding. A language model of billions of parameters keeps some
+        50 MB for each cell that it writes about: take fewer where memory is short.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     copy
