@@ -489,6 +489,9 @@ def test_a_name_of_a_shown_type_does_not_become_that_of_another(mini):
     derived, bee, tee = encode(" thymus-derived")[0], encode(" B")[0], encode(" T")[0]
     assert not closed_after(" CD3D is a marker of the")
     assert closed_after(" naive") == {bee}
+    alone = torch.full((1, len(genes.is_gene)), -torch.inf)
+    alone[0, bee] = 0
+    assert torch.equal(left(alone.clone()), alone), "something can always be written"
     assert closed_after(" thymus-derived") == {cd8}
     assert not {cell, tee} & closed_after(" CD4-positive, alpha-beta")
     assert not closed_after(" T cell. Next")

@@ -457,7 +457,12 @@ class _NamesLeft:
             other: set[int] = set().union(*(self.known.get(prefix, ()) for prefix in begun if prefix in shown))
             if WHOLE not in goes_on and (closed := other - goes_on - {WHOLE}):
                 at = closed if self.column is None else {self.column[t] for t in closed & self.column.keys()}
-                scores[row, list(at)] = -torch.inf
+                left = scores[row].index_fill(
+                    0, torch.tensor(sorted(at), device=scores.device, dtype=torch.long), -torch.inf
+                )
+                # where a gene has to come, that comes first
+                if left.isfinite().any():
+                    scores[row] = left
         return scores
 
     def wrote(self, tokens: torch.Tensor) -> None:
