@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,14 +90,7 @@ class Refinement:
         mixed_precision="bf16",
         checkpoint_every=100,
     )
-    label_at_last: TrainConfig = TrainConfig(
-        steps=700,
-        batch_size=256,
-        learning_rate=8e-4,
-        warmup_steps=50,
-        mixed_precision="bf16",
-        checkpoint_every=100,
-    )
+    label_at_last: TrainConfig = replace(label, steps=700, learning_rate=8e-4)
 
 
 class Refine:
