@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
-from cells import Profiles, simulate
+from cells import MIN_GENES, Profiles, simulate
 from train import Recipe
 
 import bioverse_sc as bsc
@@ -156,7 +156,7 @@ def by_expression(log: csr_matrix, terms: np.ndarray, genes: Sequence[str], *, s
 def labelled_cells(profiles: Profiles, n_cells: int, *, seed: int, balance: float) -> tuple[csr_matrix, np.ndarray]:
     """Counts and types of simulated cells, without the mixed profiles and nearly empty cells."""
     cells = simulate(profiles, n_cells, seed=seed, balance=balance)
-    kept = np.flatnonzero(profiles.usable[cells.profile] & (np.diff(cells.counts.indptr) >= 20))
+    kept = np.flatnonzero(profiles.usable[cells.profile] & (np.diff(cells.counts.indptr) >= MIN_GENES))
     return cells.counts[kept], profiles.terms[cells.profile[kept]].astype(str)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HERE = Path(__file__).parent
+MIN_GENES = 20
+"""Cells that show fewer are left out of training."""
 
 # Genes that differ by platform, dissociation, sex or dying cells more than by type.
 _TECHNICAL = re.compile(

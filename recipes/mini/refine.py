@@ -31,7 +31,6 @@ import bioverse_sc as bsc
 from bioverse_sc.datasets import SimulationConfig
 from bioverse_sc.encoders.scgpt import ScGPTEncoder
 from bioverse_sc.encoders.scgpt._heads import Heads
-from bioverse_sc.encoders.scgpt._io import fingerprint
 from bioverse_sc.ontology import UNKNOWN
 from bioverse_sc.train import Descriptions, TrainConfig
 from bioverse_sc.train._encoder import CellSource, EncoderTask
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bioverse_sc.models import BioVerse
-
-MIN_GENES = 20
-"""Cells that show fewer are left out."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ class Refine:
         if not path.exists():
             r = self.recipe
             counts, types = self.simulated(r.classified, seed=1, balance=0.5)
-            kept = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= MIN_GENES))
+            kept = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= cell_data.MIN_GENES))
             found = real_cells.likely_types(
                 bsc.models.load(self.folder).encoders["rna"],
                 self.sets,
@@ -157,20 +153,22 @@ class Refine:
         self.fit_heads(encoder, targets)
         n = r.encoder.steps * r.encoder.batch_size
         n_real, n_strange = int(n * r.real_share), int(n * r.strange_share)
-        parts = [
+        counts, types = joined(
             self.simulated(n - n_real - n_strange, seed=3, balance=0.45),
             self.strangers(n_strange, r.strange_kinds, seed=4),
             self.views(n_real, seed=5),
-        ]
+        )
         bsc.train.pretrain_encoder(
             encoder,
-            encoder.tokenize(vstack([c for c, _ in parts], format="csr"), self.genes, max_length=r.genes_per_cell + 1),
+            encoder.tokenize(counts, self.genes, max_length=r.genes_per_cell + 1),
             r.encoder,
-            types=np.concatenate([t for _, t in parts]),
+            types=types,
             type_targets=targets,
             folder=self.work / "encoder_training",
         )
-        encoder.save(folder, dtype=torch.float16)
+        fresh = folder.with_name("encoder.new")
+        encoder.save(fresh, dtype=torch.float16)
+        fresh.rename(folder)
         return ScGPTEncoder.from_folder(folder)
 
     def fit_heads(self, encoder: ScGPTEncoder, targets: np.ndarray) -> None:
@@ -201,13 +199,12 @@ class Refine:
         path = self.work / f"{name}_vectors.npz"
         if not path.exists():
             r = self.recipe
-            parts = [
+            counts, types = joined(
                 self.simulated(r.cells, seed=6, balance=0.6),
                 self.views(r.real_cells, seed=7),
                 self.strangers(r.strangers, kinds, seed=8),
-            ]
-            counts, types = vstack([c for c, _ in parts], format="csr"), np.concatenate([t for _, t in parts])
-            kept = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= MIN_GENES))
+            )
+            kept = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= cell_data.MIN_GENES))
             vectors = encoder.encode(counts[kept], self.genes, batch_size=128)
             fresh = path.with_suffix(".new.npz")
             np.savez(fresh, vectors=vectors, types=types[kept])
@@ -237,18 +234,21 @@ class Refine:
         model, after = (bsc.models.load(self.folder) for _ in range(2))
         after.encoders["rna"] = self.encoder()
         self.train_projector(after, "projector", r.strange_kinds, r.label, r.contrastive)
-        encoders = [m.encoders["rna"].module for m in (model, after)]
-        average(*encoders, share=r.share_after)
+        average(model.encoders["rna"].module, after.encoders["rna"].module, share=r.share_after)
         average(model.projectors["rna"], after.projectors["rna"], share=r.share_after)
-        encoder = model.encoders["rna"]
-        encoder.fingerprint = fingerprint(encoder.module, encoder.vocabulary)
         averaged = copy.deepcopy(model.projectors["rna"])
         self.train_projector(model, "unknown", r.kinds_at_last, r.label_at_last, None)
         average(model.projectors["rna"], averaged, share=0.5)
         # all else is written as it was read: the adapter apart from the language model
         finished = bsc.models.load(self.folder, merge_adapter=False)
-        finished.encoders["rna"], finished.projectors["rna"] = encoder, model.projectors["rna"]
+        finished.encoders["rna"], finished.projectors["rna"] = model.encoders["rna"], model.projectors["rna"]
         save_model(finished, out)
+
+
+def joined(*parts: tuple[csr_matrix, np.ndarray]) -> tuple[csr_matrix, np.ndarray]:
+    """Counts and types of several kinds of cells, one after the other."""
+    counts, types = zip(*parts, strict=True)
+    return vstack(counts, format="csr"), np.concatenate(types)
 
 
 @torch.no_grad()

@@ -369,7 +369,7 @@ class Run:
             r = self.recipe
             cells = cell_data.simulate(self.profiles, r.cells, seed=r.seed + 2, balance=r.balance)
             types = self.type_of_profile[cells.profile]
-            kept = np.flatnonzero((types >= 0) & (np.diff(cells.counts.indptr) >= 20))
+            kept = np.flatnonzero((types >= 0) & (np.diff(cells.counts.indptr) >= cell_data.MIN_GENES))
             counts, types = cells.counts[kept], types[kept]
             vectors = model.encoders["rna"].encode(counts, self.profiles.genes, batch_size=128)
             save_npz(self.work / "reasoned_cells.npz", counts[: r.reasoned_cells])
@@ -379,7 +379,7 @@ class Run:
         if not strange_path.exists():
             r = self.recipe
             counts = cell_data.simulate_strangers(self.profiles, r.strangers, seed=r.seed + 5)
-            counts = counts[np.diff(counts.indptr) >= 20]
+            counts = counts[np.diff(counts.indptr) >= cell_data.MIN_GENES]
             save_npz(self.work / "reasoned_strangers.npz", counts[: r.reasoned_cells // 12])
             np.save(strange_path, model.encoders["rna"].encode(counts, self.profiles.genes, batch_size=128))
         stored, strange = np.load(path), np.load(strange_path)
