@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+OUTDATES = {"embed": ("align",), "annotate": ("evidence",)}
+"""Steps whose results are out of date after a step has written new ones."""
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -54,6 +57,16 @@ class Keys:
     def confidence(self) -> str:
         """``.obs``: probability of the label."""
         return f"{self.stem}_confidence"
+
+    @property
+    def coarse(self) -> tuple[str, str, str]:
+        """``.obs``: label, Cell Ontology id and confidence of the coarse level."""
+        return f"{self.stem}_label_coarse", f"{self.stem}_label_coarse_id", f"{self.stem}_confidence_coarse"
+
+    @property
+    def probabilities(self) -> str:
+        """``.obsm``: probabilities of all labels."""
+        return f"{self.stem}_probabilities"
 
     @property
     def runner_up(self) -> str:

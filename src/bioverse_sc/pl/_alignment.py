@@ -9,7 +9,7 @@ import numpy as np
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
 from bioverse_sc._modalities import modality
-from bioverse_sc._record import recorded
+from bioverse_sc._results import Results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -115,17 +115,17 @@ def _compared(data: AnnData | MuData, mod: str | None, keys: Keys) -> tuple[dict
     mods = getattr(data, "mod", None)
     names = [mod or "rna"] if mods is None or mod is not None else sorted(mods, key=lambda name: name != "rna")
     parts = {name: modality(data, name) for name in names}
-    together = recorded(data, keys, "alignment") if mods is not None else {}
+    together = Results(data, keys).made_by("alignment") if mods is not None else {}
     of_layout = [str(name) for name in together.get("modalities", [])]
     if set(of_layout) <= set(mods or {}):
         wanted = {name: modality(data, name) for name in of_layout if mod in (None, name)}
         # one that was laid out alone since then has a record of its own
         if wanted and all(
-            _is_of(together, adata, keys) and not recorded(adata, keys, "alignment") for adata in wanted.values()
+            _is_of(together, adata, keys) and not Results(adata, keys).made_by("alignment") for adata in wanted.values()
         ):
             return wanted, together
     for name, adata in parts.items():
-        alone = recorded(adata, keys, "alignment")
+        alone = Results(adata, keys).made_by("alignment")
         if alone and _is_of(alone, adata, keys):
             # an AnnData does not know of what it is
             return {str(next(iter(alone.get("modalities", [name])))): adata}, alone
@@ -134,7 +134,7 @@ def _compared(data: AnnData | MuData, mod: str | None, keys: Keys) -> tuple[dict
 
 def _is_of(stored: dict[str, Any], adata: AnnData, keys: Keys) -> bool:
     """Whether a layout is of the soft tokens that are there."""
-    made_by = recorded(adata, keys, "align").get("model_fingerprint")
+    made_by = Results(adata, keys).made_by("align").get("model_fingerprint")
     return keys.umap_after in adata.obsm and stored.get("model_fingerprint") == made_by
 
 
@@ -145,7 +145,7 @@ def _run_alignment(data: AnnData | MuData, mod: str | None, keys: Keys) -> None:
 
     mods = getattr(data, "mod", None)
     for name in [mod or "rna"] if mods is None or mod is not None else list(mods):
-        made_by = recorded(modality(data, name), keys, "align").get("model_fingerprint")
+        made_by = Results(modality(data, name), keys).made_by("align").get("model_fingerprint")
         if made_by not in (None, get_model("mini").fingerprint):
             msg = (
                 f"The {_look(name)[0]} were aligned with another model than 'mini'. Run bsc.tl.alignment(data, "

@@ -11,7 +11,7 @@ import pandas as pd
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
 from bioverse_sc._modalities import modality, row_chunks
-from bioverse_sc._record import recorded
+from bioverse_sc._results import Results
 from bioverse_sc.pl._alignment import shown_or_axes
 from bioverse_sc.pp._genes import map_genes
 from bioverse_sc.pp._profile import gene_names, get_matrix
@@ -76,7 +76,7 @@ def evidence(
         raise ValueError(msg)
     adata, keys = modality(data), Keys(key)
     column = keys.label if groupby == "bioverse_label" else groupby
-    if "claims" not in recorded(adata, keys, "evidence"):
+    if "claims" not in Results(adata, keys).made_by("evidence"):
         from bioverse_sc.tl import evidence as check
 
         logger.info("bsc.tl.evidence has not been run; running it with its defaults.")
@@ -107,7 +107,7 @@ def evidence(
 
 def _grouped(adata: AnnData, keys: Keys, column: str) -> pd.DataFrame:
     """The claims, with the group of each; those of cells that are no longer there are left out."""
-    stored = recorded(adata, keys, "evidence")
+    stored = Results(adata, keys).made_by("evidence")
     claims, of_groups = stored["claims"], str(stored["groupby"])
     if not of_groups:
         cells = pd.Series(adata.obs[column].astype(object).to_numpy(), index=adata.obs_names.astype(str))
@@ -149,7 +149,7 @@ def _most_named(claims: pd.DataFrame, groups: list[Any], n: int) -> pd.DataFrame
 
 def _expressing(adata: AnnData, keys: Keys, column: str, drawn: pd.DataFrame) -> np.ndarray:
     """Share of the cells of each group that express the gene; 0 when it is not measured."""
-    stored = recorded(adata, keys, "evidence")
+    stored = Results(adata, keys).made_by("evidence")
     source = str(stored["source"])
     found = map_genes(gene_names(adata, source, stored["gene_symbols"] or None), list(dict.fromkeys(drawn["gene"])))
     codes, groups = pd.factorize(adata.obs[column])

@@ -10,7 +10,8 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
 from bioverse_sc._modalities import CHUNK, modality
 from bioverse_sc._models import get_model
-from bioverse_sc._record import record, recorded
+from bioverse_sc._results import Results, Slot
+from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc.tl._embed import embedding_slot, ensure_embedding, readable
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from bioverse_sc.models import BioVerse
+    from bioverse_sc.pp import MatrixProfile
 
 
 def align(
@@ -32,6 +34,7 @@ def align(
     gene_symbols: str | None = None,
     batch_size: int = 64,
     key_added: str | None = None,
+    overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Project encoder vectors into the language model's embedding space; embeds first when that has not been done.
@@ -53,6 +56,8 @@ def align(
         As for :func:`bioverse_sc.tl.embed`, when the cells are not embedded yet.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
+    overwrite
+        As for :func:`bioverse_sc.tl.embed`.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -71,37 +76,50 @@ def align(
     loaded = get_model(model)
     keys = Keys(key_added or "bioverse")
     for name in readable(loaded, data, mod):
-        adata = modality(data, name)
-        ensure_embedding(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-        align_cells(adata, loaded, keys, name)
+        results = Results(modality(data, name), keys, overwrite=overwrite)
+        results.check([_slot(results)])
+        ensure_embedding(results, loaded, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+        align_cells(results, loaded, name)
     return data if copy else None
 
 
 def ensure_alignment(
-    adata: AnnData,
+    results: Results,
     model: BioVerse,
-    keys: Keys,
     *,
     mod: str = "rna",
     layer: str | None,
     gene_symbols: str | None,
     batch_size: int,
-) -> None:
-    """Embed and project, each only when its result is not there yet."""
-    ensure_embedding(adata, model, keys, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    if not has_alignment(adata, model, keys):
-        align_cells(adata, model, keys, mod)
+) -> MatrixProfile | None:
+    """Embed and project, each only when its result is not there yet or out of date; gives the matrix of cells that was read."""
+    matrix = ensure_embedding(
+        results, model, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size
+    )
+    if not has_alignment(results, model, mod):
+        align_cells(results, model, mod)
+    return matrix
 
 
-def align_cells(adata: AnnData, model: BioVerse, keys: Keys, mod: str = "rna") -> None:
+def align_cells(results: Results, model: BioVerse, mod: str = "rna") -> None:
     """Project and write."""
+    adata = results.data
+    results.check([_slot(results)])
     what = "cells" if mod == "rna" else f"observations of {mod}"
     with finish_log(f"projecting {adata.n_obs} {what} into the language model of {model.config.name!r}") as slots:
-        vectors = adata.obsm[embedding_slot(adata, model, keys, mod)]
-        adata.obsm[keys.soft_token] = projected(model.projectors[mod], vectors)
-        slots.append(f"'{keys.soft_token}', soft tokens (adata.obsm)")
-        params = {"model": model.config.name, "model_fingerprint": model.fingerprint, "device": str(model.device)}
-        slots.append(record(adata, keys, "align", params))
+        vectors = adata.obsm[embedding_slot(results, model, mod)]
+        soft_tokens = projected(model.projectors[mod], vectors)
+        params = {
+            "model": model.config.name,
+            "model_fingerprint": model.fingerprint,
+            "content": bound_hashes(hash_rows(vectors), hash_rows(soft_tokens)),
+            "device": str(model.device),
+        }
+        slots += results.write("align", {_slot(results): soft_tokens}, params)
+
+
+def _slot(results: Results) -> Slot:
+    return Slot("obsm", results.keys.soft_token, "soft tokens")
 
 
 def projected(projector: torch.nn.Module, vectors: np.ndarray) -> np.ndarray:
@@ -119,8 +137,12 @@ def projected(projector: torch.nn.Module, vectors: np.ndarray) -> np.ndarray:
     return soft_tokens
 
 
-def has_alignment(adata: AnnData, model: BioVerse, keys: Keys) -> bool:
-    """Whether the soft tokens of this model are there."""
-    made_by = recorded(adata, keys, "align").get("model_fingerprint")
+def has_alignment(results: Results, model: BioVerse, mod: str = "rna") -> bool:
+    """Whether the soft tokens of this model are there, made from the vectors that are there."""
+    made_by, obsm = results.made_by("align"), results.data.obsm
     # a model that was trained since it was loaded has no fingerprint
-    return keys.soft_token in adata.obsm and made_by == model.fingerprint != ""
+    if results.keys.soft_token not in obsm or not made_by.get("model_fingerprint") == model.fingerprint != "":
+        return False
+    vectors = obsm[embedding_slot(results, model, mod)]
+    content = bound_hashes(hash_rows(vectors), hash_rows(obsm[results.keys.soft_token]))
+    return bool(np.isin(content, made_by.get("content", [])).all())

@@ -11,7 +11,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
-from bioverse_sc._record import record
+from bioverse_sc._results import Results, Slot
 from bioverse_sc.metrics import alignment_metrics
 from bioverse_sc.metrics._alignment import text_retrieval
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
@@ -53,6 +53,7 @@ def alignment(
     n_neighbors: int = 15,
     seed: int = 0,
     key_added: str | None = None,
+    overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Place observations beside texts in the language model's embedding space, before and after alignment, and measure it.
@@ -90,6 +91,8 @@ def alignment(
         Of UMAP.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
+    overwrite
+        As for :func:`bioverse_sc.tl.embed`.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -133,8 +136,12 @@ def alignment(
             of_mod[name] = _descriptions(adata, loaded, labels_key, keys)
         else:
             of_mod[name] = _Texts([], np.full(adata.n_obs, -1))
-    for name, adata in parts.items():
-        ensure_alignment(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    results = {name: Results(adata, keys, overwrite=overwrite) for name, adata in parts.items()}
+    slot_of = {"before": Slot("obsm", keys.umap_before, "UMAP"), "after": Slot("obsm", keys.umap_after, "UMAP")}
+    for each in results.values():
+        each.check(slot_of.values())
+    for name, each in results.items():
+        ensure_alignment(each, loaded, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     sizes = [adata.n_obs for adata in parts.values()]
     what = "cells" if [*parts] == ["rna"] else f"observations of {', '.join(parts)}"
     with finish_log(f"comparing {sum(sizes)} {what} with texts, before and after alignment") as slots:
@@ -154,13 +161,13 @@ def alignment(
             "texts_key": texts_key or "",
             "seed": seed,
         }
-        for when, slot in (("before", keys.umap_before), ("after", keys.umap_after)):
-            placed = {name: _placed(name, adata, loaded, keys, when) for name, adata in parts.items()}
+        places: dict[str, dict[Slot, np.ndarray]] = {name: {} for name in parts}
+        for when, slot in slot_of.items():
+            placed = {name: _placed(name, each, loaded, when) for name, each in results.items()}
             coordinates = _umap(np.concatenate([*placed.values(), text_vectors]), n_neighbors=n_neighbors, seed=seed)
             *of_observations, entries[f"texts_{when}"] = np.split(coordinates, np.cumsum(sizes))
-            for adata, places in zip(parts.values(), of_observations, strict=True):
-                adata.obsm[slot] = places
-            slots.append(f"'{slot}', UMAP coordinates (adata.obsm)")
+            for name, coordinates_of_mod in zip(parts, of_observations, strict=True):
+                places[name][slot] = coordinates_of_mod
             metrics = {
                 name: _metrics(placed[name], vectors, of_mod[name].own, unrelated_vectors)
                 for name, vectors in zip(parts, of_parts, strict=True)
@@ -169,9 +176,12 @@ def alignment(
             if metrics:
                 entries[when] = metrics if len(parts) > 1 else metrics[first]
         # of another layout, whose coordinates are no longer there
-        for holder in (data, *parts.values()):
-            holder.uns.get(keys.stem, {}).pop("alignment", None)
-        slots.append(record(data if len(parts) > 1 else parts[first], keys, "alignment", entries))
+        together = Results(data, keys)
+        together.outdate("alignment")
+        for name, each in results.items():
+            slots += each.write("alignment", places[name], entries if len(parts) == 1 else None)
+        if len(parts) > 1:
+            slots += together.write("alignment", {}, entries)
     return data if copy else None
 
 
@@ -237,12 +247,12 @@ def _descriptions(adata: AnnData, model: BioVerse, labels_key: str | None, keys:
     return _Texts(texts, own, column if (own >= 0).any() else "")
 
 
-def _placed(mod: str, adata: AnnData, model: BioVerse, keys: Keys, when: str) -> np.ndarray:
+def _placed(mod: str, results: Results, model: BioVerse, when: str) -> np.ndarray:
     """Soft tokens by the untrained projector, or by the trained one."""
     if when == "after":
-        return np.asarray(adata.obsm[keys.soft_token])
+        return np.asarray(results.data.obsm[results.keys.soft_token])
     untrained = model.untrained_projector(mod).to(model.device).eval()
-    return projected(untrained, np.asarray(adata.obsm[embedding_slot(adata, model, keys, mod)]))
+    return projected(untrained, np.asarray(results.data.obsm[embedding_slot(results, model, mod)]))
 
 
 def _metrics(placed: np.ndarray, texts: np.ndarray, own: np.ndarray, unrelated: np.ndarray) -> dict[str, float]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
-from bioverse_sc._record import record
+from bioverse_sc._results import Results, Slot
 from bioverse_sc._validation import check_batch_size, check_labels
 from bioverse_sc.metrics import apply_calibration
 from bioverse_sc.ontology import back_off, runner_up
-from bioverse_sc.pp._profile import profile
+from bioverse_sc.ontology._levels import coarse_probabilities
 from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._economy import (
     CONNECTIVITIES,
@@ -27,14 +28,14 @@ from bioverse_sc.tl._economy import (
     representatives,
     smooth_probabilities,
 )
-from bioverse_sc.tl._embed import embedding_slot
+from bioverse_sc.tl._embed import embedding_slot, matrix_to_read
 from bioverse_sc.tl._evidence import known_genes
 from bioverse_sc.tl._label import chosen_labels, label_probabilities
 from bioverse_sc.tl._prompts import prompt_id
 from bioverse_sc.tl._reason import CaseMaker, Labelled, check_cells, reason_about_cells, reason_about_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
     from bioverse_sc.models import BioVerse
     from bioverse_sc.pp._profile import MatrixProfile
 
+LEVELS = ("fine", "coarse")
+REPRESENTATIVES = 256
+"""Cells that texts are written about, unless the user says how many."""
+
 
 def annotate(
     data: AnnData | MuData,
@@ -50,17 +55,20 @@ def annotate(
     model: str | Path | BioVerse = "mini",
     labels: Sequence[str] | None = None,
     tissue: str | None = None,
+    levels: Sequence[Literal["fine", "coarse"]] = ("fine",),
     by: Literal["cell", "cluster"] = "cell",
-    reasoning: Literal["cell", "cluster"] | None = "cell",
+    reasoning: Literal["representative", "cell", "cluster"] | None = "representative",
     groupby: str = "leiden",
     min_confidence: float | None = None,
     n_runner_up: int = 0,
+    probabilities: bool = False,
     smooth: bool = False,
     max_cells_to_generate: int | None = None,
     layer: str | None = None,
     gene_symbols: str | None = None,
     batch_size: int = 128,
     key_added: str | None = None,
+    overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Label cells and say why: embeds, aligns and annotates, each step only when its result is not there yet.
@@ -92,21 +100,29 @@ def annotate(
         fiftieth of the probability of the others counts as ``"unknown"``, so that a cell that surely is of elsewhere gets no label of here.
     by
         Label each cell, or each cluster by the mean of its cells' probabilities.
+    levels
+        ``("fine", "coarse")`` writes the broad type of each cell as well (T cell, monocyte, epithelial cell and so on), by the same
+        probabilities, summed over the labels below it.
     reasoning
-        A text about each cell; or about each cluster of ``groupby``, and there about each label; or ``None``.
+        Texts about cells that speak for others (``"representative"``): one of each label, in each cluster where there are clusters,
+        first, and then those that are least like these, up to ``max_cells_to_generate``. Every other cell gets the text of the cell
+        with its label that is nearest over the neighbours graph, or by its vector where there is none. Or a text about each
+        ``"cell"``, which takes about thirty times as long as its label; or about each ``"cluster"`` of ``groupby``, and there about
+        each label; or ``None``.
     groupby
-        Column of ``.obs`` with the clusters, for ``by="cluster"``, ``reasoning="cluster"``.
+        Column of ``.obs`` with the clusters, for ``by="cluster"`` and ``reasoning="cluster"``, and, if it is there, for representatives.
     min_confidence
         Probability, 0 to 1, below which a label gives way to a wider one; 0 never does. The model's own by default.
     n_runner_up
         How many of the next likely labels to write as well.
+    probabilities
+        Whether to write the probabilities of all labels as well.
     smooth
         Spread the probabilities over the neighbours graph ``.obsp["connectivities"]`` first (label spreading, Zhou et al. 2003, in
         closed form, half of the weight on the neighbours). The confidence is then that of the neighbourhood.
     max_cells_to_generate
-        For ``reasoning="cell"``: write texts about so many cells at most, one of each label (with ``by="cluster"``, of each label and
-        cluster) first and then those that are least like these. Every other cell gets the text of the cell with its label that is nearest over the neighbours
-        graph, or by its vector where there is none. A label that came too late for the budget has no text.
+        For ``reasoning="representative"``: how many cells to write about, at most; 256 by default. A label that came too late
+        for the budget has no text.
     layer, gene_symbols
         As for :func:`bioverse_sc.tl.embed`.
     batch_size
@@ -114,6 +130,8 @@ def annotate(
         50 MB for each cell that it writes about: take fewer where memory is short.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
+    overwrite
+        As for :func:`bioverse_sc.tl.embed`; also of labels that were corrected by hand.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -129,6 +147,11 @@ def annotate(
     ``.obs["bioverse_confidence"]``
         How likely the label is right, 0 to 1: its probability, which of a wider label is the sum over those below it, on the
         model's calibration curve. 0 for a cell that ended at ``"unknown"`` because no wider label was certain enough.
+    ``.obs["bioverse_label_coarse"]``, ``.obs["bioverse_label_coarse_id"]``, ``.obs["bioverse_confidence_coarse"]``
+        The same of the broad type. Only with ``levels=("fine", "coarse")``.
+    ``.obsm["bioverse_probabilities"]``
+        Sparse, shape (cells, labels), float32: the probability of each label, in the order of ``.uns["bioverse"]["annotate"]["labels"]``,
+        ``"unknown"`` last. Not calibrated. Only with ``probabilities=True``.
     ``.obsm["bioverse_runner_up"]``
         DataFrame with the columns ``label_1``, ``probability_1``, ...: the likeliest of the labels that the cell does not have, which
         begin with the best one where that gave way to a wider label. Not calibrated. Only with ``n_runner_up``.
@@ -149,11 +172,11 @@ def annotate(
         When the clusters or the neighbours graph are asked for and not there.
     ValueError
         When the data are unusable (see :func:`bioverse_sc.pp.profile`), ``labels`` is empty or has duplicates, the tissue or the
-        model is unknown, or a number is out of its range.
+        model is unknown, a number is out of its range, or a slot holds what this package did not write.
     """
     check_labels(labels)
     check_batch_size(batch_size)
-    _check_choices(by, reasoning, min_confidence, max_cells_to_generate)
+    _check_choices(levels, by, reasoning, min_confidence, max_cells_to_generate)
     if copy:
         data = data.copy()
     adata = modality(data)
@@ -162,29 +185,35 @@ def annotate(
     if not 0 <= n_runner_up < len(chosen):
         msg = f"n_runner_up is {n_runner_up}; expected 0 to {len(chosen) - 1}, for {len(chosen)} labels with 'unknown'."
         raise ValueError(msg)
-    clusters = clusters_of(adata, groupby) if "cluster" in (by, reasoning) else None
+    clusters = None
+    # without them representatives go by their labels alone
+    if "cluster" in (by, reasoning) or (groupby in adata.obs and adata.obs[groupby].notna().all()):
+        clusters = clusters_of(adata, groupby)
     keys = Keys(key_added or "bioverse")
+    results = Results(adata, keys, overwrite=overwrite)
+    results.check(_all_slots(keys))
     graph = neighbors_graph(adata) if smooth else None
     # without reasoning the genes are not needed, which a model that reads vectors from elsewhere may not have
-    matrix = None
-    if reasoning:
-        matrix = profile(adata, vocabulary=known_genes(loaded), layer=layer, gene_symbols=gene_symbols)
+    genes = known_genes(loaded) if reasoning else []
     if reasoning and not loaded.gene_reference:
         logger.warning(
             "The model %r has no reference of the genes' means, so its reasoning is shown the highest expressed genes, not the "
             "informative ones.",
             loaded.config.name,
         )
-    ensure_alignment(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    vectors = np.asarray(adata.obsm[embedding_slot(adata, loaded, keys)], dtype=np.float32)
+    matrix = ensure_alignment(results, loaded, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    if reasoning and matrix is None:
+        matrix, _ = matrix_to_read(results, genes, layer=layer, gene_symbols=gene_symbols)
+    vectors = np.asarray(adata.obsm[embedding_slot(results, loaded)], dtype=np.float32)
     threshold = loaded.config.min_confidence if min_confidence is None else min_confidence
     with finish_log(
         f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(chosen) - 1} labels"
     ) as slots:
-        probabilities = label_probabilities(loaded, vectors, chosen, batch_size=batch_size, closed=labels is None)
+        p = label_probabilities(loaded, vectors, chosen, batch_size=batch_size, closed=labels is None)
         if graph is not None:
-            probabilities = smooth_probabilities(probabilities, graph)
+            p = smooth_probabilities(p, graph)
         curve = loaded.config.calibration
+        calibrate = None if curve is None else lambda raw: apply_calibration(raw, *curve)
         if curve is not None and threshold > curve[1][-1]:
             logger.warning(
                 "min_confidence is %.2f, and %r is never surer than %.2f: every cell is 'unknown'. Give a lower one.",
@@ -193,41 +222,35 @@ def annotate(
                 curve[1][-1],
             )
         if by == "cluster" and clusters is not None:
-            probabilities = mean_by_cluster(probabilities, clusters)[clusters.codes]
+            p = mean_by_cluster(p, clusters)[clusters.codes]
             # a cell of which nothing is known stays so
-            probabilities[~vectors.any(axis=1)] = 0
-        names, terms, confidence = back_off(
-            probabilities,
-            chosen,
-            threshold,
-            calibrate=None if curve is None else lambda p: apply_calibration(p, *curve),
+            p[~vectors.any(axis=1)] = 0
+        columns, (names, terms, confidence) = _labelled(
+            adata, (keys.label, keys.label_id, keys.confidence), p, chosen, threshold, calibrate
         )
-        cells = Labelled(vectors, names, terms, confidence.astype(np.float32), probabilities)
-        results: dict[str, pd.Series] = {
-            keys.label: _categorical(names, adata),
-            keys.label_id: _categorical(terms, adata),
-            keys.confidence: pd.Series(cells.confidence, index=adata.obs_names),
-        }
+        if "coarse" in levels:
+            columns |= _labelled(adata, keys.coarse, *coarse_probabilities(p, chosen), threshold, calibrate)[0]
         if reasoning and matrix is not None:
-            budget = max_cells_to_generate
-            results |= _reasoned(adata, loaded, matrix, cells, chosen, keys, reasoning, clusters, budget, batch_size)
-        for stale in (keys.reasoning, keys.genes_supported, keys.genes_unsupported, keys.reasoning_of):
-            if stale in adata.obs and stale not in results:
-                del adata.obs[stale]
-        for slot, column in results.items():
-            adata.obs[slot] = column
-            slots.append(f"'{slot}' (adata.obs)")
+            cells = Labelled(vectors, names, terms, confidence, p)
+            budget = None
+            if reasoning == "representative":
+                budget = REPRESENTATIVES if max_cells_to_generate is None else max_cells_to_generate
+            about = clusters if reasoning != "cell" else None
+            columns |= _reasoned(
+                adata, loaded, matrix, cells, chosen, keys, about, batch_size, budget, by_group=reasoning == "cluster"
+            )
         if n_runner_up:
-            adata.obsm[keys.runner_up] = _runner_up(probabilities, chosen, names, n_runner_up, adata)
-            slots.append(f"'{keys.runner_up}' (adata.obsm)")
-        elif keys.runner_up in adata.obsm:
-            del adata.obsm[keys.runner_up]
+            columns[Slot("obsm", keys.runner_up)] = _runner_up(p, chosen, names, n_runner_up, adata)
+        if probabilities:
+            columns[Slot("obsm", keys.probabilities)] = csr_matrix(p, dtype=np.float32)
+        results.remove(slot for slot in _all_slots(keys) if slot not in columns)
         params = {
             "model": loaded.config.name,
             "model_fingerprint": loaded.fingerprint,
             "prompt": prompt_id(loaded),
             "labels": chosen,
             "tissue": tissue or "",
+            "levels": list(levels),
             "by": by,
             "reasoning": reasoning or "",
             "groupby": groupby if clusters is not None else "",
@@ -237,26 +260,60 @@ def annotate(
             "temperature": loaded.config.temperature,
             "device": str(loaded.device),
         }
-        slots.append(record(adata, keys, "annotate", params, outdated="evidence"))
+        slots += results.write("annotate", columns, params)
     return data if copy else None
 
 
+def _all_slots(keys: Keys) -> list[Slot]:
+    """All that annotate may write, and removes when it does not."""
+    columns = [keys.label, keys.label_id, keys.confidence, *keys.coarse]
+    columns += [keys.reasoning, keys.genes_supported, keys.genes_unsupported, keys.reasoning_of]
+    return [Slot("obs", key) for key in columns] + [Slot("obsm", key) for key in (keys.runner_up, keys.probabilities)]
+
+
+def _labelled(
+    adata: AnnData,
+    slots: tuple[str, str, str],
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    threshold: float,
+    calibrate: Callable[[np.ndarray], np.ndarray] | None,
+) -> tuple[dict[Slot, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Columns of one level, and its labels, ids and confidences."""
+    names, terms, confidence = back_off(probabilities, labels, threshold, calibrate=calibrate)
+    confidence = confidence.astype(np.float32)
+    label, label_id, sure = (Slot("obs", key) for key in slots)
+    columns = {
+        label: _categorical(names, adata),
+        label_id: _categorical(terms, adata),
+        sure: pd.Series(confidence, index=adata.obs_names),
+    }
+    return columns, (names, terms, confidence)
+
+
 def _check_choices(
-    by: str, reasoning: str | None, min_confidence: float | None, max_cells_to_generate: int | None
+    levels: Sequence[str],
+    by: str,
+    reasoning: str | None,
+    min_confidence: float | None,
+    max_cells_to_generate: int | None,
 ) -> None:
+    if isinstance(levels, str) or "fine" not in levels or not set(levels) <= set(LEVELS):
+        msg = f"levels is {levels!r}; expected ('fine',) or ('fine', 'coarse')."
+        raise ValueError(msg)
     if by not in ("cell", "cluster"):
         msg = f"by is {by!r}; expected 'cell' or 'cluster'."
         raise ValueError(msg)
-    if reasoning not in ("cell", "cluster", None):
-        msg = f"reasoning is {reasoning!r}; expected 'cell', 'cluster' or None."
+    if reasoning not in ("representative", "cell", "cluster", None):
+        msg = f"reasoning is {reasoning!r}; expected 'representative', 'cell', 'cluster' or None."
         raise ValueError(msg)
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         msg = f"min_confidence is {min_confidence}; expected a probability from 0 to 1, or None for the model's own."
         raise ValueError(msg)
-    if max_cells_to_generate is not None and (max_cells_to_generate < 1 or reasoning != "cell"):
+    if max_cells_to_generate is not None and (max_cells_to_generate < 1 or reasoning != "representative"):
         msg = (
             f"max_cells_to_generate is {max_cells_to_generate} with reasoning={reasoning!r}; expected 1 or more, with "
-            "reasoning='cell'."
+            "reasoning='representative'."
         )
         raise ValueError(msg)
 
@@ -283,16 +340,17 @@ def _reasoned(
     cells: Labelled,
     labels: Sequence[str],
     keys: Keys,
-    reasoning: str,
     clusters: pd.Categorical | None,
-    budget: int | None,
     batch_size: int,
-) -> dict[str, pd.Series]:
-    """Columns of the reasoning."""
+    budget: int | None,
+    *,
+    by_group: bool,
+) -> dict[Slot, Any]:
+    """Columns of the reasoning: about each cell, about ``budget`` cells that speak for others, or about groups."""
     maker = CaseMaker(model, matrix.gene_map.genes, labels)
     known = cells.vectors.any(axis=1)
     of: np.ndarray | None = None
-    if reasoning == "cluster" and clusters is not None:
+    if by_group and clusters is not None:
         # a text is about a label, so cells of one cluster with two labels have two
         group = label_in_cluster(cells.names, clusters)
         written = reason_about_groups(adata, model, matrix, cells, group, maker, batch_size=batch_size)
@@ -314,11 +372,11 @@ def _reasoned(
                     "%d cells have labels that max_cells_to_generate=%d left without a text", missing, budget
                 )
         supported, unsupported = check_cells(adata, matrix, texts, cells)
-    columns = {
-        keys.reasoning: pd.Series(np.asarray(texts, dtype=object), index=adata.obs_names, dtype=object),
-        keys.genes_supported: pd.Series(supported, index=adata.obs_names),
-        keys.genes_unsupported: pd.Series(unsupported, index=adata.obs_names),
+    columns: dict[Slot, Any] = {
+        Slot("obs", keys.reasoning): pd.Series(np.asarray(texts, dtype=object), index=adata.obs_names, dtype=object),
+        Slot("obs", keys.genes_supported): pd.Series(supported, index=adata.obs_names),
+        Slot("obs", keys.genes_unsupported): pd.Series(unsupported, index=adata.obs_names),
     }
     if of is not None:
-        columns[keys.reasoning_of] = _categorical(of, adata)
+        columns[Slot("obs", keys.reasoning_of)] = _categorical(of, adata)
     return columns

@@ -12,7 +12,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
-from bioverse_sc._record import record
+from bioverse_sc._results import Results, Slot
 from bioverse_sc.tl._embed import contract, readable
 from bioverse_sc.tl._prompts import check_request, log_use, provenance, source_of, written
 
@@ -44,6 +44,7 @@ def ask(
     gene_symbols: str | None = None,
     batch_size: int = 64,
     key_added: str | None = None,
+    overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Ask a question about each observation, with one or several entities in the prompt; embeds first when that is missing.
@@ -89,6 +90,8 @@ def ask(
         Observations per forward pass. It does not change the result beyond rounding.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
+    overwrite
+        As for :func:`bioverse_sc.tl.embed`.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -128,14 +131,15 @@ def ask(
     check_modalities(data, mods, used)
     check_request(loaded, used, retrieve=retrieve, batch_size=batch_size)
     adatas = {name: modality(data, name) for name in used}
-    target = adatas[used[0]] if len(used) == 1 else data
+    target = Results(adatas[used[0]] if len(used) == 1 else data, keys, overwrite=overwrite)
+    slot = Slot("obs", keys.answer)
+    target.check([slot])
     companions = {name: rows_beside(adatas[name], name, names) for name, names in beside.items()}
-    names, rows_of = shared_observations({name: adatas[name] for name in mods}, target)
+    names, rows_of = shared_observations({name: adatas[name] for name in mods}, target.data)
     sources = {
         name: source_of(
-            data,
+            Results(adatas[name], keys, overwrite=overwrite),
             loaded,
-            keys,
             name,
             retrieve=retrieve,
             layer=layer,
@@ -150,7 +154,7 @@ def ask(
     which = f"observations of {mods[0]}" if len(mods) == 1 else f"observations that {counts} share"
     with finish_log(f"asking {loaded.config.name!r} about {len(names)} {which}") as slots:
         for source in sources.values():
-            log_use(loaded, source, keys, retrieve=retrieve)
+            log_use(loaded, source, retrieve=retrieve)
         for name, listed in beside.items():
             logger.info("    beside each: %s %s", name, ", ".join(listed))
         places = [sources[name].shown(rows_of[name]) for name in mods]
@@ -166,16 +170,15 @@ def ask(
             description="ask",
         )
         if len(used) > 1:
-            answers = pd.Series(answers, index=names).reindex(target.obs_names, fill_value="").to_numpy()
-        target.obs[keys.answer] = pd.Series(answers, index=target.obs_names, dtype=object)
-        slots.append(f"'{keys.answer}' ({'adata' if len(used) == 1 else 'mdata'}.obs)")
+            answers = pd.Series(answers, index=names).reindex(target.data.obs_names, fill_value="").to_numpy()
+        column = pd.Series(answers, index=target.data.obs_names, dtype=object)
         params = provenance(loaded, decoding, retrieve=retrieve) | {
             "question": question,
             "modalities": mods,
             "beside": beside,
             "encoders": {name: contract(loaded, name)[0] for name in used},
         }
-        slots.append(record(target, keys, "ask", params))
+        slots += target.write("ask", {slot: column}, params)
     return data if copy else None
 
 

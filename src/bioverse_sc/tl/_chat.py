@@ -14,6 +14,7 @@ from anndata import AnnData
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
 from bioverse_sc._models import get_model
+from bioverse_sc._results import Results
 from bioverse_sc.tl._embed import readable
 from bioverse_sc.tl._prompts import check_request, log_use, source_of
 
@@ -155,9 +156,8 @@ class Chat:
         with finish_log(f"showing {shown} to {self._model.config.name!r}, from a copy: the data are not changed"):
             for name, part in parts.items():
                 source = source_of(
-                    part,
+                    Results(part, keys),
                     self._model,
-                    keys,
                     name,
                     retrieve=retrieve,
                     layer=layer,
@@ -170,7 +170,7 @@ class Chat:
                         "has nothing to see. Leave it out of entities."
                     )
                     raise ValueError(msg)
-                log_use(self._model, source, keys, retrieve=retrieve)
+                log_use(self._model, source, retrieve=retrieve)
                 self._nearest += source.shown(np.arange(part.n_obs)).nearest
                 with torch.inference_mode():
                     vectors = torch.from_numpy(source.vectors).to(self._model.device)

@@ -11,6 +11,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
+from bioverse_sc._results import Results
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.ontology import cell_ontology, match_labels
 from bioverse_sc.tl._align import ensure_alignment
@@ -127,9 +128,9 @@ def controls(
             "one: bsc.models.create(..., labels=['B cell', 'T cell', ...])."
         )
         raise ValueError(msg)
-    keys = Keys(key_added or "bioverse")
-    ensure_alignment(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    vectors = np.asarray(adata.obsm[embedding_slot(adata, loaded, keys)], dtype=np.float32)
+    results = Results(adata, Keys(key_added or "bioverse"))
+    ensure_alignment(results, loaded, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    vectors = np.asarray(adata.obsm[embedding_slot(results, loaded)], dtype=np.float32)
     real = np.flatnonzero(vectors.any(axis=1))
     if len(real) < 2:
         msg = f"{len(real)} of {adata.n_obs} cells have a gene that the model knows; expected 2 or more, to exchange them."

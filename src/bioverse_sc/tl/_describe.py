@@ -9,8 +9,9 @@ import pandas as pd
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
+from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
-from bioverse_sc._record import record
+from bioverse_sc._results import Results, Slot
 from bioverse_sc.tl._embed import readable
 from bioverse_sc.tl._prompts import check_request, log_use, provenance, source_of, written
 
@@ -40,6 +41,7 @@ def describe(
     gene_symbols: str | None = None,
     batch_size: int = 64,
     key_added: str | None = None,
+    overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Describe cells, proteins or molecules; embeds first when that has not been done.
@@ -75,6 +77,8 @@ def describe(
         Observations per forward pass. It does not change the result beyond rounding.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
+    overwrite
+        As for :func:`bioverse_sc.tl.embed`.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -103,19 +107,21 @@ def describe(
     mods = readable(loaded, data, mod)
     check_request(loaded, mods, retrieve=retrieve, batch_size=batch_size)
     for name in mods:
+        results = Results(modality(data, name), keys, overwrite=overwrite)
+        slot = Slot("obs", keys.description)
+        results.check([slot])
         source = source_of(
-            data,
+            results,
             loaded,
-            keys,
             name,
             retrieve=retrieve,
             layer=layer,
             gene_symbols=gene_symbols,
             batch_size=batch_size,
         )
-        adata = source.adata
+        adata = results.data
         with finish_log(f"describing {adata.n_obs} observations of {name} with {loaded.config.name!r}") as slots:
-            log_use(loaded, source, keys, retrieve=retrieve)
+            log_use(loaded, source, retrieve=retrieve)
             texts = written(
                 loaded,
                 _prompt_of(loaded, name),
@@ -125,9 +131,8 @@ def describe(
                 batch_size=batch_size,
                 description="describe",
             )
-            adata.obs[keys.description] = pd.Series(texts, index=adata.obs_names, dtype=object)
-            slots.append(f"'{keys.description}' (adata.obs)")
-            slots.append(record(adata, keys, "describe", provenance(loaded, decoding, retrieve=retrieve)))
+            column = pd.Series(texts, index=adata.obs_names, dtype=object)
+            slots += results.write("describe", {slot: column}, provenance(loaded, decoding, retrieve=retrieve))
     return data if copy else None
 
 

@@ -12,14 +12,15 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger, progress
 from bioverse_sc._modalities import ahead, modality, row_chunks
 from bioverse_sc._models import get_model
-from bioverse_sc._record import record, recorded
+from bioverse_sc._results import Results, Slot
+from bioverse_sc._row_hash import bound_hashes, hash_rows, hash_sparse_rows, hash_texts
 from bioverse_sc._settings import settings
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.encoders._base import Dtype, EntityEncoder, TokenEncoder
 from bioverse_sc.encoders._registry import check_encoder, get_encoder
 from bioverse_sc.encoders.precomputed import Precomputed
 from bioverse_sc.pp._profile import get_matrix, profile
-from bioverse_sc.tl._entities import entity_content, entity_vectors
+from bioverse_sc.tl._entities import entity_hashes, entity_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ def embed(
     batch_size: int = 64,
     cache: str | Path | None = None,
     key_added: str | None = None,
+    overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Embed cells, proteins and molecules with frozen encoders: a model's own, another one, or vectors that are there already.
@@ -92,6 +94,8 @@ def embed(
         another run on the same cells needs no encoder, and an interrupted one goes on. Nothing is kept by default.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
+    overwrite
+        Whether a slot that this package did not write, or that was changed since, may be written over; it is an error otherwise.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -103,12 +107,14 @@ def embed(
         Vectors, shape (cells, width), float32; zeros for a cell without any known gene. It is ``"X_<name>"`` for an
         encoder of another name, ``"X_precomputed"`` among them, and ``"X_<key_added>_scgpt"`` with another stem.
     ``.uns["bioverse"]["embed"]``
-        Provenance.
+        Provenance, with a hash of what was read and of the vector of each cell: later steps embed again what has changed since, and
+        read the same matrix.
 
     Raises
     ------
     ValueError
-        When the data are unusable (see :func:`bioverse_sc.pp.profile`), or the vectors of ``use_rep`` hold NaN.
+        When the data are unusable (see :func:`bioverse_sc.pp.profile`), the vectors of ``use_rep`` hold NaN, or a slot holds
+        what this package did not write.
     KeyError
         When ``layer``, ``gene_symbols`` or ``use_rep`` is not there.
     FileNotFoundError
@@ -125,7 +131,7 @@ def embed(
         data = data.copy()
     keys = Keys(key_added or "bioverse")
     if use_rep is not None:
-        take_precomputed(modality(data, mod or "rna"), use_rep, keys)
+        take_precomputed(Results(modality(data, mod or "rna"), keys, overwrite=overwrite), use_rep)
         return data if copy else None
     chosen: list[CellEncoder | EntityEncoder]
     if encoder is None:
@@ -140,14 +146,13 @@ def embed(
         if mod not in (None, each.modality):
             msg = f"mod is {mod!r}, but the encoder {each.name!r} reads {each.modality!r}."
             raise ValueError(msg)
-        adata = modality(data, each.modality)
+        results = Results(modality(data, each.modality), keys, overwrite=overwrite)
         if isinstance(each, EntityEncoder):
-            embed_entities(adata, each, keys, layer=layer, batch_size=batch_size, chosen=encoder is not None)
+            embed_entities(results, each, layer=layer, batch_size=batch_size, chosen=encoder is not None)
         else:
             embed_cells(
-                adata,
+                results,
                 each,
-                keys,
                 layer=layer,
                 gene_symbols=gene_symbols,
                 batch_size=batch_size,
@@ -195,21 +200,22 @@ def check_read(model: BioVerse, mods: Sequence[str]) -> None:
 
 
 def embed_entities(
-    adata: AnnData, encoder: EntityEncoder, keys: Keys, *, layer: str | None, batch_size: int, chosen: bool
+    results: Results, encoder: EntityEncoder, *, layer: str | None, batch_size: int, chosen: bool
 ) -> None:
     """Embed proteins or molecules and write."""
+    adata = results.data
+    results.check([_slot(results, encoder.name)])
     with finish_log(f"embedding {adata.n_obs} observations of {encoder.modality} with {encoder.name}") as slots:
         vectors, source = entity_vectors(adata, encoder, layer=layer, batch_size=batch_size)
         logger.info("    %s", source)
         _check_vectors(vectors, (adata.n_obs, encoder.width), encoder.name)
-        params = {"source": source, "layer": layer or "", "content": entity_content(adata, encoder, layer)}
-        slots += _write(adata, keys, encoder, vectors, params, chosen=chosen)
+        params = {"source": source, "layer": layer or ""}
+        slots += _write(results, encoder, vectors, entity_hashes(adata, encoder, layer), params, chosen=chosen)
 
 
 def embed_cells(
-    adata: AnnData,
+    results: Results,
     encoder: CellEncoder,
-    keys: Keys,
     *,
     layer: str | None,
     gene_symbols: str | None,
@@ -220,19 +226,29 @@ def embed_cells(
     dtype: Dtype = "float32",
     cache: str | Path | None = None,
     chosen: bool = False,
-) -> None:
-    """Embed and write; ``chosen`` says that the user named the encoder, so that nothing else may take its place."""
+    matrix: MatrixProfile | None = None,
+) -> MatrixProfile:
+    """Embed and write; gives the matrix that was read.
+
+    ``chosen`` says that the user named the encoder, so that nothing else may take its place; ``matrix`` is what to read where that is
+    known already.
+    """
     if not isinstance(encoder, TokenEncoder) and (gene_selection, max_length, dtype) != ("top", None, "float32"):
         msg = (
             f"The encoder {encoder.name!r} has no choice of genes and number formats: leave gene_selection, max_length and "
             "dtype out."
         )
         raise ValueError(msg)
+    adata = results.data
+    results.check([_slot(results, encoder.name)])
     choice = {"gene_selection": gene_selection, "max_length": max_length, "seed": seed}
-    matrix = profile(adata, vocabulary=encoder.genes, layer=layer, gene_symbols=gene_symbols)
+    if matrix is None:
+        matrix = profile(adata, vocabulary=encoder.genes, layer=layer, gene_symbols=gene_symbols)
+    genes = hash_texts(matrix.gene_map.genes)
     with finish_log(f"embedding {adata.n_obs} cells with {encoder.name}") as slots:
         logger.info("    %s", matrix)
         vectors = np.zeros((adata.n_obs, encoder.width), dtype=np.float32)
+        read = np.zeros(adata.n_obs, dtype=np.uint64)
         kept = ArrayCache(cache)
         made_from = [encoder.name, encoder.fingerprint, dtype, *choice.values(), list(matrix.gene_map.genes)]
         with progress(total=adata.n_obs, description="embed", unit="cell") as bar:
@@ -242,9 +258,11 @@ def embed_cells(
                 found = kept.get([*made_from, counts.shape, counts.indptr, counts.indices, counts.data], encode)
                 _check_vectors(found, (rows.stop - rows.start, encoder.width), encoder.name)
                 vectors[rows] = found
+                read[rows] = hash_sparse_rows(counts, genes)
                 bar.update(rows.stop - rows.start)
         params = {
             "source": matrix.source,
+            "layer": layer or "",
             "kind": matrix.kind,
             "gene_symbols": gene_symbols or "",
             "genes_found": len(matrix.gene_map.genes),
@@ -255,12 +273,16 @@ def embed_cells(
             "dtype": dtype,
             "device": str(getattr(encoder, "device", settings.torch_device())),
         }
-        slots += _write(adata, keys, encoder, vectors, params, chosen=chosen)
+        if chosen:
+            # a model without this encoder has no other way to know which genes were read
+            params["genes"] = list(matrix.gene_map.genes)
+        slots += _write(results, encoder, vectors, read, params, chosen=chosen)
     n_empty = int((~vectors.any(axis=1)).sum())
     if n_empty:
         logger.warning(
             "%d of %d cells have no gene that the encoder knows; their vectors are zero.", n_empty, adata.n_obs
         )
+    return matrix
 
 
 def _check_vectors(vectors: Any, shape: tuple[int, int], name: str) -> None:
@@ -301,39 +323,43 @@ def _prepared(
             yield rows, counts, None
 
 
-def take_precomputed(adata: AnnData, use_rep: str, keys: Keys) -> None:
+def take_precomputed(results: Results, use_rep: str) -> None:
     """Put the vectors of a slot in the place of an encoder's."""
+    adata = results.data
     if use_rep not in adata.obsm:
         msg = f"There is no slot {use_rep!r} in .obsm; there are {list(adata.obsm)}."
         raise KeyError(msg)
     encoder = Precomputed.of(use_rep, adata.obsm[use_rep])
+    if (slot := _slot(results, encoder.name)).key != use_rep:
+        results.check([slot])
     with finish_log(f"taking the vectors of {adata.n_obs} cells from obsm[{use_rep!r}]") as slots:
         vectors = encoder.vectors(adata.obsm[use_rep])
-        slots += _write(adata, keys, encoder, vectors, {"source": f"obsm[{use_rep!r}]"}, chosen=True)
+        params = {"source": f"obsm[{use_rep!r}]", "use_rep": use_rep}
+        slots += _write(results, encoder, vectors, hash_rows(vectors), params, chosen=True)
+
+
+def _slot(results: Results, encoder: str) -> Slot:
+    return Slot("obsm", results.keys.embedding(encoder), "encoder vectors")
 
 
 def _write(
-    adata: AnnData,
-    keys: Keys,
+    results: Results,
     encoder: CellEncoder | EntityEncoder | Precomputed,
     vectors: np.ndarray,
+    read: np.ndarray,
     params: dict[str, Any],
     *,
     chosen: bool,
 ) -> list[str]:
-    """Write vectors and their provenance; gives the slots."""
-    slot = keys.embedding(encoder.name)
-    adata.obsm[slot] = vectors
+    """Write vectors and their provenance, with a hash of what was ``read`` for each; gives the slots."""
     made_by = {
         "encoder": encoder.name,
         "encoder_fingerprint": encoder.fingerprint,
         "encoder_chosen": chosen,
         "width": vectors.shape[1],
+        "content": bound_hashes(read, hash_rows(vectors)),
     }
-    recorded_in = record(adata, keys, "embed", made_by | params)
-    # what was made from other vectors is out of date
-    adata.uns[keys.stem].pop("align", None)
-    return [f"'{slot}', encoder vectors (adata.obsm)", recorded_in]
+    return results.write("embed", {_slot(results, encoder.name): vectors}, made_by | params)
 
 
 def own_encoder(model: BioVerse, mod: str = "rna") -> CellEncoder | EntityEncoder:
@@ -360,94 +386,185 @@ def contract(model: BioVerse, mod: str = "rna") -> tuple[str, str, int]:
 
 
 def ensure_embedding(
-    adata: AnnData,
+    results: Results,
     model: BioVerse,
-    keys: Keys,
     *,
     mod: str = "rna",
     layer: str | None,
     gene_symbols: str | None,
     batch_size: int,
-) -> None:
-    """Embed with the model's own encoder, unless vectors that fit are there, of the same sequences, SMILES or abundances.
+) -> MatrixProfile | None:
+    """Embed with the model's own encoder, unless vectors that fit are there, of what would be read now.
 
     Vectors of an encoder that the user chose are used, or are an error: they are never replaced in silence by those of another one.
+    What has changed since it was embedded (expression, sequences, SMILES, abundances, vectors from elsewhere) is embedded again, with
+    the same settings. Gives the matrix of cells that was read; ``None`` where there is none.
     """
     check_batch_size(batch_size)
     check_read(model, [mod])
-    made_by = recorded(adata, keys, "embed")
-    own = model.encoders.get(mod)
-    if made_by.get("encoder_chosen") and keys.embedding(made_by["encoder"]) in adata.obsm:
-        name, fingerprint, width = contract(model, mod)
-        found = adata.obsm[keys.embedding(made_by["encoder"])].shape[1]
-        if (made_by["encoder"], found) == (name, width) and fingerprint in ("", made_by["encoder_fingerprint"]):
-            if isinstance(own, EntityEncoder):
-                if _has_changed(adata, own, made_by, layer):
-                    embed_entities(adata, own, keys, layer=layer, batch_size=batch_size, chosen=True)
-                return
-            for argument, used, asked in _other_matrix(made_by, layer=layer, gene_symbols=gene_symbols):
-                msg = (
-                    f"The cells were embedded with {argument}={used!r} and encoder={name!r}, which you chose; embed "
-                    f"them again with {argument}={asked!r}, bsc.tl.embed(adata, encoder=..., {argument}={asked!r})."
-                )
-                raise ValueError(msg)
-            return
-        what = (
-            f"{made_by['encoder']!r} ({made_by['source']}), width {found}, fingerprint {made_by['encoder_fingerprint']}"
-        )
+    made_by = results.made_by("embed")
+    slot = results.keys.embedding(str(made_by.get("encoder", "")))
+    is_chosen = bool(made_by.get("encoder_chosen")) and slot in results.data.obsm
+    if is_chosen:
+        _check_chosen(results, model, mod, layer=layer, gene_symbols=gene_symbols)
+        if use_rep := str(made_by.get("use_rep", "")):
+            if use_rep in results.data.obsm and _has_changed(results, hash_rows(results.data.obsm[use_rep])):
+                logger.info("    obsm[%r] has changed since its vectors were taken", use_rep)
+                take_precomputed(results, use_rep)
+            return None
+    there = is_chosen or has_vectors(results, model, mod)
+    own = model.encoders.get(mod) if there else own_encoder(model, mod)
+    if isinstance(own, EntityEncoder):
+        if not there or _entities_changed(results, own, layer):
+            embed_entities(results, own, layer=layer, batch_size=batch_size, chosen=is_chosen)
+        return None
+    vocabulary = list(made_by.get("genes", []) if own is None else own.genes)
+    if not vocabulary:
+        # vectors of an encoder that is not here, of something else than genes
+        return None
+    try:
+        matrix, is_same = matrix_to_read(results, vocabulary, layer=layer, gene_symbols=gene_symbols)
+    except ValueError as error:
+        if not there:
+            raise
+        if _is_there(results.data, str(made_by["source"])):
+            msg = f"What the cells were embedded from ({made_by['source']}) has changed since, and cannot be read as it is now. {error}"
+            raise ValueError(msg) from error
+        logger.info("    %s, which the cells were embedded from, is no longer there; their vectors are used", made_by["source"])
+        return None
+    if there and is_same:
+        return matrix
+    if own is None:
         msg = (
-            f"The cells were embedded with {what}, but the projector of {model.config.name!r} was trained for {name!r}, width {width}, "
-            f"fingerprint {fingerprint or 'any'}. Train a model on those vectors, embed with the model's own encoder, "
-            "bsc.tl.embed(adata, model=...), or keep both apart with key_added='another'."
+            f"What the cells were embedded from ({made_by['source']}) has changed since. Embed them again: "
+            "bsc.tl.embed(adata, encoder=...), with the same encoder."
         )
         raise ValueError(msg)
-    if has_embedding(adata, model, keys, mod=mod, layer=layer, gene_symbols=gene_symbols):
+    settings_before: dict[str, Any] = {}
+    if there:
+        is_asked = layer not in (None, made_by["source"]) or gene_symbols not in (None, made_by["gene_symbols"])
+        why = "another matrix is asked for than" if is_asked else "there was a change since in what"
+        logger.info("%s the cells were embedded from; embedding them again", why)
+        settings_before = {
+            "gene_selection": str(made_by["gene_selection"]),
+            "max_length": int(made_by["max_length"]) or None,
+            "seed": int(made_by["seed"]),
+            "dtype": str(made_by["dtype"]),
+        }
+    return embed_cells(
+        results,
+        cast("CellEncoder", own),
+        # asked for now, or when they were embedded
+        layer=layer or (matrix.source if matrix.source == made_by.get("layer") else None),
+        gene_symbols=gene_symbols or (str(made_by.get("gene_symbols", "")) or None),
+        batch_size=batch_size,
+        chosen=is_chosen,
+        matrix=matrix,
+        **settings_before,
+    )
+
+
+def _check_chosen(
+    results: Results, model: BioVerse, mod: str, *, layer: str | None, gene_symbols: str | None
+) -> None:
+    """Raise when vectors of an encoder that the user chose do not fit the projector, or another matrix is asked for than theirs."""
+    made_by = results.made_by("embed")
+    name, fingerprint, width = contract(model, mod)
+    encoder, of_encoder = str(made_by["encoder"]), str(made_by["encoder_fingerprint"])
+    width_there = results.data.obsm[results.keys.embedding(encoder)].shape[1]
+    if (encoder, width_there) != (name, width) or fingerprint not in ("", of_encoder):
+        msg = (
+            f"The cells were embedded with {encoder!r} ({made_by['source']}), width {width_there}, fingerprint {of_encoder}, but the "
+            f"projector of {model.config.name!r} was trained for {name!r}, width {width}, fingerprint {fingerprint or 'any'}. Train a "
+            "model on those vectors, embed with the model's own encoder, bsc.tl.embed(adata, model=...), or keep both apart with "
+            "key_added='another'."
+        )
+        raise ValueError(msg)
+    if isinstance(model.encoders.get(mod), EntityEncoder):
         return
-    encoder = own_encoder(model, mod)
-    if isinstance(encoder, EntityEncoder):
-        embed_entities(adata, encoder, keys, layer=layer, batch_size=batch_size, chosen=False)
-    else:
-        embed_cells(adata, encoder, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    asked = (("layer", made_by.get("source"), layer), ("gene_symbols", made_by.get("gene_symbols"), gene_symbols))
+    for argument, used, value in asked:
+        if value is not None and used != value:
+            msg = (
+                f"The cells were embedded with {argument}={used!r} and encoder={name!r}, which you chose; embed "
+                f"them again with {argument}={value!r}, bsc.tl.embed(adata, encoder=..., {argument}={value!r})."
+            )
+            raise ValueError(msg)
 
 
-def _other_matrix(
-    made_by: Mapping[str, Any], *, layer: str | None, gene_symbols: str | None
-) -> list[tuple[str, Any, str]]:
-    """Arguments that ask for another matrix than the vectors were made from: name, what was used, what is asked for."""
-    arguments = (("layer", made_by.get("source"), layer), ("gene_symbols", made_by.get("gene_symbols"), gene_symbols))
-    return [(name, used, asked) for name, used, asked in arguments if asked is not None and used != asked]
-
-
-def _has_changed(adata: AnnData, encoder: EntityEncoder, made_by: Mapping[str, Any], layer: str | None) -> bool:
-    """Whether the texts or abundances are others than those that the vectors were made from; not when they are gone."""
-    if layer is None and (used := made_by.get("layer")):
-        if used not in (*adata.layers, "X"):
-            return False
-        layer = used
-    return not np.isin(entity_content(adata, encoder, layer), made_by.get("content", [])).all()
-
-
-def embedding_slot(adata: AnnData, model: BioVerse, keys: Keys, mod: str = "rna") -> str:
-    """Slot of the vectors that :func:`ensure_embedding` has made sure of."""
-    made_by = recorded(adata, keys, "embed")
-    return keys.embedding(str(made_by["encoder"] if made_by.get("encoder_chosen") else contract(model, mod)[0]))
-
-
-def has_embedding(
-    adata: AnnData,
-    model: BioVerse,
-    keys: Keys,
-    *,
-    mod: str = "rna",
-    layer: str | None = None,
-    gene_symbols: str | None = None,
-) -> bool:
-    """Whether the vectors of this model's encoder are there, made from the matrix that the caller asks for, if any."""
+def has_vectors(results: Results, model: BioVerse, mod: str = "rna") -> bool:
+    """Whether vectors of this model's encoder are there, of whatever they were made."""
     name, fingerprint, _ = contract(model, mod)
-    made_by = recorded(adata, keys, "embed")
-    if keys.embedding(name) not in adata.obsm or made_by.get("encoder_fingerprint") != fingerprint or not fingerprint:
-        return False
-    encoder = model.encoders.get(mod)
-    if isinstance(encoder, EntityEncoder):
-        return not _has_changed(adata, encoder, made_by, layer)
-    return not _other_matrix(made_by, layer=layer, gene_symbols=gene_symbols)
+    # a model that was trained since it was loaded has no fingerprint
+    made_by = results.made_by("embed").get("encoder_fingerprint")
+    return results.keys.embedding(name) in results.data.obsm and made_by == fingerprint != ""
+
+
+def matrix_to_read(
+    results: Results, vocabulary: Sequence[str], *, layer: str | None, gene_symbols: str | None
+) -> tuple[MatrixProfile, bool]:
+    """The matrix of cells that a step reads, and whether the vectors that are there were made from just that.
+
+    It is the one that is asked for; else the one that was asked for when the cells were embedded; else the one that they were embedded
+    from, as long as it is as it was; else what :func:`bioverse_sc.pp.profile` finds.
+    """
+    adata, made_by = results.data, results.made_by("embed")
+    asked_then = str(made_by.get("layer", ""))
+    if layer is None and asked_then:
+        if _is_there(adata, asked_then):
+            layer = asked_then
+        else:
+            logger.warning("    layer=%r, which the cells were embedded with, is no longer there", asked_then)
+    if gene_symbols is None and made_by.get("gene_symbols"):
+        gene_symbols = str(made_by["gene_symbols"])
+    options = {"vocabulary": vocabulary, "gene_symbols": gene_symbols}
+    source = str(made_by.get("source", ""))
+    if layer is None and _is_there(adata, source):
+        try:
+            matrix = profile(adata, layer=source, **options)
+        except (KeyError, ValueError):
+            # it cannot be read any more, as after sc.pp.scale; another one may
+            pass
+        else:
+            if not _has_changed(results, matrix_hashes(adata, matrix)):
+                return matrix, True
+    matrix = profile(adata, layer=layer, **options)
+    return matrix, not _has_changed(results, matrix_hashes(adata, matrix))
+
+
+def matrix_hashes(adata: AnnData, matrix: MatrixProfile) -> np.ndarray:
+    """Hash of what an encoder reads of each cell: the genes and their values, in whatever order. Shape (cells,), uint64."""
+    genes = hash_texts(matrix.gene_map.genes)
+    chunks = row_chunks(get_matrix(adata, matrix.source), matrix.gene_map.columns)
+    return np.concatenate([hash_sparse_rows(matrix.gene_map.gather(chunk), genes) for _, chunk in chunks])
+
+
+def _is_there(adata: AnnData, source: str) -> bool:
+    """Whether a matrix is there."""
+    return source in adata.layers or {"X": adata.X, "raw": adata.raw}.get(source) is not None
+
+
+def _has_changed(results: Results, read: np.ndarray) -> bool:
+    """Whether some vector is none that was made from what there is to read now; of fewer observations or in another order it is."""
+    made_by = results.made_by("embed")
+    slot = results.keys.embedding(str(made_by.get("encoder", "")))
+    if slot not in results.data.obsm:
+        return True
+    vectors = np.asarray(results.data.obsm[slot])
+    return not np.isin(bound_hashes(read, hash_rows(vectors)), made_by.get("content", [])).all()
+
+
+def _entities_changed(results: Results, encoder: EntityEncoder, layer: str | None) -> bool:
+    """Whether the texts or abundances are others than those that the vectors were made from; not when they are gone."""
+    if layer is None and (used := results.made_by("embed").get("layer")):
+        if used not in (*results.data.layers, "X"):
+            return False
+        layer = str(used)
+    hashes = entity_hashes(results.data, encoder, layer)
+    return bool(len(hashes)) and _has_changed(results, hashes)
+
+
+def embedding_slot(results: Results, model: BioVerse, mod: str = "rna") -> str:
+    """Slot of the vectors that :func:`ensure_embedding` has made sure of."""
+    made_by = results.made_by("embed")
+    return results.keys.embedding(str(made_by["encoder"] if made_by.get("encoder_chosen") else contract(model, mod)[0]))

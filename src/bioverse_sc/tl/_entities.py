@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import pandas as pd
 from scipy.sparse import issparse
 
 from bioverse_sc._modalities import row_chunks
+from bioverse_sc._row_hash import bound_hashes, hash_sparse_rows, hash_texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,25 +73,16 @@ def entity_vectors(
     return found, f"var[{column!r}], weighted by {where}"
 
 
-def entity_content(adata: AnnData, encoder: EntityEncoder, layer: str | None) -> np.ndarray:
-    """A hash of each observation's name and of what :func:`entity_vectors` reads of it, shape (observations,); none when it is not there.
-
-    Other texts and abundances are found out by it, while a subset of the observations has a part of the hashes.
-    """
+def entity_hashes(adata: AnnData, encoder: EntityEncoder, layer: str | None) -> np.ndarray:
+    """Hash of what :func:`entity_vectors` reads of each observation, shape (observations,), uint64; none when it is not there."""
     column = encoder.column
     if column in adata.obs:
-        read = adata.obs[column].astype(str).to_numpy()
-    elif column in adata.var:
-        features = "\0".join(adata.var[column].astype(str)).encode()
-        rows = []
-        for _, chunk in row_chunks(_abundances(adata, layer)[0], np.arange(adata.n_vars)):
-            for start, stop in pairwise(chunk.indptr):
-                amounts = chunk.indices[start:stop].tobytes() + chunk.data[start:stop].tobytes()
-                rows.append(hashlib.sha256(features + amounts).hexdigest())
-        read = np.array(rows)
-    else:
+        return hash_texts(adata.obs[column])
+    if column not in adata.var:
         return np.zeros(0, dtype=np.uint64)
-    return pd.util.hash_pandas_object(pd.Series(read, index=adata.obs_names.astype(str))).to_numpy()
+    features = bound_hashes(hash_texts(adata.var_names), hash_texts(adata.var[column]))
+    chunks = row_chunks(_abundances(adata, layer)[0], np.arange(adata.n_vars))
+    return np.concatenate([hash_sparse_rows(chunk, features) for _, chunk in chunks])
 
 
 def _abundances(adata: AnnData, layer: str | None) -> tuple[Any, str]:

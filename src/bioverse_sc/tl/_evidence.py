@@ -15,11 +15,12 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._models import get_model
-from bioverse_sc._record import record, recorded
+from bioverse_sc._results import Results
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.pp._genes import approved_symbol, gene_table
-from bioverse_sc.pp._profile import get_matrix, profile
+from bioverse_sc.pp._profile import get_matrix
 from bioverse_sc.tl._economy import label_in_cluster
+from bioverse_sc.tl._embed import matrix_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,7 +91,7 @@ def evidence(
     model
         The model that wrote the texts, as for :func:`bioverse_sc.tl.annotate`; the genes that it knows are looked up.
     layer, gene_symbols
-        As for :func:`bioverse_sc.tl.embed`.
+        As for :func:`bioverse_sc.tl.embed`; by default the matrix that the cells were embedded from.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     copy
@@ -123,11 +124,12 @@ def evidence(
     if groupby is not None and groupby not in adata.obs:
         msg = f"There is no column {groupby!r} in .obs; there are {list(adata.obs.columns)}."
         raise KeyError(msg)
-    annotated = recorded(adata, keys, "annotate")
+    results = Results(adata, keys)
+    annotated = results.made_by("annotate")
     if groupby is None and annotated.get("reasoning") == "cluster" and annotated.get("groupby") in adata.obs:
         groupby = str(annotated["groupby"])
     loaded = get_model(model)
-    matrix = profile(adata, vocabulary=known_genes(loaded), layer=layer, gene_symbols=gene_symbols)
+    matrix, _ = matrix_to_read(results, known_genes(loaded), layer=layer, gene_symbols=gene_symbols)
     with finish_log(f"checking the reasoning of {adata.n_obs} cells") as slots:
         claims = _claims(adata, matrix, keys, groupby)
         entries = {
@@ -138,7 +140,7 @@ def evidence(
             "gene_symbols": gene_symbols or "",
             "groupby": groupby or "",
         }
-        slots.append(record(adata, keys, "evidence", entries))
+        slots += results.write("evidence", {}, entries)
         share = f": {claims['supported'].mean():.1%} of them supported" if len(claims) else ""
         logger.info("    %d claims about genes%s", len(claims), share)
     return data if copy else None

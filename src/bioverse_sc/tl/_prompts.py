@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from bioverse_sc._logging import logger, progress
-from bioverse_sc._modalities import modality
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.encoders._base import EntityEncoder
 from bioverse_sc.tl._embed import check_read, contract, embedding_slot, ensure_embedding
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anndata import AnnData
-    from mudata import MuData
 
-    from bioverse_sc._keys import Keys
+    from bioverse_sc._results import Results
     from bioverse_sc.models import BioVerse, Decoding, Memory
     from bioverse_sc.models._prompt import Segment
 
@@ -35,6 +33,8 @@ class Source:
 
     modality: str
     adata: AnnData
+    slot: str
+    """Where its vectors are stored."""
     vectors: np.ndarray
     """As they are stored, shape (observations, width)."""
     is_known: np.ndarray
@@ -75,9 +75,8 @@ def check_request(model: BioVerse, mods: Sequence[str], *, retrieve: bool, batch
 
 
 def source_of(
-    data: AnnData | MuData,
+    results: Results,
     model: BioVerse,
-    keys: Keys,
     mod: str,
     *,
     retrieve: bool,
@@ -86,17 +85,17 @@ def source_of(
     batch_size: int,
 ) -> Source:
     """Vectors of a modality, embedded when that has not been done, and its memory."""
-    adata = modality(data, mod)
-    ensure_embedding(adata, model, keys, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    vectors = np.asarray(adata.obsm[embedding_slot(adata, model, keys, mod)], dtype=np.float32)
+    ensure_embedding(results, model, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+    adata, slot = results.data, embedding_slot(results, model, mod)
+    vectors = np.asarray(adata.obsm[slot], dtype=np.float32)
     encoder, memory = model.encoders.get(mod), model.memory.get(mod)
     column = encoder.column if isinstance(encoder, EntityEncoder) else ""
     if not retrieve or memory is None or column not in adata.obs:
         memory = None
-    return Source(mod, adata, vectors, np.asarray(vectors.any(axis=1)), memory, column)
+    return Source(mod, adata, slot, vectors, np.asarray(vectors.any(axis=1)), memory, column)
 
 
-def log_use(model: BioVerse, source: Source, keys: Keys, *, retrieve: bool) -> None:
+def log_use(model: BioVerse, source: Source, *, retrieve: bool) -> None:
     """Say which vectors and which known texts of a modality the prompts show."""
     memory = model.memory.get(source.modality)
     if not retrieve:
@@ -107,8 +106,8 @@ def log_use(model: BioVerse, source: Source, keys: Keys, *, retrieve: bool) -> N
         texts = f"; no texts: the observations have none of their own{f' (obs[{source.column!r}])' if source.column else ''}"
     else:
         texts = f"; the {RETRIEVED} nearest of {len(memory)} known ones by obs[{source.column!r}]"
-    name, slot = contract(model, source.modality)[0], embedding_slot(source.adata, model, keys, source.modality)
-    logger.info("    %s: vectors of %s (obsm[%r])%s", source.modality, name, slot, texts)
+    name = contract(model, source.modality)[0]
+    logger.info("    %s: vectors of %s (obsm[%r])%s", source.modality, name, source.slot, texts)
 
 
 def written(

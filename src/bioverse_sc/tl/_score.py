@@ -12,7 +12,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
-from bioverse_sc._record import record
+from bioverse_sc._results import Results, Slot
 from bioverse_sc.metrics._alignment import cosines
 from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._embed import readable
@@ -40,6 +40,7 @@ def score(
     gene_symbols: str | None = None,
     batch_size: int = 64,
     key_added: str | None = None,
+    overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Score observations by texts: cosine in the language model's embedding space; embeds and aligns first when that is missing.
@@ -61,6 +62,8 @@ def score(
         As for :func:`bioverse_sc.tl.embed`, when the observations are not embedded yet.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
+    overwrite
+        As for :func:`bioverse_sc.tl.embed`.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -89,19 +92,20 @@ def score(
     loaded = get_model(model)
     keys = Keys(key_added or "bioverse")
     for name in readable(loaded, data, mod):
-        adata = modality(data, name)
-        ensure_alignment(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
+        results = Results(modality(data, name), keys, overwrite=overwrite)
+        adata, slot = results.data, Slot("obsm", keys.scores, "cosines with texts")
+        results.check([slot])
+        ensure_alignment(results, loaded, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
         with finish_log(f"scoring {adata.n_obs} observations of {name} by {len(texts)} texts") as slots:
             found = cosines(np.asarray(adata.obsm[keys.soft_token]), loaded.text_vectors(texts).cpu().numpy())
-            adata.obsm[keys.scores] = pd.DataFrame(found, index=adata.obs_names, columns=columns)
-            slots.append(f"'{keys.scores}', cosines with texts (adata.obsm)")
+            scores = pd.DataFrame(found, index=adata.obs_names, columns=columns)
             params = {
                 "model": loaded.config.name,
                 "model_fingerprint": loaded.fingerprint,
                 "texts": texts,
                 "device": str(loaded.device),
             }
-            slots.append(record(adata, keys, "score", params))
+            slots += results.write("score", {slot: scores}, params)
     if columns != texts:
         logger.info("    Names of columns have '|' for '/', which files do not keep.")
     return data if copy else None

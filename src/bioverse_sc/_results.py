@@ -1,0 +1,163 @@
+"""Slots under a stem: written with their provenance, and never over what is somebody else's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bioverse_sc._keys import OUTDATES, Keys
+from bioverse_sc._row_hash import bound_hashes, hash_rows, hash_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from anndata import AnnData
+    from mudata import MuData
+
+WRITTEN = "written"
+"""Of a step's provenance: for each slot a hash of every row that was written, and one of all rows in their order."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in AnnData or MuData, such as ``.obs["bioverse_label"]``."""
+
+    attribute: str
+    """``"obs"`` or ``"obsm"``."""
+    key: str
+    holds: str = ""
+    """What it holds, for the log."""
+
+    def __str__(self) -> str:
+        return f"{self.attribute}[{self.key!r}]"
+
+    @property
+    def name(self) -> str:
+        """Key under which it is recorded."""
+        return f"{self.attribute} {self.key}"
+
+
+class Results:
+    """What one stem of slots holds in an object.
+
+    Parameters
+    ----------
+    data
+        Of a modality, or the MuData for results of several.
+    keys
+        Names of the slots.
+    overwrite
+        Whether slots that were not written here, or were changed since, may be written over.
+    """
+
+    def __init__(self, data: AnnData | MuData, keys: Keys, *, overwrite: bool = False) -> None:
+        self.data, self.keys, self.overwrite = data, keys, overwrite
+
+    def made_by(self, step: str) -> dict[str, Any]:
+        """Provenance of a step; empty when it has not run, or what it made is out of date."""
+        stored = self._stored()
+        entries = dict(stored.get(step, {}))
+        return entries if "version" in entries else {}
+
+    def write(self, step: str, values: Mapping[Slot, Any], entries: Mapping[str, Any] | None) -> list[str]:
+        """Write slots and the provenance of a step; gives the lines of the finish log.
+
+        Parameters
+        ----------
+        step
+            Name of the tool. What it outdates (:data:`bioverse_sc._keys.OUTDATES`) is marked so.
+        values
+            For each slot a column, DataFrame or array, with a row for each observation.
+        entries
+            Provenance, in types that h5ad keeps; ``None`` where another object holds it.
+        """
+        names = hash_texts(self.data.obs_names)
+        stored = self._stored()
+        written = {
+            name: rows
+            for name, rows in self._written(step).items()
+            if (slot := Slot(*name.split(" ", 1))).key in getattr(self.data, slot.attribute)
+        }
+        lines = []
+        for slot, value in values.items():
+            getattr(self.data, slot.attribute)[slot.key] = value
+            written[slot.name] = _signed(names, hash_rows(value))
+            holder = "mdata" if hasattr(self.data, "mod") else "adata"
+            lines.append(f"'{slot.key}'{slot.holds and f', {slot.holds}'} ({holder}.{slot.attribute})")
+        made_by = {} if entries is None else {"version": version("bioverse-sc"), **entries}
+        stored[step] = made_by | ({WRITTEN: written} if written else {})
+        self.data.uns[self.keys.stem] = stored
+        for outdated in OUTDATES.get(step, ()):
+            self.outdate(outdated)
+        return lines if entries is None else [*lines, f"'{self.keys.stem}', {step} (.uns)"]
+
+    def outdate(self, step: str) -> None:
+        """Forget how a step was made, so that it is made anew, but not which slots are of it."""
+        stored = self._stored()
+        if step in stored:
+            written = self._written(step)
+            stored.pop(step)
+            self.data.uns[self.keys.stem] = stored | ({step: {WRITTEN: written}} if written else {})
+
+    def remove(self, slots: Iterable[Slot]) -> None:
+        """Remove slots of an earlier call that this one does not write."""
+        for slot in slots:
+            if slot.key in getattr(self.data, slot.attribute):
+                del getattr(self.data, slot.attribute)[slot.key]
+
+    def check(self, slots: Iterable[Slot]) -> None:
+        """Raise when a slot that is to be written holds what was not written here, or was changed since.
+
+        It is called before the work begins, for all that a call may write or remove.
+        """
+        if self.overwrite:
+            return
+        self._stored()
+        for slot in slots:
+            if slot.key not in getattr(self.data, slot.attribute):
+                continue
+            value = getattr(self.data, slot.attribute)[slot.key]
+            signed = next((w[slot.name] for s in self._steps() if slot.name in (w := self._written(s))), None)
+            if signed is None:
+                what = f"{slot} is there already, and bioverse_sc did not write it (or its record in .uns[{self.keys.stem!r}] is gone)"
+            elif changed := self._changed(signed, value):
+                what = f"{slot} was changed since bioverse_sc wrote it, in {changed} of {self.data.n_obs} rows"
+            else:
+                continue
+            msg = (
+                f"{what}. It would be lost. Keep it, and write beside it: key_added='another'; or write over it: overwrite=True."
+            )
+            raise ValueError(msg)
+
+    def _changed(self, signed: Mapping[str, Any], value: Any) -> int:
+        """How many rows are none of those that were written."""
+        found = _signed(hash_texts(self.data.obs_names), hash_rows(value))
+        # of renamed observations the order tells
+        if found["in_order"] == signed["in_order"]:
+            return 0
+        return int((~np.isin(found["rows"], signed["rows"])).sum())
+
+    def _stored(self) -> dict[str, Any]:
+        stored = self.data.uns.get(self.keys.stem, {})
+        if not hasattr(stored, "items"):
+            msg = (
+                f".uns[{self.keys.stem!r}] holds a {type(stored).__name__} that bioverse_sc did not write, where it keeps the provenance "
+                "of its results. Rename it, or write under another stem: key_added='another'."
+            )
+            raise ValueError(msg)
+        return dict(stored)
+
+    def _steps(self) -> list[str]:
+        return [step for step, entries in self._stored().items() if hasattr(entries, "items")]
+
+    def _written(self, step: str) -> dict[str, Any]:
+        return dict(self._stored().get(step, {}).get(WRITTEN, {}))
+
+
+def _signed(names: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+    """By what a slot is known again: its rows with their names, and without them all in their order."""
+    in_order = bound_hashes(np.arange(len(rows), dtype=np.uint64), rows).sum(dtype=np.uint64)
+    return {"rows": bound_hashes(names, rows).astype(np.uint32), "in_order": f"{in_order:016x}"}

@@ -1,0 +1,78 @@
+"""A number for each row of an array, by which a row is known again: whether it has changed, whatever rows stand beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix, issparse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CHUNK = 4096
+"""Rows that are hashed at a time."""
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+def hash_texts(texts: Sequence[Any] | np.ndarray | pd.Index | pd.Series) -> np.ndarray:
+    """Hash of each text; of a number what it is written as. Shape (rows,), uint64."""
+    values = np.array([str(text) for text in np.asarray(texts, dtype=object)], dtype=object)
+    return pd.util.hash_array(values, categorize=True)
+
+
+def hash_sparse_rows(rows: csr_matrix, columns: np.ndarray) -> np.ndarray:
+    """Hash of each row's values, read as float32, with the names of their columns; the order of the columns does not matter.
+
+    Parameters
+    ----------
+    rows
+        Shape (rows, columns), without stored zeros.
+    columns
+        Hash of each column's name, uint64.
+    """
+    bits = np.ascontiguousarray(rows.data, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    mixed = _mixed(columns[rows.indices] + bits * _ODD)
+    found = np.zeros(rows.shape[0], dtype=np.uint64)
+    filled = np.flatnonzero(np.diff(rows.indptr))
+    if filled.size:
+        found[filled] = np.add.reduceat(mixed, rows.indptr[filled])
+    return _mixed(found)
+
+
+def hash_rows(values: Any) -> np.ndarray:
+    """Hash of each row of what ``.obs`` and ``.obsm`` hold: a column, a DataFrame, or an array of numbers, dense or sparse."""
+    if isinstance(values, pd.DataFrame):
+        # by place, as files may write names in another way
+        return bound_hashes(*(hash_rows(values.iloc[:, j]) for j in range(values.shape[1])), n_rows=len(values))
+    if isinstance(values, pd.Series):
+        numeric = pd.api.types.is_numeric_dtype(values) and not isinstance(values.dtype, pd.CategoricalDtype)
+        if not numeric:
+            return hash_texts(values.astype(object).where(values.notna(), "").to_numpy())
+        values = values.to_numpy(dtype=np.float64, na_value=np.nan)[:, None]
+    if issparse(values):
+        rows = csr_matrix(values)
+        return hash_sparse_rows(rows, _mixed(np.arange(rows.shape[1], dtype=np.uint64)))
+    values = np.asarray(values)
+    columns = _mixed(np.arange(values.shape[1], dtype=np.uint64))
+    found = np.empty(len(values), dtype=np.uint64)
+    for start in range(0, len(values), CHUNK):
+        part = np.ascontiguousarray(values[start : start + CHUNK], dtype=np.float32).view(np.uint32).astype(np.uint64)
+        found[start : start + CHUNK] = _mixed(columns + part * _ODD).sum(axis=1, dtype=np.uint64)
+    return _mixed(found)
+
+
+def bound_hashes(*hashes: np.ndarray, n_rows: int | None = None) -> np.ndarray:
+    """One hash for each row of several: it changes when any of them does, or when they change places."""
+    found = np.zeros(len(hashes[0]) if n_rows is None else n_rows, dtype=np.uint64)
+    for part in hashes:
+        found = _mixed(found * _ODD + part)
+    return found
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Spread every bit over all of a number, as the finalizer of SplitMix64 does (Steele et al., OOPSLA 2014)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
