@@ -17,6 +17,7 @@ from torch import nn
 
 from bioverse_sc._validation import check_positive
 from bioverse_sc.models._inject import inject, pad_prompts
+from bioverse_sc.models._reader import read_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -116,13 +117,12 @@ class _Reader:
         """Read on. Returns the state at the last token of each row, for :meth:`logits`, and the cache of keys and values."""
         if positions is not None and self.takes_positions:
             inputs["position_ids"] = positions
-        inputs |= {"past_key_values": cache, "use_cache": True}
         if self.weight is None:
-            out = self.base(**inputs, logits_to_keep=1)
+            out, cache = read_on(self.base, cache, logits_to_keep=1, **inputs)
             state = out.logits[:, -1]
-            return (state if self.tokens is None else state[:, self.tokens]), out.past_key_values
-        out = self.base.base_model(**inputs)
-        return out.last_hidden_state[:, -1].to(self.weight.device), out.past_key_values
+            return (state if self.tokens is None else state[:, self.tokens]), cache
+        out, cache = read_on(self.base.base_model, cache, **inputs)
+        return out.last_hidden_state[:, -1].to(self.weight.device), cache
 
     def logits(self, state: torch.Tensor, which: torch.Tensor | slice = slice(None)) -> torch.Tensor:
         """Logits of the tokens, or of some of them, in float32."""

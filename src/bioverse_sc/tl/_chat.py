@@ -292,6 +292,7 @@ class Chat:
         import torch
 
         from bioverse_sc.models._inject import inject
+        from bioverse_sc.models._reader import read_on
 
         model, ids = self._model, prompt + written
         # taken out while it is written to: an interrupt may leave it half written
@@ -306,17 +307,15 @@ class Chat:
             new = torch.tensor([ids[n_read:]], device=model.device)
             embedded = inject(model.embeddings, new, self._soft_tokens[:0] if n_read else self._soft_tokens)
             # one conversation has no padding, and needs no mask
-            out = model.language_model(
-                inputs_embeds=embedded,
-                past_key_values=None if read is None else read.cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            base = model.language_model
+            # adapters are in the layers of the base model, which peft only wraps
+            base = base.get_base_model() if hasattr(base, "get_base_model") else base
+            out, cache = read_on(base, None if read is None else read.cache, inputs_embeds=embedded, logits_to_keep=1)
             scores = processors(
                 torch.tensor([written], dtype=torch.long, device=model.device), out.logits[:, -1].float()
             )
             token = int(scores.argmax())
-        self._read = _Read(ids, out.past_key_values)
+        self._read = _Read(ids, cache)
         return token
 
     def _text(self, written: list[int], *, is_over: bool) -> str:
