@@ -161,7 +161,7 @@ def test_axes_of_the_user_are_drawn_into_and_a_shown_figure_gives_nothing(monkey
 
 
 def test_errors_say_what_to_type(cells):
-    with pytest.raises(KeyError, match=r"Run bsc\.tl\.annotate\(data, reasoning='cell', key_added='k'\) first"):
+    with pytest.raises(KeyError, match=r"Run bsc\.tl\.annotate\(data, key_added='k'\) first"):
         bsc.pl.evidence(cells, key="k")
     with pytest.raises(KeyError, match="no column 'gone' in"):
         bsc.pl.evidence(make(), groupby="gone")

@@ -395,7 +395,7 @@ def test_labels_that_are_nearly_the_same_work_or_change_nothing(labels, cells):
         ({"min_confidence": 2}, ValueError, "min_confidence is 2; expected a probability"),
         ({"n_runner_up": -1}, ValueError, "n_runner_up is -1; expected 0 to"),
         ({"max_cells_to_generate": 0}, ValueError, "max_cells_to_generate is 0 .*expected 1 or more"),
-        ({"max_cells_to_generate": 5, "reasoning": None}, ValueError, "with reasoning='cell'"),
+        ({"max_cells_to_generate": 5, "reasoning": None}, ValueError, "with reasoning='representative'"),
         ({"by": "cluster"}, KeyError, "no column 'leiden'.*sc.tl.leiden"),
         ({"model": "maxi"}, ValueError, "no model 'maxi'"),
         ({"layer": "gone"}, KeyError, "no layer 'gone'"),

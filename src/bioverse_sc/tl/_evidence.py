@@ -119,7 +119,7 @@ def evidence(
     keys = Keys(key_added or "bioverse")
     if missing := [column for column in (keys.reasoning, keys.label) if column not in adata.obs]:
         argument = "" if keys.stem == "bioverse" else f", key_added={keys.stem!r}"
-        msg = f"There is no column {missing[0]!r} in .obs. Run bsc.tl.annotate(data, reasoning='cell'{argument}) first."
+        msg = f"There is no column {missing[0]!r} in .obs. Run bsc.tl.annotate(data{argument}) first."
         raise KeyError(msg)
     if groupby is not None and groupby not in adata.obs:
         msg = f"There is no column {groupby!r} in .obs; there are {list(adata.obs.columns)}."
@@ -220,10 +220,13 @@ def check_reasoning(
     found_terms = [of_label[label] for label in labels] if terms is None else list(terms)
     known = known_symbols(genes) if known is None else known
     rows, claims = [], []
+    # one text may stand for many cells
+    said: dict[tuple[str, str], list[Claim]] = {}
     for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        for claim in claims_of(text, known, label=label):
-            rows.append(row)
-            claims.append(claim)
+        if (text, label) not in said:
+            said[text, label] = claims_of(text, known, label=label)
+        claims += said[text, label]
+        rows += [row] * len(said[text, label])
     column = {_approved(gene): j for j, gene in enumerate(genes)} | {gene: j for j, gene in enumerate(genes)}
     columns = np.array([column.get(c.gene, column.get(_approved(c.gene), -1)) for c in claims], dtype=np.int64)
     at = np.array(rows, dtype=np.int64)
@@ -318,6 +321,7 @@ def _approved(gene: str) -> str:
     return approved_symbol(gene) or gene
 
 
+@cache
 def _marks(term: str, gene: str) -> str:
     """What the marker table has the gene for."""
     gene = _approved(gene)
