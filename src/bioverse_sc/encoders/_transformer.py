@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from bioverse_sc._validation import check_batch_size
+from bioverse_sc.encoders._words import is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -195,8 +196,28 @@ def _not_there(name: str, source: str, revision: str | None, error: OSError, *, 
     )
 
 
-def check_input(texts: Sequence[str], what: str, batch_size: int | None) -> None:
-    """Raise for what is no list of texts, for a text that is empty, and for a batch size that is not positive.
+class UnreadableError(ValueError):
+    """A text that is no sequence, or no SMILES.
+
+    Parameters
+    ----------
+    what
+        What one of them is called.
+    row
+        Where it is.
+    found
+        What is wrong, and what to do about it.
+    """
+
+    def __init__(self, what: str, row: int, found: str) -> None:
+        super().__init__(f"The {what} in row {row} {found}")
+        self.what, self.row, self.found = what, row, found
+
+
+def check_input(
+    texts: Sequence[str], what: str, batch_size: int | None, words: frozenset[str] = frozenset()
+) -> None:
+    """Raise for what is no list of texts, for a text that says nothing, and for a batch size that is not positive.
 
     Parameters
     ----------
@@ -206,6 +227,8 @@ def check_input(texts: Sequence[str], what: str, batch_size: int | None) -> None
         What one of them is called in a message.
     batch_size
         Texts per forward pass at most.
+    words
+        More words, in lower case, that say nothing.
     """
     if isinstance(texts, str):
         msg = f"One {what} was given as a text; expected a list of them: [{texts!r:.40}]"
@@ -215,11 +238,11 @@ def check_input(texts: Sequence[str], what: str, batch_size: int | None) -> None
         if isinstance(text, str):
             empty = not text.strip()
         elif not (empty := pd.isna(text) is True):
-            msg = f"The {what} in row {row} is {text!r:.40} ({type(text).__name__}); expected text."
-            raise ValueError(msg)
+            raise UnreadableError(what, row, f"is {text!r:.40} ({type(text).__name__}); expected text.")
         if empty:
-            msg = f"The {what} in row {row} is empty; leave it out, or fill it in."
-            raise ValueError(msg)
+            raise UnreadableError(what, row, "is empty; leave it out, or fill it in.")
+        if is_missing(text, words):
+            raise UnreadableError(what, row, f"is {text!r:.60}, a word; leave it out, or fill in the {what}.")
 
 
 def token_batches(lengths: Sequence[int], budget: int, batch_size: int | None = None) -> Iterator[list[int]]:
