@@ -54,12 +54,20 @@ def test_real_proteins_are_read(ending):
         assert clean_sequence(text, row)
 
 
-@pytest.mark.parametrize(
-    "word",
-    "unknown Unknown UNKNOWN None none nan NaN NAN NA N/A n/a null NULL - ? <NA> protein Protein missing TBD '' (none) "
-    "undefined antibody isotype control #N/A unassigned other seq".split()
-    + ["not available", "no sequence", "Not Found", "NO DATA", "sequence unavailable", "unknown protein", " unknown "],
-)
+WORDS = """unknown Unknown UNKNOWN None none nan NaN NAN NA N/A n/a null NULL - ? <NA> protein Protein missing TBD '' (none)
+undefined antibody isotype control #N/A unassigned other seq"""
+PHRASES = [
+    "not available",
+    "no sequence",
+    "Not Found",
+    "NO DATA",
+    "sequence unavailable",
+    "unknown protein",
+    " unknown ",
+]
+
+
+@pytest.mark.parametrize("word", [*WORDS.split(), *PHRASES])
 def test_words_for_nothing_are_missing_in_any_case(word):
     assert is_missing(word, PROTEIN_WORDS)
 
@@ -102,7 +110,7 @@ def test_words_for_nothing_are_missing_in_any_case(word):
 )
 def test_what_is_no_sequence_is_told_what_it_is(text, what):
     assert what in str(not_a_protein(text))
-    with pytest.raises(ValueError, match="in row 7 is .*which"):
+    with pytest.raises(ValueError, match=r"in row 7 is .*which"):
         clean_sequence(text, 7)
 
 
@@ -148,15 +156,18 @@ def test_what_is_no_smiles_has_a_hint_also_without_rdkit(text, hint, monkeypatch
         canonical_smiles(["CCO", text])
 
 
-@pytest.mark.parametrize("word", ["unknown", "None", "nan", "N/A", "DMSO", "vehicle", "PBS", "-", "no SMILES", "Control"])
+@pytest.mark.parametrize(
+    "word", ["unknown", "None", "nan", "N/A", "DMSO", "vehicle", "PBS", "-", "no SMILES", "Control"]
+)
 def test_words_are_no_molecules_also_without_rdkit(word, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "rdkit.Chem", None)
-    with pytest.raises(ValueError, match="SMILES in row 1 is .*, a word; leave it out"):
+    with pytest.raises(ValueError, match=r"SMILES in row 1 is .*, a word; leave it out"):
         canonical_smiles(["CCO", word])
 
 
 @pytest.mark.parametrize(
-    "smiles", ["CO", "C", "O", "N", "NO", "CCO", "Cl", "[Na+].[Cl-]", "c1ccccc1", "I", "FC(F)F", "C%12CCCC%12", "[2H]O[2H]"]
+    "smiles",
+    ["CO", "C", "O", "N", "NO", "CCO", "Cl", "[Na+].[Cl-]", "c1ccccc1", "I", "FC(F)F", "C%12CCCC%12", "[2H]O[2H]"],
 )
 def test_small_molecules_are_read(smiles):
     pytest.importorskip("rdkit")

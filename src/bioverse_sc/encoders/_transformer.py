@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bioverse_sc._quiet import quiet_loading, undisturbed
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.encoders._words import is_missing
 
@@ -48,6 +49,7 @@ class TransformerEncoder:
         self.fingerprint = self.fingerprint_of_weights()
 
     @classmethod
+    @undisturbed()
     def from_pretrained(cls, name_or_path: str | Path, *, revision: str | None = None) -> Self:
         """Load a hub repository or a folder in the format of transformers.
 
@@ -68,18 +70,19 @@ class TransformerEncoder:
             msg = f"{source!r} is a folder, which has no revision {revision!r}; leave revision out."
             raise ValueError(msg)
         try:
-            try:
-                config = AutoConfig.from_pretrained(source, revision=revision)
-            except ValueError as error:
-                msg = f"{source!r} is no checkpoint of transformers; {cls.name} expects one of type {cls.model_type!r}. {error}"
-                raise ValueError(msg) from error
-            if config.model_type != cls.model_type:
-                msg = f"The checkpoint {source!r} is of type {config.model_type!r}; {cls.name} expects {cls.model_type!r}."
-                raise ValueError(msg)
-            tokenizer = _tokenizer(AutoTokenizer, source, revision, cls.letters)
-            module, report = AutoModel.from_pretrained(
-                source, revision=revision, dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
-            )
+            with quiet_loading():
+                try:
+                    config = AutoConfig.from_pretrained(source, revision=revision)
+                except ValueError as error:
+                    msg = f"{source!r} is no checkpoint of transformers; {cls.name} expects one of type {cls.model_type!r}. {error}"
+                    raise ValueError(msg) from error
+                if config.model_type != cls.model_type:
+                    msg = f"The checkpoint {source!r} is of type {config.model_type!r}; {cls.name} expects {cls.model_type!r}."
+                    raise ValueError(msg)
+                tokenizer = _tokenizer(AutoTokenizer, source, revision, cls.letters)
+                module, report = AutoModel.from_pretrained(
+                    source, revision=revision, dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
+                )
         except OSError as error:
             raise FileNotFoundError(_not_there(cls.name, source, revision, error, folder=here.is_dir())) from error
         except (RuntimeError, SafetensorError) as error:
@@ -214,9 +217,7 @@ class UnreadableError(ValueError):
         self.what, self.row, self.found = what, row, found
 
 
-def check_input(
-    texts: Sequence[str], what: str, batch_size: int | None, words: frozenset[str] = frozenset()
-) -> None:
+def check_input(texts: Sequence[str], what: str, batch_size: int | None, words: frozenset[str] = frozenset()) -> None:
     """Raise for what is no list of texts, for a text that says nothing, and for a batch size that is not positive.
 
     Parameters

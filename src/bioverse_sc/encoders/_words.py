@@ -52,7 +52,13 @@ _CAS = re.compile(r"\d{2,7}-\d{2}-\d")
 def is_missing(text: str, words: frozenset[str]) -> bool:
     """Whether a text only says that there is nothing, or what the column holds."""
     plain = text.strip().strip("'\"()[]{}").strip().lower()
-    return not plain or plain in MISSING or plain in words or plain.rstrip(".") in MISSING or bool(_MISSING_PHRASE.fullmatch(plain))
+    return (
+        not plain
+        or plain in MISSING
+        or plain in words
+        or plain.rstrip(".") in MISSING
+        or bool(_MISSING_PHRASE.fullmatch(plain))
+    )
 
 
 def not_a_protein(text: str) -> str | None:
@@ -113,10 +119,17 @@ def not_smiles(text: str) -> str:
         return "It looks like a reaction; expected one molecule."
     if "\n" in plain:
         return "It looks like a mol block; convert it with RDKit: Chem.MolToSmiles(Chem.MolFromMolBlock(text))"
-    if len(plain) >= 8 and plain.isupper() and set(plain) <= set("ACDEFGHIKLMNPQRSTVWY") and set(plain) & set("ADEGHKLMQRTVWY"):
+    if (
+        len(plain) >= 8
+        and plain.isupper()
+        and set(plain) <= set("ACDEFGHIKLMNPQRSTVWY")
+        and set(plain) & set("ADEGHKLMQRTVWY")
+    ):
         return "It looks like the sequence of a protein, which belongs in .obs['sequence'] of a modality 'protein'."
     if _FORMULA.fullmatch(plain) and re.search(r"\d", plain) and "H" in plain:
         return "It looks like a formula, which many molecules have; look its SMILES up."
-    if not SMILES_LETTERS.fullmatch(plain) and re.fullmatch(r"[\w ,;:'()\[\]{}+./-]*[A-Za-z]{2}[\w ,;:'()\[\]{}+./-]*", plain):
+    if not SMILES_LETTERS.fullmatch(plain) and re.fullmatch(
+        r"[\w ,;:'()\[\]{}+./-]*[A-Za-z]{2}[\w ,;:'()\[\]{}+./-]*", plain
+    ):
         return "It looks like a name; look its SMILES up, for example in PubChem."
     return ""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+_WHAT = "SMILES"
+
 
 class ChembertaEncoder(TransformerEncoder):
     """A ChemBERTa or other RoBERTa checkpoint of SMILES: hidden states after the last layer.
@@ -85,9 +87,8 @@ class ChembertaEncoder(TransformerEncoder):
         limit = self.module.config.max_position_embeddings - self.module.config.pad_token_id - 1
         for row, ids in enumerate(tokens):
             if len(ids) > limit:
-                raise UnreadableError(
-                    "SMILES", row, f"has {len(ids)} tokens; this checkpoint reads {limit}. Leave that molecule out."
-                )
+                found = f"has {len(ids)} tokens; this checkpoint reads {limit}. Leave that molecule out."
+                raise UnreadableError(_WHAT, row, found)
         self._report_unread(canonical, tokens, read["offset_mapping"])
         return self._pooled(tokens, inner_mean if pooling == "mean" else _first, batch_size=batch_size)
 
@@ -150,7 +151,7 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
         # RDKit would leave out what comes after it
         if odd := re.search(r"[^!-~]", text.strip()):
             hint = f"{not_smiles(text)} Expected one SMILES, without a name or anything after it.".lstrip()
-            raise UnreadableError("SMILES", row, f"holds {odd[0]!r}: {text!r:.100}. {hint}")
+            raise UnreadableError(_WHAT, row, f"holds {odd[0]!r}: {text!r:.100}. {hint}")
         if not SMILES_LETTERS.fullmatch(text.strip()):
             raise _invalid(row, text)
     chem = require("rdkit.Chem", "chem")
@@ -179,4 +180,4 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
 
 
 def _invalid(row: int, text: str) -> UnreadableError:
-    return UnreadableError("SMILES", row, f"is not valid: {text!r:.100}. {not_smiles(text)}".rstrip())
+    return UnreadableError(_WHAT, row, f"is not valid: {text!r:.100}. {not_smiles(text)}".rstrip())

@@ -10,6 +10,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
 from bioverse_sc._modalities import CHUNK, modality
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._record import record, recorded
 from bioverse_sc.tl._embed import embedding_slot, ensure_embedding, readable
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from bioverse_sc.models import BioVerse
 
 
+@undisturbed()
 def align(
     data: AnnData | MuData,
     *,
@@ -66,10 +68,10 @@ def align(
     ``.uns["bioverse"]["align"]``
         Provenance.
     """
+    keys = Keys.of(key_added)
     if copy:
         data = data.copy()
     loaded = get_model(model)
-    keys = Keys(key_added or "bioverse")
     for name in readable(loaded, data, mod):
         adata = modality(data, name)
         ensure_embedding(adata, loaded, keys, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)

@@ -11,6 +11,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._record import record
 from bioverse_sc._validation import check_batch_size, check_labels
 from bioverse_sc.metrics import apply_calibration
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from bioverse_sc.pp._profile import MatrixProfile
 
 
+@undisturbed()
 def annotate(
     data: AnnData | MuData,
     *,
@@ -151,6 +153,7 @@ def annotate(
         When the data are unusable (see :func:`bioverse_sc.pp.profile`), ``labels`` is empty or has duplicates, the tissue or the
         model is unknown, or a number is out of its range.
     """
+    keys = Keys.of(key_added)
     check_labels(labels)
     check_batch_size(batch_size)
     _check_choices(by, reasoning, min_confidence, max_cells_to_generate)
@@ -163,7 +166,6 @@ def annotate(
         msg = f"n_runner_up is {n_runner_up}; expected 0 to {len(chosen) - 1}, for {len(chosen)} labels with 'unknown'."
         raise ValueError(msg)
     clusters = clusters_of(adata, groupby) if "cluster" in (by, reasoning) else None
-    keys = Keys(key_added or "bioverse")
     graph = neighbors_graph(adata) if smooth else None
     # without reasoning the genes are not needed, which a model that reads vectors from elsewhere may not have
     matrix = None

@@ -11,6 +11,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.ontology import cell_ontology, match_labels
 from bioverse_sc.tl._align import ensure_alignment
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 METADATA = "Metadata: cell type {label}. "
 
 
+@undisturbed()
 def controls(
     data: AnnData | MuData,
     *,
@@ -107,6 +109,7 @@ def controls(
     ValueError
         When the model has no label set of its own, fewer than two cells have a known gene, or ``n_cells`` is less than two.
     """
+    keys = Keys.of(key_added)
     import torch
 
     check_batch_size(batch_size)
@@ -127,7 +130,6 @@ def controls(
             "one: bsc.models.create(..., labels=['B cell', 'T cell', ...])."
         )
         raise ValueError(msg)
-    keys = Keys(key_added or "bioverse")
     ensure_alignment(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     vectors = np.asarray(adata.obsm[embedding_slot(adata, loaded, keys)], dtype=np.float32)
     real = np.flatnonzero(vectors.any(axis=1))

@@ -12,6 +12,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger, progress
 from bioverse_sc._modalities import ahead, modality, row_chunks
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._record import record, recorded
 from bioverse_sc._settings import settings
 from bioverse_sc._validation import check_batch_size
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from bioverse_sc.pp import MatrixProfile
 
 
+@undisturbed()
 def embed(
     data: AnnData | MuData,
     *,
@@ -114,6 +116,7 @@ def embed(
     FileNotFoundError
         When the files of an encoder are not there.
     """
+    keys = Keys.of(key_added)
     if dtype not in get_args(Dtype):
         msg = f"dtype is {dtype!r}; expected one of {', '.join(map(repr, get_args(Dtype)))}."
         raise ValueError(msg)
@@ -123,7 +126,6 @@ def embed(
     check_batch_size(batch_size)
     if copy:
         data = data.copy()
-    keys = Keys(key_added or "bioverse")
     if use_rep is not None:
         take_precomputed(modality(data, mod or "rna"), use_rep, keys)
         return data if copy else None
