@@ -31,6 +31,7 @@ PEPTIDES = {
     "amyloid": "KLVFF",
     "selenopeptide": "MKTAYIUKQRGSSS",
     "lower case": "cyiqncplg",
+    "of every textbook": "PEPTIDE",
     "blocks": "MKTAYIAKQR QISFVKSHFS RQLEERLGLI EVQ",
 }
 

@@ -35,8 +35,8 @@ _SHORT = 24
 """Letters below which a text may be a word; few words of biology are longer."""
 _ENDING = re.compile(r"(in|ine|ase|gen|tor|tide|mer|cell|like|type|alpha|beta|gamma|delta|factor|chain)s?$")
 """How names of proteins end."""
-_PEPTIDES = frozenset({"RGDS"})
-"""Peptides of biology that are also another name of a gene."""
+_PEPTIDES = frozenset({"RGDS", "PEPTIDE"})
+"""Peptides that are also another name of a gene, or a word."""
 _INCHI_KEY = re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]")
 _FORMULA = re.compile(r"([A-Z][a-z]?\d*)+")
 _REGISTRY = re.compile(
@@ -51,7 +51,10 @@ _CAS = re.compile(r"\d{2,7}-\d{2}-\d")
 
 def is_missing(text: str, words: frozenset[str]) -> bool:
     """Whether a text only says that there is nothing, or what the column holds."""
-    plain = text.strip().strip("'\"()[]{}").strip().lower()
+    plain = text.strip().strip("'\"()[]{}").strip()
+    if plain in _PEPTIDES:
+        return False
+    plain = plain.lower()
     return (
         not plain
         or plain in MISSING
