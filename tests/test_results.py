@@ -76,7 +76,9 @@ def test_a_foreign_record_is_an_error(adata):
 def test_the_record_of_a_step_survives_that_of_another_slot(written):
     """As with two encoders: each has a slot, and both are of the step embed."""
     results = Results(written, Keys())
-    results.write("annotate", {Slot("obs", "bioverse_confidence"): pd.Series(0.5, index=written.obs_names)}, {"model": "n"})
+    results.write(
+        "annotate", {Slot("obs", "bioverse_confidence"): pd.Series(0.5, index=written.obs_names)}, {"model": "n"}
+    )
     check(written)
     assert results.made_by("annotate")["model"] == "n"
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from bioverse_sc import datasets, metrics, ontology, pl, pp, tl
+from bioverse_sc._fork import register as _register_at_fork
 from bioverse_sc._settings import settings
 from bioverse_sc.tl._chat import Chat
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __version__ = version("bioverse-sc")
 
 __all__ = ["Chat", "datasets", "encoders", "metrics", "models", "ontology", "pl", "pp", "settings", "tl", "train"]
+
+_register_at_fork()
 
 _NEED_TORCH = ("encoders", "models", "train")
 

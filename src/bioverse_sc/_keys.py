@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import Self
+
+from bioverse_sc._validation import check_storable
+
+LONGEST = 200
+"""Bytes of a name: a zarr store makes folders of names, which a file system limits."""
+_ENCODERS = ("scgpt", "esm2", "chemberta", "precomputed")
 
 OUTDATES = {"embed": ("align",), "annotate": ("evidence",)}
 """Steps whose results are out of date after a step has written new ones."""
@@ -10,9 +18,31 @@ OUTDATES = {"embed": ("align",), "annotate": ("evidence",)}
 
 @dataclass(frozen=True)
 class Keys:
-    """Slot names under a stem; ``key_added`` of a function is the stem."""
+    """Slot names under a stem; ``key_added`` of a function is the stem.
+
+    Raises
+    ------
+    TypeError
+        When the stem is no string.
+    ValueError
+        When files cannot keep a name with it, or it makes the name of an encoder's slot.
+    """
 
     stem: str = "bioverse"
+
+    def __post_init__(self) -> None:
+        check_name(self.stem, "key_added", example="monocytes")
+        if self.stem in _ENCODERS:
+            msg = (
+                f"key_added is {self.stem!r}, and .obsm['X_{self.stem}'] is where the vectors of that encoder go. Give another "
+                f"name, such as key_added='my_{self.stem}'."
+            )
+            raise ValueError(msg)
+
+    @classmethod
+    def of(cls, key_added: str | None) -> Self:
+        """Names under what a user gave, or under the default stem."""
+        return cls() if key_added is None else cls(key_added)
 
     def embedding(self, encoder: str) -> str:
         """``.obsm``: encoder vectors. The default stem leaves them their own name, ``X_scgpt``."""
@@ -40,8 +70,12 @@ class Keys:
 
     @staticmethod
     def score_column(text: str) -> str:
-        """Column of a text in the scores: ``|`` for ``/``, with which HDF5 would make a group of a name."""
-        return text.replace("/", "|")
+        """Column of a text in the scores: ``|`` for slashes, of which files make groups, and a hash for the end of a long text."""
+        column = text.replace("/", "|").replace("\\", "|")
+        if len(column.encode("utf-8", "replace")) <= LONGEST:
+            return column
+        cut = column.encode("utf-8", "replace")[: LONGEST - 20].decode("utf-8", "ignore")
+        return f"{cut}... {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
     @property
     def label(self) -> str:
@@ -102,3 +136,36 @@ class Keys:
     def answer(self) -> str:
         """``.obs``: generated answer to a question."""
         return f"{self.stem}_answer"
+
+
+def check_name(name: object, what: str, *, example: str) -> None:
+    """Raise when h5ad, h5mu or zarr cannot keep something under a name.
+
+    Parameters
+    ----------
+    name
+        The name.
+    what
+        The argument that it was given as.
+    example
+        One that will do.
+    """
+    hint = f"Give another one, such as {example!r}."
+    if not isinstance(name, str):
+        msg = f"{what} is {name!r} ({type(name).__name__}); expected a string, such as {example!r}."
+        raise TypeError(msg)
+    if not name.strip():
+        msg = f"{what} is {name!r}; expected a name with letters. {hint}"
+        raise ValueError(msg)
+    if found := [letter for letter in "/\\" if letter in name]:
+        msg = f"{what} is {name!r}; with {found[0]!r} in a name a file could not be read again. Try {name.replace(found[0], '_')!r}."
+        raise ValueError(msg)
+    check_storable(name, what)
+    if name.startswith("."):
+        msg = f"{what} is {name!r}; names that begin with '.' have a meaning of their own in files. {hint}"
+        raise ValueError(msg)
+    if len(name.encode()) > LONGEST // 2:
+        msg = (
+            f"{what} has {len(name.encode())} bytes; file systems keep {LONGEST // 2} and what is added to them. {hint}"
+        )
+        raise ValueError(msg)

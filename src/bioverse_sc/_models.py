@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from bioverse_sc._fork import one_thread
 from bioverse_sc._settings import settings
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ def get_model(model: str | Path | BioVerse) -> BioVerse:
     """Load a model by name or path; a loaded one is returned as it is."""
     from bioverse_sc.models import BioVerse
 
+    # a child may have been given threads again, which it cannot have
+    one_thread()
     return model if isinstance(model, BioVerse) else _load(str(model), settings.torch_device())
 
 

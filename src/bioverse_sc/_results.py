@@ -127,9 +127,7 @@ class Results:
                 what = f"{slot} was changed since bioverse_sc wrote it, in {changed} of {self.data.n_obs} rows"
             else:
                 continue
-            msg = (
-                f"{what}. It would be lost. Keep it, and write beside it: key_added='another'; or write over it: overwrite=True."
-            )
+            msg = f"{what}. It would be lost. Keep it, and write beside it: key_added='another'; or write over it: overwrite=True."
             raise ValueError(msg)
 
     def _changed(self, signed: Mapping[str, Any], value: Any) -> int:

@@ -19,12 +19,22 @@ def check_labels(labels: Sequence[str] | None) -> None:
     if not all(isinstance(label, str) and label.strip() for label in labels):
         msg = f"labels holds something that is not a word: {list(labels)}. Expected strings such as 'B cell'."
         raise ValueError(msg)
+    for label in labels:
+        check_storable(label, "labels")
     if len(labels) == 0:
         msg = "labels is empty. Name the labels to choose from, or leave it out for the model's own label set."
         raise ValueError(msg)
     if repeated := [label for label, n in Counter(labels).items() if n > 1]:
         msg = f"labels names {', '.join(map(repr, repeated))} more than once. Remove the repeats: list(dict.fromkeys(labels))"
         raise ValueError(msg)
+
+
+def check_storable(text: str, what: str) -> None:
+    """Raise when files cannot keep a text: HDF5 ends one at NUL, and half a surrogate pair has no UTF-8."""
+    for place, letter in enumerate(text):
+        if letter == "\0" or "\ud800" <= letter <= "\udfff":
+            msg = f"{what} holds {letter!r} (place {place}), which files cannot keep: {text!r:.80}. Remove it."
+            raise ValueError(msg)
 
 
 def check_positive(settings: Any, *names: str) -> None:

@@ -24,8 +24,21 @@ app = typer.Typer(
 
 @app.command()
 def annotate(
-    file: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="AnnData file with counts or log-normalised values.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.h5ad", help="Where the annotated file goes.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN", help="Counts or log-normalised values: .h5ad, .h5mu, .zarr, or .h5 of 10x Genomics."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Where the annotated data go: .h5ad, .h5mu, .zarr; or a table of the results: .csv, .tsv, .csv.gz, .tsv.gz.",
+        ),
+    ],
     labels: Annotated[
         list[str] | None,
         typer.Option(help="A label to choose from; repeat it for each. The model's own by default."),
@@ -54,21 +67,30 @@ def annotate(
     batch_size: Annotated[int, typer.Option(min=1, help="Cells per forward pass.")] = 64,
     key_added: Annotated[str | None, typer.Option(help="Stem of the slots' names instead of 'bioverse'.")] = None,
 ) -> None:
-    """Label the cells of an AnnData file and say why."""
-    import anndata as ad
-
+    """Label the cells of a file and say why."""
     import bioverse_sc as bsc
+    from bioverse_sc import _files
+    from bioverse_sc._keys import Keys
+    from bioverse_sc._modalities import modality
 
-    if plot is not None:
-        # no window, whatever the machine
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        import matplotlib.pyplot as plt
     with _reported_errors():
-        adata = ad.read_h5ad(file)
+        stem = Keys.of(key_added).stem
+        # all that can be known before the work
+        kind = _files.check_output(output, _files.WRITTEN, "The output")
+        if plot is not None:
+            # no window, whatever the machine
+            import matplotlib as mpl
+
+            mpl.use("Agg")
+            import matplotlib.pyplot as plt
+            from matplotlib.backend_bases import FigureCanvasBase
+
+            formats = FigureCanvasBase.get_supported_filetypes()
+            _files.check_output(plot, [f".{name}" for name in formats], "The figure")
+        data = _files.read(file)
+        _files.check_fits(data, kind, "The output")
         bsc.tl.annotate(
-            adata,
+            data,
             model=model,
             labels=labels or None,
             tissue=tissue,
@@ -84,16 +106,18 @@ def annotate(
             batch_size=batch_size,
             key_added=key_added,
         )
-        adata.write_h5ad(output)
+        _files.write(data, output, stem=stem)
         typer.echo(f"wrote {output}")
+        adata = modality(data)
         if plot is not None:
             # the labels are written by now, whatever becomes of the figure
             bsc.tl.alignment(adata, model=model, key_added=key_added)
-            bsc.pl.alignment_umap(adata, key=key_added or "bioverse", show=False)
-            plt.savefig(plot, dpi=200)
+            bsc.pl.alignment_umap(adata, key=stem, show=False)
+            with _files.beside(plot) as fresh:
+                plt.savefig(fresh, dpi=200, format=plot.suffix.lower().removeprefix("."))
             typer.echo(f"drew {plot}")
-            adata.write_h5ad(output)
-    typer.echo(adata.obs[f"{key_added or 'bioverse'}_label"].value_counts().to_string())
+            _files.write(data, output, stem=stem)
+        typer.echo(adata.obs[f"{stem}_label"].value_counts().to_string())
 
 
 train_app = typer.Typer(

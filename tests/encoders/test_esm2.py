@@ -5,7 +5,7 @@ import torch
 from bioverse_sc.encoders.esm2 import RESIDUES, WINDOW, Esm2Encoder, clean_sequence, split_windows
 from tests.encoders.entities import damage, write_chemberta, write_esm
 
-PROTEINS = ["MKTAYIAKQR", "MLSDEDFKAVFGMTRSAFANLPLWKQQNLKKEKGLF", "GGG", "MAUXOBZ"]
+PROTEINS = ["MKTAYIAKQR", "MLSDEDFKAVFGMTRSAFANLPLWKQQNLKKEKGLF", "GGG", "MAUXOBZMKTAYIAKQRQISFVKSHFS"]
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,9 @@ def test_it_is_frozen(encoder):
         ("MKTA*", "MKTA"),
         ("MKTA**-", "MKTA"),
         ("M--K.T", "MKT"),
-        ("MUJX", "MUXX"),
-        ("mujx", "MUXX"),
-        ("OBZ", "OBZ"),
+        ("MUJX*", "MUXX"),
+        ("mujx*", "MUXX"),
+        ("OBZ*", "OBZ"),
     ],
 )
 def test_letters_are_brought_into_those_of_esm(given, read):
@@ -110,6 +110,9 @@ def test_letters_are_brought_into_those_of_esm(given, read):
         (5, r"row 2 is 5 \(int\); expected text"),
         ("--*", "row 2 has no residues"),
         ("---", "row 2 has no residues"),
+        ("unknown", r"row 2 is 'unknown', a word; leave it out, or fill in the sequence"),
+        ("GAPDH", r"row 2 is 'GAPDH', which is the symbol of a gene; .*end it with a stop"),
+        ("P04637", "row 2 is 'P04637', which is an accession"),
         # upper() would make F and I, SS and I of these
         ("M\ufb01", "row 2 holds '\ufb01'"),
         ("M\xdf", "row 2 holds '\xdf'"),

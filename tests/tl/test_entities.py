@@ -75,12 +75,48 @@ def test_a_missing_column_says_where_it_was_looked_for(encoder):
         entity_vectors(antibodies([[1, 1, 1]]), encoder, layer="adt")
 
 
-@pytest.mark.parametrize("missing", [None, np.nan])
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, "", "  "])
 def test_missing_texts_are_counted_and_named(encoder, missing):
     with pytest.raises(ValueError, match=r"1 of 3 rows have no sequence, the first is 'p1' \(row 1\)"):
         entity_vectors(entities(["MKT", missing, "GG"]), encoder)
 
 
-def test_an_error_gives_the_row_of_the_data(encoder):
-    with pytest.raises(ValueError, match="row 3 holds '1'"):
-        entity_vectors(entities(["MKT", "MKT", "MKT", "MK1"]), encoder)
+@pytest.mark.parametrize("kind", [object, "string", "category"])
+def test_an_error_gives_name_and_row_of_the_observation(encoder, kind):
+    adata = entities(["MKT", "MKT", "MKT", "MK1", "MKTA", "MK1"])
+    adata.obs["sequence"] = adata.obs["sequence"].astype(kind)
+    with pytest.raises(ValueError, match=r"The sequence of 'p3' \(row 3\) holds '1'.* Of 6 rows 2 have it"):
+        entity_vectors(adata, encoder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("unknown", "is 'unknown', a word; leave it out"),
+        ("None", "is 'None', a word"),
+        ("nan", "is 'nan', a word"),
+        ("GAPDH", "is 'GAPDH', which is the symbol of a gene"),
+        ("P04637", "is 'P04637', which is an accession"),
+    ],
+)
+def test_words_in_the_place_of_proteins_are_refused_with_their_row(encoder, text, message):
+    with pytest.raises(ValueError, match=rf"The sequence of 'p2' \(row 2\) {message}"):
+        entity_vectors(entities(["CYIQNCPLG", "GAG", text]), encoder)
+    adata = antibodies([[1, 2, 3]])
+    adata.var["sequence"] = [SEQUENCES[0], text, SEQUENCES[1]]
+    with pytest.raises(ValueError, match=rf"The sequence of 'CD4' \(row 1\) {message}"):
+        entity_vectors(adata, encoder)
+
+
+def test_an_encoder_from_elsewhere_counts_the_rows_of_the_data(encoder):
+    class Strict:
+        name, modality, column, fingerprint, width = "strict", "protein", "sequence", "", 4
+
+        def encode(self, texts, *, batch_size=None):
+            if "GG" in texts:
+                msg = f"row {list(texts).index('GG')} is not read"
+                raise ValueError(msg)
+            return np.zeros((len(texts), 4))
+
+    with pytest.raises(ValueError, match="row 3 is not read"):
+        entity_vectors(entities(["MKT", "MKT", "MKT", "GG"]), Strict())

@@ -275,9 +275,7 @@ def test_another_stem(annotated):
 
 
 def test_errors_say_what_to_type(cells, annotated):
-    with pytest.raises(
-        KeyError, match=r"no column 'bioverse_reasoning'.*Run bsc\.tl\.annotate\(data\) first"
-    ):
+    with pytest.raises(KeyError, match=r"no column 'bioverse_reasoning'.*Run bsc\.tl\.annotate\(data\) first"):
         bsc.tl.evidence(cells)
     with pytest.raises(KeyError, match="no column 'gone' in"):
         bsc.tl.evidence(annotated.copy(), groupby="gone")

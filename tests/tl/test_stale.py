@@ -271,8 +271,8 @@ def test_a_removed_column_is_no_change(annotated):
 
 
 def test_vectors_of_two_encoders_may_both_be_made_again(cells):
-    from tests.tiny import make_encoder
     from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTEncoder
+    from tests.tiny import make_encoder
 
     encoder = ScGPTEncoder.untrained(make_encoder().module.config, GeneVocabulary(list(cells.var_names[:80])))
     encoder.name = "tiny"

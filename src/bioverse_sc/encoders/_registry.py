@@ -9,6 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bioverse_sc._keys import check_name
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._settings import settings
 from bioverse_sc.encoders._base import CellEncoder, EntityEncoder
 
@@ -66,6 +68,7 @@ def register(name: str, factory: Callable[[], CellEncoder], *, overwrite: bool =
             ", or pass overwrite=True." if name in _factories else "."
         )
         raise ValueError(msg)
+    check_name(name, "name", example="mine")
     if not callable(factory):
         msg = f"factory is {type(factory).__name__}; expected a function or class that gives the encoder when it is called."
         raise TypeError(msg)
@@ -111,6 +114,7 @@ def _own_class(name: str) -> Any:
     return ChembertaEncoder
 
 
+@undisturbed()
 def get_encoder(
     name_or_path: str | Path,
     *,
@@ -168,6 +172,8 @@ def check_encoder(encoder: Any, what: str) -> None:
         missing = [member for member in members if not hasattr(encoder, member)]
         msg = f"{what} is a {type(encoder).__name__}, which lacks {', '.join(missing)}; see bsc.encoders.CellEncoder."
         raise TypeError(msg)
+    # it becomes a slot
+    check_name(encoder.name, f"{what}: its name", example="mine")
 
 
 def _folder(name_or_path: str | Path, revision: str | None) -> Path:

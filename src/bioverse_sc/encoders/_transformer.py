@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bioverse_sc._quiet import quiet_loading, undisturbed
 from bioverse_sc._validation import check_batch_size
+from bioverse_sc.encoders._words import is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +49,7 @@ class TransformerEncoder:
         self.fingerprint = self.fingerprint_of_weights()
 
     @classmethod
+    @undisturbed()
     def from_pretrained(cls, name_or_path: str | Path, *, revision: str | None = None) -> Self:
         """Load a hub repository or a folder in the format of transformers.
 
@@ -67,18 +70,19 @@ class TransformerEncoder:
             msg = f"{source!r} is a folder, which has no revision {revision!r}; leave revision out."
             raise ValueError(msg)
         try:
-            try:
-                config = AutoConfig.from_pretrained(source, revision=revision)
-            except ValueError as error:
-                msg = f"{source!r} is no checkpoint of transformers; {cls.name} expects one of type {cls.model_type!r}. {error}"
-                raise ValueError(msg) from error
-            if config.model_type != cls.model_type:
-                msg = f"The checkpoint {source!r} is of type {config.model_type!r}; {cls.name} expects {cls.model_type!r}."
-                raise ValueError(msg)
-            tokenizer = _tokenizer(AutoTokenizer, source, revision, cls.letters)
-            module, report = AutoModel.from_pretrained(
-                source, revision=revision, dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
-            )
+            with quiet_loading():
+                try:
+                    config = AutoConfig.from_pretrained(source, revision=revision)
+                except ValueError as error:
+                    msg = f"{source!r} is no checkpoint of transformers; {cls.name} expects one of type {cls.model_type!r}. {error}"
+                    raise ValueError(msg) from error
+                if config.model_type != cls.model_type:
+                    msg = f"The checkpoint {source!r} is of type {config.model_type!r}; {cls.name} expects {cls.model_type!r}."
+                    raise ValueError(msg)
+                tokenizer = _tokenizer(AutoTokenizer, source, revision, cls.letters)
+                module, report = AutoModel.from_pretrained(
+                    source, revision=revision, dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
+                )
         except OSError as error:
             raise FileNotFoundError(_not_there(cls.name, source, revision, error, folder=here.is_dir())) from error
         except (RuntimeError, SafetensorError) as error:
@@ -195,8 +199,26 @@ def _not_there(name: str, source: str, revision: str | None, error: OSError, *, 
     )
 
 
-def check_input(texts: Sequence[str], what: str, batch_size: int | None) -> None:
-    """Raise for what is no list of texts, for a text that is empty, and for a batch size that is not positive.
+class UnreadableError(ValueError):
+    """A text that is no sequence, or no SMILES.
+
+    Parameters
+    ----------
+    what
+        What one of them is called.
+    row
+        Where it is.
+    found
+        What is wrong, and what to do about it.
+    """
+
+    def __init__(self, what: str, row: int, found: str) -> None:
+        super().__init__(f"The {what} in row {row} {found}")
+        self.what, self.row, self.found = what, row, found
+
+
+def check_input(texts: Sequence[str], what: str, batch_size: int | None, words: frozenset[str] = frozenset()) -> None:
+    """Raise for what is no list of texts, for a text that says nothing, and for a batch size that is not positive.
 
     Parameters
     ----------
@@ -206,6 +228,8 @@ def check_input(texts: Sequence[str], what: str, batch_size: int | None) -> None
         What one of them is called in a message.
     batch_size
         Texts per forward pass at most.
+    words
+        More words, in lower case, that say nothing.
     """
     if isinstance(texts, str):
         msg = f"One {what} was given as a text; expected a list of them: [{texts!r:.40}]"
@@ -215,11 +239,11 @@ def check_input(texts: Sequence[str], what: str, batch_size: int | None) -> None
         if isinstance(text, str):
             empty = not text.strip()
         elif not (empty := pd.isna(text) is True):
-            msg = f"The {what} in row {row} is {text!r:.40} ({type(text).__name__}); expected text."
-            raise ValueError(msg)
+            raise UnreadableError(what, row, f"is {text!r:.40} ({type(text).__name__}); expected text.")
         if empty:
-            msg = f"The {what} in row {row} is empty; leave it out, or fill it in."
-            raise ValueError(msg)
+            raise UnreadableError(what, row, "is empty; leave it out, or fill it in.")
+        if is_missing(text, words):
+            raise UnreadableError(what, row, f"is {text!r:.60}, a word; leave it out, or fill in the {what}.")
 
 
 def token_batches(lengths: Sequence[int], budget: int, batch_size: int | None = None) -> Iterator[list[int]]:

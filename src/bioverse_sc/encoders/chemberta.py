@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bioverse_sc._logging import logger
 from bioverse_sc._optional import require
-from bioverse_sc.encoders._transformer import TransformerEncoder, check_input, inner_mean, unread_letters
+from bioverse_sc.encoders._transformer import (
+    TransformerEncoder,
+    UnreadableError,
+    check_input,
+    inner_mean,
+    unread_letters,
+)
+from bioverse_sc.encoders._words import MOLECULE_WORDS, SMILES_LETTERS, not_smiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
     import torch
+
+_WHAT = "SMILES"
 
 
 class ChembertaEncoder(TransformerEncoder):
@@ -69,7 +78,7 @@ class ChembertaEncoder(TransformerEncoder):
         if pooling not in ("mean", "cls"):
             msg = f"pooling is {pooling!r}; expected 'mean' or 'cls'."
             raise ValueError(msg)
-        check_input(smiles, "SMILES", batch_size)
+        check_input(smiles, "SMILES", batch_size, MOLECULE_WORDS)
         canonical = canonical_smiles(smiles, salts=salts)
         if not canonical:
             return self._pooled([], inner_mean, batch_size=batch_size)
@@ -78,8 +87,8 @@ class ChembertaEncoder(TransformerEncoder):
         limit = self.module.config.max_position_embeddings - self.module.config.pad_token_id - 1
         for row, ids in enumerate(tokens):
             if len(ids) > limit:
-                msg = f"The SMILES in row {row} has {len(ids)} tokens; this checkpoint reads {limit}. Leave that molecule out."
-                raise ValueError(msg)
+                found = f"has {len(ids)} tokens; this checkpoint reads {limit}. Leave that molecule out."
+                raise UnreadableError(_WHAT, row, found)
         self._report_unread(canonical, tokens, read["offset_mapping"])
         return self._pooled(tokens, inner_mean if pooling == "mean" else _first, batch_size=batch_size)
 
@@ -134,10 +143,17 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
     ValueError
         For one that is empty or invalid; the message gives its row.
     """
-    check_input(smiles, "SMILES", None)
+    check_input(smiles, "SMILES", None, MOLECULE_WORDS)
     if salts not in ("keep", "strip"):
         msg = f"salts is {salts!r}; expected 'keep' or 'strip'."
         raise ValueError(msg)
+    for row, text in enumerate(smiles):
+        # RDKit would leave out what comes after it
+        if odd := re.search(r"[^!-~]", text.strip()):
+            hint = f"{not_smiles(text)} Expected one SMILES, without a name or anything after it.".lstrip()
+            raise UnreadableError(_WHAT, row, f"holds {odd[0]!r}: {text!r:.100}. {hint}")
+        if not SMILES_LETTERS.fullmatch(text.strip()):
+            raise _invalid(row, text)
     chem = require("rdkit.Chem", "chem")
     from rdkit import rdBase
     from rdkit.Chem.MolStandardize import rdMolStandardize
@@ -150,14 +166,9 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
     with rdBase.BlockLogs():
         for row, text in enumerate(smiles):
             stripped = text.strip()
-            # RDKit would leave out what comes after it
-            if odd := re.search(r"[^!-~]", stripped):
-                msg = f"The SMILES in row {row} holds {odd[0]!r}: {text!r:.100}. Expected one SMILES, without a name or anything after it."
-                raise ValueError(msg)
             molecule = chem.MolFromSmiles(stripped)
             if molecule is None:
-                msg = f"The SMILES in row {row} is not valid: {text!r:.100}"
-                raise ValueError(msg)
+                raise _invalid(row, text)
             if ":" in stripped:
                 for atom in molecule.GetAtoms():
                     atom.SetAtomMapNum(0)
@@ -166,3 +177,7 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
                 molecule = chooser.choose(molecule)
             found.append(chem.MolToSmiles(molecule))
     return found
+
+
+def _invalid(row: int, text: str) -> UnreadableError:
+    return UnreadableError(_WHAT, row, f"is not valid: {text!r:.100}. {not_smiles(text)}".rstrip())

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from bioverse_sc.encoders._transformer import TransformerEncoder, check_input, inner_mean
+from bioverse_sc.encoders._transformer import TransformerEncoder, UnreadableError, check_input, inner_mean
+from bioverse_sc.encoders._words import PROTEIN_WORDS, not_a_protein
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,11 +54,12 @@ class Esm2Encoder(TransformerEncoder):
         Raises
         ------
         ValueError
-            For a sequence that is empty, holds an illegal character, or looks like nucleotides; the message gives its row.
+            For a sequence that is empty, holds an illegal character, looks like nucleotides, or is a word, the symbol of a gene or
+            an accession; the message gives its row. A stop at the end, as in ``"GAG*"``, says that a short one is meant.
         TypeError
             For one text instead of a list of them.
         """
-        check_input(sequences, "sequence", batch_size)
+        check_input(sequences, "sequence", batch_size, PROTEIN_WORDS)
         windows: list[str] = []
         owner: list[int] = []
         for row, sequence in enumerate(sequences):
@@ -85,18 +87,24 @@ def bare_sequence(sequence: str) -> str:
 
 def clean_sequence(sequence: str, row: int) -> str:
     """Bring a sequence into the letters of ESM-2, or say what is wrong with it."""
+    what = "sequence"
+    if found := not_a_protein(sequence):
+        raise UnreadableError(what, row, f"is {sequence.strip()!r:.60}, which {found}.")
     cleaned = bare_sequence(sequence)
     if illegal := sorted(set(cleaned) - set(RESIDUES)):
         place = next(i for i, letter in enumerate(cleaned) if letter in illegal)
-        what = "a stop inside" if illegal == ["*"] else f"{', '.join(map(repr, illegal))}, which are no amino acids"
-        msg = f"The sequence in row {row} holds {what}, first at residue {place + 1}; expected letters of {RESIDUES}."
-        raise ValueError(msg)
+        which = "a stop inside" if illegal == ["*"] else f"{', '.join(map(repr, illegal))}, which are no amino acids"
+        raise UnreadableError(
+            what, row, f"holds {which}, first at residue {place + 1}: {cleaned!r:.60}. Expected letters of {RESIDUES}."
+        )
     if not cleaned:
-        msg = f"The sequence in row {row} has no residues, only gaps or a stop."
-        raise ValueError(msg)
+        raise UnreadableError(what, row, "has no residues, only gaps or a stop.")
+    if set(cleaned) == {"X"}:
+        raise UnreadableError(what, row, "has only X, unknown residues; leave it out, or fill it in.")
     if _like_nucleotides(cleaned):
-        msg = f"The sequence in row {row} looks like nucleotides ({cleaned[:20]}...), not like a protein; translate it first."
-        raise ValueError(msg)
+        raise UnreadableError(
+            what, row, f"looks like nucleotides ({cleaned[:20]}...), not like a protein; translate it first."
+        )
     return cleaned
 
 

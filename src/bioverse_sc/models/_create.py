@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from bioverse_sc._keys import check_name
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc.models._bioverse import BioVerse
 from bioverse_sc.models._config import DtypeName, ModelConfig, ProjectorConfig, ProjectorShape
 from bioverse_sc.models._io import (
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from bioverse_sc.encoders import CellEncoder, Precomputed
 
 
+@undisturbed()
 def create(
     language_model: str | Path,
     encoders: Mapping[str, CellEncoder | Precomputed],
@@ -146,6 +149,7 @@ def _check_encoders(encoders: Mapping[str, Any], shapes: Mapping[str, ProjectorS
                 "bsc.encoders.get_encoder() gives, or bsc.encoders.Precomputed."
             )
             raise TypeError(msg)
+        check_name(encoder.name, f"The name of the {modality} encoder", example="mine")
         if hasattr(encoder, "encode") and encoder.modality != modality:
             msg = f"The encoder {encoder.name!r} is given as {modality!r}, but reads {encoder.modality!r}; give it as that."
             raise ValueError(msg)

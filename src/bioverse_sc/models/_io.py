@@ -19,8 +19,6 @@ import json
 import re
 import shutil
 import tempfile
-import warnings
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.resources import files
@@ -32,6 +30,7 @@ from safetensors.torch import load_file, save_file
 
 from bioverse_sc._cache import file_hash
 from bioverse_sc._optional import require
+from bioverse_sc._quiet import quiet_loading, undisturbed
 from bioverse_sc._settings import settings
 from bioverse_sc.encoders import StoredEncoder
 from bioverse_sc.encoders._registry import restore
@@ -120,6 +119,7 @@ def _hub_errors() -> tuple[type[Exception], ...]:
     return (OSError, EntryNotFoundError, HFValidationError, *http)
 
 
+@undisturbed()
 def load(
     model: str | Path = "mini",
     *,
@@ -264,8 +264,8 @@ def load_language_model(
     as_saved = {"config": PretrainedConfig()} if (Path(where).parent / CONFIG).is_file() else {}
     at = revision or "main"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=at, trust_remote_code=False, **as_saved)
-        with _no_loading_bar():
+        with quiet_loading():
+            tokenizer = AutoTokenizer.from_pretrained(where, revision=at, trust_remote_code=False, **as_saved)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 where, revision=at, trust_remote_code=False, output_loading_info=True, **options
             )
@@ -325,32 +325,10 @@ def is_quantized(language_model: Any) -> bool:
     return bool(getattr(language_model, "is_quantized", False))
 
 
-@contextmanager
-def _no_loading_bar() -> Iterator[None]:
-    """Keep transformers from drawing a bar for weights that load in a moment."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def quiet_peft() -> Iterator[None]:
-    """Keep back the warning that peft causes by asking transformers 5 for an attribute by its old name."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-        yield
-
-
 def _with_adapter(language_model: PreTrainedModel, folder: Path, *, merge: bool) -> Any:
     from peft import PeftModel
 
-    with quiet_peft():
+    with quiet_loading():
         wrapped = PeftModel.from_pretrained(language_model, str(folder))
     return wrapped.merge_and_unload() if merge else wrapped
 
@@ -455,6 +433,7 @@ def _check_contract(
         raise ValueError(msg)
 
 
+@undisturbed()
 def save(
     model: BioVerse,
     folder: str | Path,
@@ -617,6 +596,7 @@ def _set_base(path: Path, name: str) -> None:
     path.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
+@undisturbed()
 def push_to_hub(
     model: BioVerse,
     repo_id: str,

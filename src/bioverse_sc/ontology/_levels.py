@@ -87,7 +87,8 @@ def _broad(labels: tuple[str, ...]) -> list[str]:
         above = ontology.ancestors(matches[label].term or "")
         # lineages are the last choice, and the most exact term has most above it
         order = sorted(
-            above & broad_of.keys(), key=lambda term: (term in LINEAGES.keys() - COUNTED_AS.keys(), -len(ontology.ancestors(term)), term)
+            above & broad_of.keys(),
+            key=lambda term: (term in LINEAGES.keys() - COUNTED_AS.keys(), -len(ontology.ancestors(term)), term),
         )
         found.append(ontology.names[broad_of[order[0]]] if order else label)
     return found

@@ -10,6 +10,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
 from bioverse_sc._modalities import CHUNK, modality
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc.tl._embed import embedding_slot, ensure_embedding, readable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bioverse_sc.pp import MatrixProfile
 
 
+@undisturbed()
 def align(
     data: AnnData | MuData,
     *,
@@ -71,10 +73,10 @@ def align(
     ``.uns["bioverse"]["align"]``
         Provenance.
     """
+    keys = Keys.of(key_added)
     if copy:
         data = data.copy()
     loaded = get_model(model)
-    keys = Keys(key_added or "bioverse")
     for name in readable(loaded, data, mod):
         results = Results(modality(data, name), keys, overwrite=overwrite)
         results.check([_slot(results)])
@@ -93,9 +95,7 @@ def ensure_alignment(
     batch_size: int,
 ) -> MatrixProfile | None:
     """Embed and project, each only when its result is not there yet or out of date; gives the matrix of cells that was read."""
-    matrix = ensure_embedding(
-        results, model, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size
-    )
+    matrix = ensure_embedding(results, model, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     if not has_alignment(results, model, mod):
         align_cells(results, model, mod)
     return matrix

@@ -11,6 +11,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc.metrics import alignment_metrics
 from bioverse_sc.metrics._alignment import text_retrieval
@@ -39,6 +40,7 @@ class _Texts(NamedTuple):
     labels_key: str = ""
 
 
+@undisturbed()
 def alignment(
     data: AnnData | MuData,
     *,
@@ -117,12 +119,12 @@ def alignment(
     ValueError
         When arguments do not go together, or a text is not one.
     """
+    keys = Keys.of(key_added)
     if texts is not None:
         check_texts(texts)
     if copy:
         data = data.copy()
     loaded = get_model(model)
-    keys = Keys(key_added or "bioverse")
     parts = {name: modality(data, name) for name in readable(loaded, data, mod)}
     first = "rna" if "rna" in parts else next(iter(parts))
     with_own = _with_own_texts(parts, first, labels_key=labels_key, texts_key=texts_key, texts=texts)

@@ -12,6 +12,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._validation import check_batch_size, check_labels
 from bioverse_sc.metrics import apply_calibration
@@ -49,6 +50,7 @@ REPRESENTATIVES = 256
 """Cells that texts are written about, unless the user says how many."""
 
 
+@undisturbed()
 def annotate(
     data: AnnData | MuData,
     *,
@@ -174,6 +176,7 @@ def annotate(
         When the data are unusable (see :func:`bioverse_sc.pp.profile`), ``labels`` is empty or has duplicates, the tissue or the
         model is unknown, a number is out of its range, or a slot holds what this package did not write.
     """
+    keys = Keys.of(key_added)
     check_labels(labels)
     check_batch_size(batch_size)
     _check_choices(levels, by, reasoning, min_confidence, max_cells_to_generate)
@@ -189,7 +192,6 @@ def annotate(
     # without them representatives go by their labels alone
     if "cluster" in (by, reasoning) or (groupby in adata.obs and adata.obs[groupby].notna().all()):
         clusters = clusters_of(adata, groupby)
-    keys = Keys(key_added or "bioverse")
     results = Results(adata, keys, overwrite=overwrite)
     results.check(_all_slots(keys))
     graph = neighbors_graph(adata) if smooth else None

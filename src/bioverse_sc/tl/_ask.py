@@ -12,7 +12,9 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
+from bioverse_sc._validation import check_storable
 from bioverse_sc.tl._embed import contract, readable
 from bioverse_sc.tl._prompts import check_request, log_use, provenance, source_of, written
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from bioverse_sc.tl._prompts import Source
 
 
+@undisturbed()
 def ask(
     data: AnnData | MuData,
     question: str,
@@ -118,13 +121,13 @@ def ask(
     from bioverse_sc.models._generate import Decoding
     from bioverse_sc.models._prompt import question_prompt
 
+    keys = Keys.of(key_added)
     check_question(question)
     decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
     if copy:
         data = data.copy()
     loaded = get_model(model)
     decoding = decoding.of_model(loaded)
-    keys = Keys(key_added or "bioverse")
     mods = readable(loaded, data, mod) if mod is None or isinstance(mod, str) else list(mod)
     beside = check_beside(beside)
     used = list(dict.fromkeys([*mods, *beside]))
@@ -190,6 +193,7 @@ def check_question(question: str) -> None:
     if not question.strip():
         msg = "question is empty; expected a text, such as 'What does this protein do?'"
         raise ValueError(msg)
+    check_storable(question, "question")
 
 
 def check_beside(beside: Mapping[str, Sequence[str]] | None) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from anndata import AnnData
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results
 from bioverse_sc.tl._embed import readable
 from bioverse_sc.tl._prompts import check_request, log_use, source_of
@@ -116,6 +117,7 @@ class Chat:
         When ``data`` is neither AnnData nor MuData, or ``entities`` does not fit it.
     """
 
+    @undisturbed()
     def __init__(
         self,
         data: AnnData | MuData,
@@ -287,6 +289,7 @@ class Chat:
             raise ValueError(msg)
         return found
 
+    @undisturbed()
     def _next_token(self, prompt: list[int], written: list[int], processors: Any) -> int:
         """Read what is new, and choose the next token."""
         import torch

@@ -11,6 +11,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.ontology import cell_ontology, match_labels
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 METADATA = "Metadata: cell type {label}. "
 
 
+@undisturbed()
 def controls(
     data: AnnData | MuData,
     *,
@@ -108,6 +110,7 @@ def controls(
     ValueError
         When the model has no label set of its own, fewer than two cells have a known gene, or ``n_cells`` is less than two.
     """
+    keys = Keys.of(key_added)
     import torch
 
     check_batch_size(batch_size)
@@ -128,7 +131,7 @@ def controls(
             "one: bsc.models.create(..., labels=['B cell', 'T cell', ...])."
         )
         raise ValueError(msg)
-    results = Results(adata, Keys(key_added or "bioverse"))
+    results = Results(adata, keys)
     ensure_alignment(results, loaded, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     vectors = np.asarray(adata.obsm[embedding_slot(results, loaded)], dtype=np.float32)
     real = np.flatnonzero(vectors.any(axis=1))

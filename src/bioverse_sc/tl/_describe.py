@@ -11,6 +11,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc.tl._embed import readable
 from bioverse_sc.tl._prompts import check_request, log_use, provenance, source_of, written
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bioverse_sc.models._prompt import Segment
 
 
+@undisturbed()
 def describe(
     data: AnnData | MuData,
     *,
@@ -98,12 +100,12 @@ def describe(
     """
     from bioverse_sc.models._generate import Decoding
 
+    keys = Keys.of(key_added)
     decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
     if copy:
         data = data.copy()
     loaded = get_model(model)
     decoding = decoding.of_model(loaded)
-    keys = Keys(key_added or "bioverse")
     mods = readable(loaded, data, mod)
     check_request(loaded, mods, retrieve=retrieve, batch_size=batch_size)
     for name in mods:

@@ -12,6 +12,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger, progress
 from bioverse_sc._modalities import ahead, modality, row_chunks
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._row_hash import bound_hashes, hash_rows, hash_sparse_rows, hash_texts
 from bioverse_sc._settings import settings
@@ -23,7 +24,7 @@ from bioverse_sc.pp._profile import get_matrix, profile
 from bioverse_sc.tl._entities import entity_hashes, entity_vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from bioverse_sc.pp import MatrixProfile
 
 
+@undisturbed()
 def embed(
     data: AnnData | MuData,
     *,
@@ -120,6 +122,7 @@ def embed(
     FileNotFoundError
         When the files of an encoder are not there.
     """
+    keys = Keys.of(key_added)
     if dtype not in get_args(Dtype):
         msg = f"dtype is {dtype!r}; expected one of {', '.join(map(repr, get_args(Dtype)))}."
         raise ValueError(msg)
@@ -129,7 +132,6 @@ def embed(
     check_batch_size(batch_size)
     if copy:
         data = data.copy()
-    keys = Keys(key_added or "bioverse")
     if use_rep is not None:
         take_precomputed(Results(modality(data, mod or "rna"), keys, overwrite=overwrite), use_rep)
         return data if copy else None
@@ -430,7 +432,9 @@ def ensure_embedding(
         if _is_there(results.data, str(made_by["source"])):
             msg = f"What the cells were embedded from ({made_by['source']}) has changed since, and cannot be read as it is now. {error}"
             raise ValueError(msg) from error
-        logger.info("    %s, which the cells were embedded from, is no longer there; their vectors are used", made_by["source"])
+        logger.info(
+            "    %s, which the cells were embedded from, is no longer there; their vectors are used", made_by["source"]
+        )
         return None
     if there and is_same:
         return matrix
@@ -464,9 +468,7 @@ def ensure_embedding(
     )
 
 
-def _check_chosen(
-    results: Results, model: BioVerse, mod: str, *, layer: str | None, gene_symbols: str | None
-) -> None:
+def _check_chosen(results: Results, model: BioVerse, mod: str, *, layer: str | None, gene_symbols: str | None) -> None:
     """Raise when vectors of an encoder that the user chose do not fit the projector, or another matrix is asked for than theirs."""
     made_by = results.made_by("embed")
     name, fingerprint, width = contract(model, mod)

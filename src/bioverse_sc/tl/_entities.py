@@ -100,7 +100,11 @@ def _abundances(adata: AnnData, layer: str | None) -> tuple[Any, str]:
 
 def _of_texts(texts: pd.Series, encoder: EntityEncoder, batch_size: int | None) -> np.ndarray:
     """Vectors of texts; each different one is embedded once."""
-    codes, unique = pd.factorize(texts.astype(object), use_na_sentinel=True)
+    from bioverse_sc.encoders._transformer import UnreadableError
+
+    values = texts.astype(object)
+    is_blank = values.map(lambda text: isinstance(text, str) and not text.strip())
+    codes, unique = pd.factorize(values.where(~is_blank, None), use_na_sentinel=True)
     if (missing := np.flatnonzero(codes < 0)).size:
         msg = (
             f"{missing.size} of {len(texts)} rows have no {texts.name}, the first is {texts.index[missing[0]]!r} (row {missing[0]}); leave "
@@ -108,8 +112,14 @@ def _of_texts(texts: pd.Series, encoder: EntityEncoder, batch_size: int | None) 
         )
         raise ValueError(msg)
     try:
-        return encoder.encode([str(text) for text in unique], batch_size=batch_size)[codes]
+        return encoder.encode(list(unique), batch_size=batch_size)[codes]
+    except UnreadableError as error:
+        # the encoder counts the different texts
+        rows = np.flatnonzero(codes == error.row)
+        others = f" Of {len(texts)} rows {len(rows)} have it." if len(rows) > 1 else ""
+        msg = f"The {error.what} of {texts.index[rows[0]]!r} (row {rows[0]}) {error.found}{others}"
+        raise ValueError(msg) from error
     except ValueError:
-        # the encoder counts the different texts; once more, with the rows of the data
-        encoder.encode(list(texts), batch_size=batch_size)
+        # of an encoder from elsewhere: once more, with the rows of the data
+        encoder.encode(list(values), batch_size=batch_size)
         raise

@@ -15,6 +15,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.pp._genes import approved_symbol, gene_table
@@ -54,6 +55,7 @@ _PARTS = re.compile(
 )
 
 
+@undisturbed()
 def evidence(
     data: AnnData | MuData,
     *,
@@ -113,10 +115,10 @@ def evidence(
     KeyError
         When there is no reasoning, or no column ``groupby``.
     """
+    keys = Keys.of(key_added)
     if copy:
         data = data.copy()
     adata = modality(data)
-    keys = Keys(key_added or "bioverse")
     if missing := [column for column in (keys.reasoning, keys.label) if column not in adata.obs]:
         argument = "" if keys.stem == "bioverse" else f", key_added={keys.stem!r}"
         msg = f"There is no column {missing[0]!r} in .obs. Run bsc.tl.annotate(data{argument}) first."

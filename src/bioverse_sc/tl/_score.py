@@ -12,7 +12,9 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
+from bioverse_sc._validation import check_storable
 from bioverse_sc.metrics._alignment import cosines
 from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._embed import readable
@@ -26,10 +28,11 @@ if TYPE_CHECKING:
 
     from bioverse_sc.models import BioVerse
 
-UNWRITABLE = ("_index", ".")
-"""Names that h5ad does not keep as columns."""
+UNWRITABLE = ("_index", ".", "..", ".zattrs", ".zarray", ".zgroup", ".zmetadata")
+"""Names that h5ad or zarr does not keep as columns."""
 
 
+@undisturbed()
 def score(
     data: AnnData | MuData,
     texts: Sequence[str],
@@ -73,7 +76,7 @@ def score(
 
     ``.obsm["bioverse_scores"]``
         DataFrame, observations by texts, float32, -1 to 1; NaN for a cell without any known gene. The columns are the texts,
-        with ``|`` for ``/``, which files do not keep in a name. Of MuData in each modality.
+        with ``|`` for slashes, which files do not keep in a name, and a hash at the end of a long one. Of MuData in each modality.
     ``.uns["bioverse"]["score"]``
         Provenance, with ``texts`` as they were given, in the order of the columns.
 
@@ -84,13 +87,13 @@ def score(
     ValueError
         When ``texts`` is empty, or holds an empty text, one twice, or one that files cannot keep as a column.
     """
+    keys = Keys.of(key_added)
     check_texts(texts)
     texts = list(texts)
     columns = _columns(texts)
     if copy:
         data = data.copy()
     loaded = get_model(model)
-    keys = Keys(key_added or "bioverse")
     for name in readable(loaded, data, mod):
         results = Results(modality(data, name), keys, overwrite=overwrite)
         adata, slot = results.data, Slot("obsm", keys.scores, "cosines with texts")
@@ -107,7 +110,9 @@ def score(
             }
             slots += results.write("score", {slot: scores}, params)
     if columns != texts:
-        logger.info("    Names of columns have '|' for '/', which files do not keep.")
+        logger.info(
+            "    Names of columns have '|' for slashes, and a hash for the end of a long text, as files do not keep them."
+        )
     return data if copy else None
 
 
@@ -123,6 +128,7 @@ def check_texts(texts: Sequence[str]) -> None:
         if not isinstance(text, str) or not text.strip():
             msg = f"texts[{place}] is {text!r}; expected words, as an empty text has no place in the embedding space. Remove it from texts."
             raise ValueError(msg)
+        check_storable(text, f"texts[{place}]")
     if repeated := [text for text, n in Counter(texts).items() if n > 1]:
         msg = f"texts holds {', '.join(map(repr, repeated))} more than once. Remove the repeats: list(dict.fromkeys(texts))"
         raise ValueError(msg)
@@ -132,13 +138,13 @@ def _columns(texts: Sequence[str]) -> list[str]:
     """Names of columns that h5ad keeps."""
     columns = [Keys.score_column(text) for text in texts]
     for text, column in zip(texts, columns, strict=True):
-        if column in UNWRITABLE or "\0" in column:
+        if column in UNWRITABLE:
             msg = f"texts holds {text!r}, which files cannot keep as the name of a column. Write it in other words."
             raise ValueError(msg)
     if repeated := [column for column, n in Counter(columns).items() if n > 1]:
         alike = [text for text, column in zip(texts, columns, strict=True) if column in repeated]
         msg = (
-            f"texts holds {', '.join(map(repr, alike))}, which are the same with '|' for '/', as columns are named. Write one in "
+            f"texts holds {', '.join(map(repr, alike))}, which are the same with '|' for slashes, as columns are named. Write one in "
             "other words."
         )
         raise ValueError(msg)

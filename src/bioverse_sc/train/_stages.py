@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from bioverse_sc.models._io import quiet_peft
+from bioverse_sc._quiet import quiet_loading
 from bioverse_sc.train._checkpoint import unshard
 from bioverse_sc.train._config import LoraSettings, TrainConfig
 from bioverse_sc.train._loop import fit, seeded
@@ -246,7 +246,7 @@ def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.language_model.modules()),
         task_type="CAUSAL_LM",
     )
-    with quiet_peft():
+    with quiet_loading():
         model.language_model = get_peft_model(model.language_model, shape)
 
 
