@@ -238,7 +238,7 @@ def test_a_slot_of_the_user_is_not_written_over(tool, cells):
     assert differences(before, cells) == set()
     TOOLS[tool](cells, key_added="another")
     assert getattr(cells, attribute)[key][0] is not None
-    assert {key for key in before.obsm} <= set(cells.obsm)
+    assert set(before.obsm) <= set(cells.obsm)
     TOOLS[tool](cells, overwrite=True)
     TOOLS[tool](cells)
 
