@@ -7,7 +7,7 @@ import scanpy as sc
 from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
-from tests.same import differences
+from tests.same import differences, same
 
 TOOLS = {
     "embed": lambda adata, **kwargs: bsc.tl.embed(adata, **kwargs),
@@ -144,6 +144,7 @@ def test_counts_that_moved_to_a_layer_are_the_same_cells(cells, n_embedded):
 
 def test_what_can_no_longer_be_read_is_an_error_that_says_so(cells):
     bsc.tl.embed(cells)
+    cells.X = cells.X.toarray()
     sc.pp.scale(cells)
     before = cells.copy()
     with pytest.raises(ValueError, match=r"embedded from \(X\) has changed since.*sc\.pp\.scale"):
@@ -237,8 +238,7 @@ def test_a_slot_of_the_user_is_not_written_over(tool, cells):
         TOOLS[tool](cells)
     assert differences(before, cells) == set()
     TOOLS[tool](cells, key_added="another")
-    assert getattr(cells, attribute)[key][0] is not None
-    assert set(before.obsm) <= set(cells.obsm)
+    assert same(getattr(before, attribute)[key], getattr(cells, attribute)[key])
     TOOLS[tool](cells, overwrite=True)
     TOOLS[tool](cells)
 
