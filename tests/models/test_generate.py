@@ -7,30 +7,25 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Gemma2Config
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from bioverse_sc.models import (
     Answer,
     Decoding,
     Entity,
     Text,
-    _generate,
+    _labels,
+    _reader,
     generate_text,
     label_log_probabilities,
     label_prompt,
 )
-from bioverse_sc.models._generate import (
-    PRUNED_BELOW,
-    ShownGenes,
-    ShownTypes,
-    TypeNames,
-    _GenesLeft,
-    _NamesLeft,
-    build_trie,
-)
+from bioverse_sc.models._constraints import GenesLeft, NamesLeft, ShownGenes, ShownTypes, TypeNames
 from bioverse_sc.models._inject import SLOT, tokenize_prompt
+from bioverse_sc.models._labels import PRUNED_BELOW, build_trie
 from bioverse_sc.models._prompt import reasoning_prompt
 from tests.tiny import CONFIGS, WIDTH, make_model, make_vectors
+from tests.tl.test_chat import MORE
 
 
 def soft_tokens(model, n, *, seed=0):
@@ -155,7 +150,7 @@ def test_labels_do_not_depend_on_how_the_work_was_cut(monkeypatch):
     soft = soft_tokens(model, 7)
     labels = ["cab", "cat", "dog", "dig", "dot", "a dog"]
     together = label_log_probabilities(model, label_prompt(), soft, labels)
-    monkeypatch.setattr(_generate, "CACHE_BYTES", 1)
+    monkeypatch.setattr(_labels, "CACHE_BYTES", 1)
     np.testing.assert_allclose(
         np.exp(label_log_probabilities(model, label_prompt(), soft, labels)), np.exp(together), atol=1e-5
     )
@@ -176,7 +171,7 @@ def gemma_2(n):
 def test_a_head_that_scales_or_bends_the_logits(config, is_plain, monkeypatch):
     monkeypatch.setitem(CONFIGS, "special", config)
     model = make_model("special", seed=2)
-    assert (_generate._plain_head(model.language_model) is not None) == is_plain
+    assert (_reader._plain_head(model.language_model) is not None) == is_plain
     labels = ["cab", "cat", "dog"]
     soft = soft_tokens(model, 3)
     found = label_log_probabilities(model, label_prompt(), soft, labels)
@@ -419,7 +414,7 @@ def test_missing_genes_are_written_as_missing_and_nowhere_else(temperature, mini
 
 def test_a_list_of_missing_genes_is_not_broken_off(mini):
     encode = partial(mini.tokenizer.encode, add_special_tokens=False)
-    left = _GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1", "CD79A"]]))
+    left = GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1", "CD79A"]]))
     written = []
 
     def opened_after(text):
@@ -444,7 +439,7 @@ def test_a_list_of_missing_genes_is_not_broken_off(mini):
 
 def test_where_a_gene_is_wanted_one_that_is_left_is_named(mini):
     encode = partial(mini.tokenizer.encode, add_special_tokens=False)
-    left = _GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"], ["CD3D"]], [[], []]))
+    left = GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"], ["CD3D"]], [[], []]))
     (gene,), (stop,), (of,), (high,) = encode(" CD3D"), encode("."), encode(" of"), encode(" high")
     both = torch.ones(2, dtype=torch.long)
 
@@ -470,11 +465,11 @@ NAIVE_CD4, NAIVE_CD8 = (f"naive thymus-derived {kind}-positive, alpha-beta T cel
 
 def test_a_name_of_a_shown_type_does_not_become_that_of_another(mini):
     encode = partial(mini.tokenizer.encode, add_special_tokens=False)
-    genes = _GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1"]]))
+    genes = GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1"]]))
     names = TypeNames(mini, [NAIVE_CD4, NAIVE_CD8, "T cell", "B cell", "B cell, CD19-positive", "naive B cell"])
     of = names.of([ShownTypes(label=[NAIVE_CD4, "T cell"], lacking=["B cell"], others=[NAIVE_CD8])])
     assert not names.shown, "a constraint serves other prompts"
-    left = _NamesLeft(of, genes)
+    left = NamesLeft(of, genes)
     written = []
 
     def closed_after(text):
@@ -520,3 +515,20 @@ def test_reasoning_about_a_type_names_no_look_alike(mini):
     with_constraint = marked(names)
     assert NAIVE_CD4 in with_constraint
     assert NAIVE_CD8 not in with_constraint
+
+
+def test_layers_with_a_state_score_labels_and_write_in_batches():
+    """What some rows of a cache go on with does not reach the others; state-space layers write theirs in place."""
+    model = make_model()
+    model.language_model = AutoModelForCausalLM.from_config(MORE["state"](len(model.tokenizer))).eval()
+    soft, prompt = soft_tokens(model, 4), [Text("Name it: "), Entity("rna"), Answer(None)]
+    with torch.no_grad():
+        for i, parameter in enumerate(model.language_model.parameters()):
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(i))
+    found = label_log_probabilities(model, prompt, soft, model.config.labels)
+    expected = brute_force(model, prompt, soft, model.config.labels)
+    np.testing.assert_allclose(np.exp(found), np.exp(expected), atol=4 * np.exp(PRUNED_BELOW))
+    decoding = Decoding(12, temperature=1.0)
+    texts = generate_text(model, [prompt] * 4, soft, decoding, keys=["a", "b", "c", "d"])
+    assert texts == [generate_text(model, [prompt], soft[[i]], decoding, keys=["abcd"[i]])[0] for i in range(4)]

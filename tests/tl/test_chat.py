@@ -153,10 +153,10 @@ class Watched:
 
     def __init__(self, model):
         self.seen = []
-        model.language_model.register_forward_pre_hook(self, with_kwargs=True)
+        model.language_model.base_model.register_forward_pre_hook(self, with_kwargs=True)
 
     def __call__(self, module, args, kwargs):
-        if "inputs_embeds" in kwargs:
+        if kwargs.get("inputs_embeds") is not None:
             self.seen.append(kwargs["inputs_embeds"][0].clone())
 
     @property

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from bioverse_sc.models import BioVerse
+    from bioverse_sc.models._generate import Read
 
 ALL = 8
 """Observations at most that are shown when none is named."""
@@ -52,13 +53,6 @@ class _Said(NamedTuple):
 
     turn: Turn
     ids: list[int]
-
-
-class _Read(NamedTuple):
-    """What the language model has computed: keys and values of these token ids."""
-
-    ids: list[int]
-    cache: Any
 
 
 class Chat:
@@ -179,7 +173,7 @@ class Chat:
                     soft_tokens.append(self._model.project(name, vectors).flatten(0, 1))
         self._soft_tokens = torch.cat(soft_tokens)
         self._said: list[_Said] = []
-        self._read: _Read | None = None
+        self._read: Read | None = None
 
     @property
     def entities(self) -> list[ChatEntity]:
@@ -216,19 +210,23 @@ class Chat:
         question
             As for :meth:`ask`.
         """
-        from transformers import LogitsProcessorList
+        from bioverse_sc.models._generate import write_on
 
         prompt = self._prompt_ids(question)
         number = len(self._said)
         key = " ".join([*(entity.observation for entity in self._entities), str(number)])
-        processors = LogitsProcessorList(self._decoding.processors([key]))
         written: list[int] = []
         answer = ""
-        for left in reversed(range(self._decoding.max_new_tokens)):
-            token = self._next_token(prompt, written, processors)
-            is_over = left == 0 or token in self._model.end_ids
-            if token not in self._model.end_ids:
+        # taken out while it is written to: an interrupt may leave it half written
+        read, self._read = self._read, None
+        steps = write_on(self._model, prompt, self._soft_tokens, self._decoding, key, read)
+        # while the reader of a stream does something else, it holds nothing back
+        while (step := undisturbed()(next)(steps, None)) is not None:
+            token, self._read = step
+            is_end = token in self._model.end_ids
+            if not is_end:
                 written.append(token)
+            is_over = is_end or len(written) == self._decoding.max_new_tokens
             so_far = self._text(written, is_over=is_over)
             # what has been given out cannot be taken back
             piece = so_far[len(answer) :] if so_far.startswith(answer) else ""
@@ -243,6 +241,7 @@ class Chat:
             if self._said[number:] != [said]:
                 msg = "The conversation went on while this answer was written. Read a stream to its end before the next question."
                 raise RuntimeError(msg)
+            self._read = None
 
     def reset(self) -> None:
         """Forget all turns; the entities stay."""
@@ -288,38 +287,6 @@ class Chat:
             )
             raise ValueError(msg)
         return found
-
-    @undisturbed()
-    def _next_token(self, prompt: list[int], written: list[int], processors: Any) -> int:
-        """Read what is new, and choose the next token."""
-        import torch
-
-        from bioverse_sc.models._inject import inject
-        from bioverse_sc.models._reader import read_on
-
-        model, ids = self._model, prompt + written
-        # taken out while it is written to: an interrupt may leave it half written
-        read, self._read = self._read, None
-        if read is not None and (read.ids != ids[: len(read.ids)] or len(read.ids) == len(ids)):
-            read = None
-        if read is not None and len(ids) > len(read.ids) + 1 and getattr(model.language_model, "_is_stateful", False):
-            # state-space layers go on by one token at a time, or begin anew
-            read = None
-        n_read = 0 if read is None else len(read.ids)
-        with torch.inference_mode():
-            new = torch.tensor([ids[n_read:]], device=model.device)
-            embedded = inject(model.embeddings, new, self._soft_tokens[:0] if n_read else self._soft_tokens)
-            # one conversation has no padding, and needs no mask
-            base = model.language_model
-            # adapters are in the layers of the base model, which peft only wraps
-            base = base.get_base_model() if hasattr(base, "get_base_model") else base
-            out, cache = read_on(base, None if read is None else read.cache, inputs_embeds=embedded, logits_to_keep=1)
-            scores = processors(
-                torch.tensor([written], dtype=torch.long, device=model.device), out.logits[:, -1].float()
-            )
-            token = int(scores.argmax())
-        self._read = _Read(ids, cache)
-        return token
 
     def _text(self, written: list[int], *, is_over: bool) -> str:
         """Text of an answer; while it is being written without its end that may still change."""
