@@ -220,8 +220,12 @@ class Chat:
         # taken out while it is written to: an interrupt may leave it half written
         read, self._read = self._read, None
         steps = write_on(self._model, prompt, self._soft_tokens, self._decoding, key, read)
-        # while the reader of a stream does something else, it holds nothing back
-        while (step := undisturbed()(next)(steps, None)) is not None:
+        while True:
+            # not around the whole loop: nothing is held back while the reader of a stream does something else
+            with undisturbed():
+                step = next(steps, None)
+            if step is None:
+                return
             token, self._read = step
             is_end = token in self._model.end_ids
             if not is_end:
