@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
 """A variable of the environment that torch sets, and that it can do without."""
 _lock = threading.Lock()
+_loads = threading.RLock()
 _held: list[ExitStack] = []
 """One for each call that goes on, in any thread; the first of them holds, and the last puts back."""
 
@@ -89,23 +90,24 @@ def _messages_held() -> Iterator[None]:
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Keep transformers from drawing a bar for weights that load in a moment, and keep back a warning that peft causes."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as of_transformers
 
-    shown, shown_by_hub = of_transformers.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    of_transformers.disable_progress_bar()
-    if shown_by_hub and settings.progress:
-        # what is fetched may take long
-        enable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            # peft asks transformers 5 for an attribute by its old name
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-            yield
-    finally:
-        if shown:
-            of_transformers.enable_progress_bar()
-        if shown_by_hub:
+    with _loads:
+        shown, shown_by_hub = of_transformers.is_progress_bar_enabled(), not are_progress_bars_disabled()
+        of_transformers.disable_progress_bar()
+        if shown_by_hub and settings.progress:
+            # what is fetched may take long
             enable_progress_bars()
-        else:
-            disable_progress_bars()
+        try:
+            with warnings.catch_warnings():
+                # peft asks transformers 5 for an attribute by its old name
+                warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+                yield
+        finally:
+            if shown:
+                of_transformers.enable_progress_bar()
+            if shown_by_hub:
+                enable_progress_bars()
+            else:
+                disable_progress_bars()

@@ -120,3 +120,5 @@ def test_an_encoder_from_elsewhere_counts_the_rows_of_the_data(encoder):
 
     with pytest.raises(ValueError, match="row 3 is not read"):
         entity_vectors(entities(["MKT", "MKT", "MKT", "GG"]), Strict())
+    with pytest.raises(ValueError, match=r"The sequence of 'p1' \(row 1\) is 'N/A', a word"):
+        entity_vectors(entities(["MKT", "N/A"]), Strict())

@@ -23,6 +23,8 @@ PROTEIN_WORDS = frozenset(
 MOLECULE_WORDS = frozenset(
     "smiles smile molecule compound drug vehicle control ctrl untreated mock solvent pbs dmso water media medium negative positive".split()
 )
+NO_ENTITY = {"protein": PROTEIN_WORDS, "molecule": MOLECULE_WORDS}
+"""By modality, words that only say what the column holds."""
 ACCESSION = re.compile(
     # UniProt, Ensembl, RefSeq, PDB, InterPro, Pfam
     r"([OPQ]\d[A-Z\d]{3}\d|[A-NR-Z]\d([A-Z][A-Z\d]{2}\d){1,2})(-\d+)?|ENS[A-Z]*[GTP]\d{11}(\.\d+)?|[ANXYW]P_\d+(\.\d+)?"
@@ -52,7 +54,7 @@ _CAS = re.compile(r"\d{2,7}-\d{2}-\d")
 def is_missing(text: str, words: frozenset[str]) -> bool:
     """Whether a text only says that there is nothing, or what the column holds."""
     plain = text.strip().strip("'\"()[]{}").strip()
-    if plain in _PEPTIDES:
+    if plain in _PEPTIDES or len(plain) > 80:
         return False
     plain = plain.lower()
     return (

@@ -10,6 +10,7 @@ from scipy.sparse import issparse
 
 from bioverse_sc._modalities import row_chunks
 from bioverse_sc._row_hash import bound_hashes, hash_sparse_rows, hash_texts
+from bioverse_sc.encoders._words import NO_ENTITY
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,7 +101,7 @@ def _abundances(adata: AnnData, layer: str | None) -> tuple[Any, str]:
 
 def _of_texts(texts: pd.Series, encoder: EntityEncoder, batch_size: int | None) -> np.ndarray:
     """Vectors of texts; each different one is embedded once."""
-    from bioverse_sc.encoders._transformer import UnreadableError
+    from bioverse_sc.encoders._transformer import UnreadableError, check_input
 
     values = texts.astype(object)
     is_blank = values.map(lambda text: isinstance(text, str) and not text.strip())
@@ -112,6 +113,8 @@ def _of_texts(texts: pd.Series, encoder: EntityEncoder, batch_size: int | None) 
         )
         raise ValueError(msg)
     try:
+        # encoders from elsewhere may read any letters
+        check_input(list(unique), str(texts.name), batch_size, NO_ENTITY.get(encoder.modality, frozenset()))
         return encoder.encode(list(unique), batch_size=batch_size)[codes]
     except UnreadableError as error:
         # the encoder counts the different texts

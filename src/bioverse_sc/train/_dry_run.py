@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.overrides import TorchFunctionMode
 
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc.encoders import Precomputed
 from bioverse_sc.models._bioverse import BioVerse
 from bioverse_sc.models._config import ModelConfig, ProjectorShape
@@ -116,6 +117,7 @@ class DryRun:
         return "\n".join([*lines, *(f"note         {note}" for note in self.notes)])
 
 
+@undisturbed()
 def dry_run(run: AlignRun | InstructRun, *, shape: str | Path | None = None, device: str | None = None) -> DryRun:
     """Build a stage's language model, adapter and projector with random weights, and time its steps on one process.
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc.encoders.scgpt._encoder import pad_cells
 from bioverse_sc.encoders.scgpt._heads import Heads
 from bioverse_sc.encoders.scgpt._io import fingerprint
@@ -97,6 +98,7 @@ class EncoderTask(Task):
         return out
 
 
+@undisturbed()
 def pretrain_encoder(
     encoder: ScGPTEncoder,
     cells: TokenizedCells,

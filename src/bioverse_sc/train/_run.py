@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 from pydantic import with_config
 
+from bioverse_sc import _files
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc._settings import settings
 from bioverse_sc._validation import check_positive
 from bioverse_sc.models._config import DtypeName, ProjectorShape
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
     from accelerate import PartialState
     from anndata import AnnData
-    from mudata import MuData
 
     from bioverse_sc.models import Answer, BioVerse
     from bioverse_sc.train._sources import Descriptions, Example
@@ -250,6 +251,7 @@ def _place(name: str, folder: Path) -> str:
     return str(here) if name.startswith((".", "~")) or here.is_dir() else name
 
 
+@undisturbed()
 def run_align(config: AlignRun) -> dict[str, Any]:
     """Do stage 1 as a configuration says.
 
@@ -306,6 +308,7 @@ def run_align(config: AlignRun) -> dict[str, Any]:
     return _finish(config.output, model, f"stage 1, {config.objective}", len(measured), history, before, after)
 
 
+@undisturbed()
 def run_instruct(config: InstructRun) -> dict[str, Any]:
     """Do stage 2 as a configuration says.
 
@@ -496,7 +499,8 @@ class _Entities:
         source, mod = config.data, config.modality
         self.source, self.modality = source, mod
         self.embeddings = source.embeddings or config.output / EMBEDDINGS
-        self.data = _read(source.file)
+        with _about("data.file"):
+            self.data = _files.read(source.file)
         self.mods: dict[str, AnnData] = dict(self.data.mod) if isinstance(self.data, MuData) else {mod: self.data}
         if unknown := sorted(({mod} | set(source.use_rep)) - set(self.mods)):
             msg = f"{source.file} has no modality {', '.join(map(repr, unknown))}, which modality or data.use_rep names; it has {list(self.mods)}."
@@ -605,21 +609,6 @@ class _Entities:
                 cache=self.embeddings,
             )
         return np.asarray(self.mods[mod].obsm[Keys().embedding(encoder.name)])
-
-
-def _read(file: Path) -> AnnData | MuData:
-    import anndata
-    import mudata
-
-    readers = {".h5ad": anndata.read_h5ad, ".h5mu": mudata.read_h5mu}
-    if file.suffix not in readers:
-        msg = f"data.file: {file} ends with {file.suffix!r}; expected {' or '.join(readers)}."
-        raise ValueError(msg)
-    try:
-        return readers[file.suffix](file)
-    except OSError as error:
-        msg = f"data.file: {file} cannot be read: {error}"
-        raise OSError(msg) from error
 
 
 def _processes() -> PartialState:

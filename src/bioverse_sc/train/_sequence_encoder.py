@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bioverse_sc._quiet import undisturbed
 from bioverse_sc.encoders._transformer import inner_mean
 from bioverse_sc.train._loop import Task, fit
 
@@ -114,6 +115,7 @@ class SequenceEncoderTask(Task):
         return out
 
 
+@undisturbed()
 def pretrain_sequence_encoder(
     encoder: Esm2Encoder | ChembertaEncoder,
     texts: Sequence[str],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from bioverse_sc._quiet import quiet_loading
+from bioverse_sc._quiet import quiet_loading, undisturbed
 from bioverse_sc.train._checkpoint import unshard
 from bioverse_sc.train._config import LoraSettings, TrainConfig
 from bioverse_sc.train._loop import fit, seeded
@@ -29,6 +29,7 @@ def general_domain_texts() -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+@undisturbed()
 def pretrain_language_model(
     model: BioVerse, examples: Sequence[Example], config: TrainConfig, *, folder: str | Path | None = None
 ) -> list[dict[str, float]]:
@@ -53,6 +54,7 @@ def pretrain_language_model(
         return fit(PromptTask(model), _prompts(model, examples, {}, config), config, folder=folder, description="text")
 
 
+@undisturbed()
 def align(
     model: BioVerse,
     vectors: np.ndarray | Sequence[np.ndarray],
@@ -154,6 +156,7 @@ def _prompts(
     return PromptSource(model, examples, vectors, max_tokens=config.max_tokens, too_long=config.too_long, **kwargs)
 
 
+@undisturbed()
 def instruct(
     model: BioVerse,
     examples: Sequence[Example],
