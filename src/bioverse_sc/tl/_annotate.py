@@ -14,7 +14,7 @@ from bioverse_sc._models import get_model
 from bioverse_sc._record import record
 from bioverse_sc._validation import check_batch_size, check_labels
 from bioverse_sc.metrics import apply_calibration
-from bioverse_sc.ontology import back_off, runner_up
+from bioverse_sc.ontology import back_off, meanings_of, runner_up
 from bioverse_sc.pp._profile import profile
 from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._economy import (
@@ -23,13 +23,14 @@ from bioverse_sc.tl._economy import (
     label_in_cluster,
     mean_by_cluster,
     neighbors_graph,
+    one_label_each,
     propagate,
     representatives,
     smooth_probabilities,
 )
 from bioverse_sc.tl._embed import embedding_slot
 from bioverse_sc.tl._evidence import known_genes
-from bioverse_sc.tl._label import chosen_labels, label_probabilities
+from bioverse_sc.tl._label import chosen_labels, label_probabilities, report_unknown, vouched
 from bioverse_sc.tl._prompts import prompt_id
 from bioverse_sc.tl._reason import CaseMaker, Labelled, check_cells, reason_about_cells, reason_about_groups
 
@@ -51,6 +52,7 @@ def annotate(
     labels: Sequence[str] | None = None,
     tissue: str | None = None,
     by: Literal["cell", "cluster"] = "cell",
+    unique: bool = False,
     reasoning: Literal["cell", "cluster"] | None = "cell",
     groupby: str = "leiden",
     min_confidence: float | None = None,
@@ -84,14 +86,19 @@ def annotate(
         Name of a bundled model, path of a saved one, or a loaded one.
     labels
         Labels to choose from, in your own words; the model's label set (Cell Ontology names) by default. A label that means a term
-        (see :func:`bioverse_sc.ontology.match_labels`) collects the probability of the model's own labels at and below it; what
-        belongs to none of them goes to ``"unknown"``. If a label means no term, it is scored by its text, and the labels
-        share all of the probability between them.
+        (see :func:`bioverse_sc.ontology.match_labels`) collects the probability of the model's own labels at and below it; one that
+        the model does not know takes that of its nearest relatives, which is a guess (see :func:`bioverse_sc.ontology.meanings_of`).
+        A message says what each was taken for. What belongs to none of them goes to ``"unknown"``, which words such as "Unassigned" and
+        "other" mean too. A label that means no term is scored by its text, against all that the model knows; where no label means
+        one, the texts share all of the probability between them.
     tissue
         Choose among the labels that occur in this tissue, such as ``"blood"``; see :func:`bioverse_sc.ontology.known_tissues`. A
         fiftieth of the probability of the others counts as ``"unknown"``, so that a cell that surely is of elsewhere gets no label of here.
     by
         Label each cell, or each cluster by the mean of its cells' probabilities.
+    unique
+        With ``by="cluster"``: give each label to one cluster at most, by the assignment whose probabilities have the largest product.
+        No label gives way to a wider one then, unless ``min_confidence`` is given.
     reasoning
         A text about each cell; or about each cluster of ``groupby``, and there about each label; or ``None``.
     groupby
@@ -128,7 +135,9 @@ def annotate(
         Cell Ontology id, categorical; ``""`` when there is none.
     ``.obs["bioverse_confidence"]``
         How likely the label is right, 0 to 1: its probability, which of a wider label is the sum over those below it, on the
-        model's calibration curve. 0 for a cell that ended at ``"unknown"`` because no wider label was certain enough.
+        model's calibration curve. 0 for a cell that ended at ``"unknown"`` because no wider label was certain enough. For a label that is
+        a guess it is lowered, by how little the texts are alike. NaN for a label that is only a text, as nothing is known of how
+        often such a label is right.
     ``.obsm["bioverse_runner_up"]``
         DataFrame with the columns ``label_1``, ``probability_1``, ...: the likeliest of the labels that the cell does not have, which
         begin with the best one where that gave way to a wider label. Not calibrated. Only with ``n_runner_up``.
@@ -153,7 +162,7 @@ def annotate(
     """
     check_labels(labels)
     check_batch_size(batch_size)
-    _check_choices(by, reasoning, min_confidence, max_cells_to_generate)
+    _check_choices(by, reasoning, min_confidence, max_cells_to_generate, unique=unique)
     if copy:
         data = data.copy()
     adata = modality(data)
@@ -163,6 +172,12 @@ def annotate(
         msg = f"n_runner_up is {n_runner_up}; expected 0 to {len(chosen) - 1}, for {len(chosen)} labels with 'unknown'."
         raise ValueError(msg)
     clusters = clusters_of(adata, groupby) if "cluster" in (by, reasoning) else None
+    if unique and clusters is not None and len(clusters.categories) > len(chosen) - 1:
+        msg = (
+            f"There are {len(clusters.categories)} clusters in .obs[{groupby!r}] and {len(chosen) - 1} labels, so unique=True cannot give "
+            "each cluster a label of its own. Give more labels, join clusters, or leave unique out."
+        )
+        raise ValueError(msg)
     keys = Keys(key_added or "bioverse")
     graph = neighbors_graph(adata) if smooth else None
     # without reasoning the genes are not needed, which a model that reads vectors from elsewhere may not have
@@ -177,7 +192,10 @@ def annotate(
         )
     ensure_alignment(adata, loaded, keys, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     vectors = np.asarray(adata.obsm[embedding_slot(adata, loaded, keys)], dtype=np.float32)
-    threshold = loaded.config.min_confidence if min_confidence is None else min_confidence
+    threshold = min_confidence
+    if threshold is None:
+        threshold = 0.0 if unique else loaded.config.min_confidence
+    meanings = None if labels is None else meanings_of(loaded.config.labels, chosen)
     with finish_log(
         f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(chosen) - 1} labels"
     ) as slots:
@@ -201,7 +219,12 @@ def annotate(
             chosen,
             threshold,
             calibrate=None if curve is None else lambda p: apply_calibration(p, *curve),
+            meanings=meanings,
+            given=one_label_each(probabilities, clusters) if unique and clusters is not None else None,
         )
+        if meanings is not None:
+            confidence = vouched(confidence, names, meanings)
+            report_unknown(loaded, vectors, names, chosen)
         cells = Labelled(vectors, names, terms, confidence.astype(np.float32), probabilities)
         results: dict[str, pd.Series] = {
             keys.label: _categorical(names, adata),
@@ -229,6 +252,7 @@ def annotate(
             "labels": chosen,
             "tissue": tissue or "",
             "by": by,
+            "unique": unique,
             "reasoning": reasoning or "",
             "groupby": groupby if clusters is not None else "",
             "min_confidence": float(threshold),
@@ -242,10 +266,13 @@ def annotate(
 
 
 def _check_choices(
-    by: str, reasoning: str | None, min_confidence: float | None, max_cells_to_generate: int | None
+    by: str, reasoning: str | None, min_confidence: float | None, max_cells_to_generate: int | None, *, unique: bool
 ) -> None:
     if by not in ("cell", "cluster"):
         msg = f"by is {by!r}; expected 'cell' or 'cluster'."
+        raise ValueError(msg)
+    if unique and by != "cluster":
+        msg = f"unique is True with by={by!r}; expected by='cluster', as it is clusters that get a label each."
         raise ValueError(msg)
     if reasoning not in ("cell", "cluster", None):
         msg = f"reasoning is {reasoning!r}; expected 'cell', 'cluster' or None."
