@@ -152,7 +152,8 @@ def compare(
             continue
         with_other = [pair.other if label == pair.own else label for label in with_own]
         found = kept(model, p, with_other, pair.other, before=before).mean()
-        taken = meanings_of(model.config.labels, with_other)[pair.other].relation
+        meaning = meanings_of(model.config.labels, with_other)[pair.other]
+        taken = f"{meaning.relation}, of {'L' if pair.own in meaning.shares else 'others'}" if meaning.shares else "nothing"
         rows.append((pair.own, pair.relation, pair.other, taken, recall[pair.own], found))
     return pd.DataFrame(rows, columns=["own", "relation", "other", "taken", "recall_own", "recall"])
 
@@ -170,10 +171,13 @@ def summary(title: str, table: pd.DataFrame, before: pd.DataFrame) -> None:
                 f"{(difference >= -POINTS - 1e-9).mean():.3f} | {100 * difference.median():.1f} | {100 * difference.min():.1f} | "
                 f"{(old >= -POINTS - 1e-9).mean():.3f} |"
             )
+    within = table["recall"] - table["recall_own"] >= -POINTS - 1e-9
+    by_term = within.groupby(table["other"]).any()
+    print(f"\n{by_term.sum()} of {len(by_term)} terms N are within 5 points of at least one L")
     print("\n| N is taken as | pairs | recall of L | of N | within 5 |\n| --- |" + " ---: |" * 4)
     for taken, part in table.groupby("taken"):
-        within = (part["recall"] - part["recall_own"] >= -POINTS - 1e-9).mean()
-        print(f"| {taken} | {len(part)} | {part['recall_own'].mean():.3f} | {part['recall'].mean():.3f} | {within:.3f} |")
+        share = within[part.index].mean()
+        print(f"| {taken} | {len(part)} | {part['recall_own'].mean():.3f} | {part['recall'].mean():.3f} | {share:.3f} |")
     sys.stdout.flush()
 
 

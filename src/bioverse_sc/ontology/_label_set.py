@@ -104,15 +104,15 @@ IN_USE = {
 :func:`_words` makes. More than one term: ambiguous."""
 
 NONE_OF_THESE = frozenset(
-    "ambiguous indeterminate misc miscellaneous na nan nd none null other remainder remaining rest unannotated unassigned uncertain "
-    "unclassified unclassifiable unclear undecided undefined undetermined unidentified unk unknown unlabeled unlabelled unmatched "
-    "unresolved unspecified unsure untyped".split()
+    "ambiguous indeterminate misc miscellaneous na nan nd neither none null other remainder remaining rest unannotated unassigned "
+    "uncertain unclassifiable unclassified unclear undecided undefined undetermined unidentified unk unknown unlabeled unlabelled "
+    "unlisted unmatched unresolved unspecified unsure untyped".split()
 )
 """Words for cells that are none of the other labels."""
 NONE_OF_THESE_PHRASES = frozenset(
-    ["everything else", "anything else", "something else", "neither", "not applicable", "not available", "n a", "n d"]
-    + [f"not {word}" for word in ("annotated", "assigned", "classified", "determined", "known", "labeled", "labelled")]
-    + [f"no {word}" for word in ("annotation", "call", "label", "match")]
+    ["anything else", "everything else", "something else", "n a", "n d", "not any", "not applicable", "not available", "not sure"]
+    + [f"no {word}" for word in ("annotation", "call", "label", "match", "type")]
+    + [f"not {word}" for word in ("annotated", "assigned", "classified", "determined", "known", "labeled", "labelled", "listed")]
 )
 _BESIDE_NONE = frozenset("above all cell celltype cluster group identity kind label of or origin population the these type".split())
 """Words that change nothing beside :data:`NONE_OF_THESE`: "unknown cell type", "none of the above"."""
@@ -180,12 +180,12 @@ def means_unknown(label: str) -> bool:
     label
         Any words.
     """
-    text = unicodedata.normalize("NFKC", label).casefold()
-    words = [w[:-1] if len(w) > 3 and w.endswith("s") else w for w in re.findall(r"[^\W\d_]+", text)]
+    text = re.sub(r"\b(un|non)[- ]", r"\1", unicodedata.normalize("NFKC", label).casefold())
+    words = [re.sub(r"(?<=[^su]{3})s$", "", word) for word in re.findall(r"[^\W\d_]+", text)]
     if not words:
         return not re.search(r"[^\W_]", text)
-    words = [word for word in words if word not in _BESIDE_NONE] or words
-    return " ".join(words) in NONE_OF_THESE_PHRASES or NONE_OF_THESE.issuperset(words)
+    said = [word for word in words if word not in _BESIDE_NONE]
+    return " ".join(words) in NONE_OF_THESE_PHRASES or " ".join(said) in NONE_OF_THESE_PHRASES or bool(said and NONE_OF_THESE.issuperset(said))
 
 
 def nearest_labels(own: Sequence[str], labels: Sequence[str]) -> np.ndarray:

@@ -14,7 +14,7 @@ from bioverse_sc.ontology._similarity import contradict, similarity
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Relation = Literal["same", "wider", "narrower", "sibling", "text", "nothing"]
+Relation = Literal["same", "wider", "ambiguous", "narrower", "sibling", "text", "nothing"]
 
 LEAST_TRUST = 0.65
 """Share of the confidence that is left to a guess whose text has nothing in common with what it takes."""
@@ -36,7 +36,8 @@ class Meaning:
     """What a user's label takes."""
 
     relation: Relation
-    """``"same"``: a label of the model, or its term. ``"wider"``: above labels of the model. ``"narrower"``: below one; ``"sibling"``: with a
+    """``"same"``: a label of the model, or its term. ``"wider"``: above labels of the model. ``"ambiguous"``: several
+    terms, what is at or below any of them. ``"narrower"``: below one; ``"sibling"``: with a
     parent in common; these two are guesses. ``"text"``: no term, so scored by its text. ``"nothing"``: a term that takes nothing."""
     shares: dict[str, float]
     """By label of the model, the share of its probability that this one takes."""
@@ -70,11 +71,14 @@ class _Claim:
 def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]:
     """What each of a user's labels takes of what a model gives to its own.
 
-    A label of the model goes to the user's label that is the same or the nearest above (:func:`nearest_labels`). A label with a term
-    that takes nothing so is one that the model does not know, and what it takes is a guess: the labels of the model that it is a kind
-    of, and where there are none, those that have a parent in common with it, when that says of which lineage they are and their texts
-    are alike. It takes nothing that the list names too, and nothing that denies it in words ("classical", "non-classical"). It has to be
-    a good guess where a wider label of the list would be right. Where several labels are equally near, they share by their texts.
+    A label of the model goes to the user's label that is the same or the nearest above (:func:`nearest_labels`), or to a parent that takes
+    nothing else. A label that may mean several terms takes what is at or below any of them, and is right in either case.
+
+    A label with a term that takes nothing so is one that the model does not know, and what it takes is a guess: the labels of the model
+    that it is a kind of, and where there are none, those that have a parent in common with it, when that says of which lineage they
+    are and their texts are alike. It takes nothing that the list names too, and nothing that denies it in words ("classical",
+    "non-classical"). It has to be a good guess where a wider label of the list would be right. Where several labels are equally near,
+    they share by their texts.
 
     A list that names most of the model's labels speaks the model's words: a label that it has beside them stands for one that it lacks,
     whatever their texts.
@@ -90,18 +94,35 @@ def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]
     -------
     Each of ``labels`` with its :class:`Meaning`.
     """
-    terms = {label: match.term or "" for label, match in match_labels([*own, *labels]).items()}
+    ontology = cell_ontology()
+    matches = match_labels([*own, *labels])
+    terms = {label: match.term or "" for label, match in matches.items()}
     shares: dict[str, dict[str, float]] = {label: {} for label in labels}
     home: dict[str, str] = {}
     for k, j in zip(own, nearest_labels(own, labels), strict=True):
         if j >= 0:
             home[k] = labels[j]
             shares[home[k]][k] = 1.0
+    readings = {label: set(matches[label].candidates) for label in labels if matches[label].candidates}
+    for label, of in readings.items():
+        for k in own:
+            if k not in home and terms[k] and of & ontology.ancestors(terms[k]):
+                home[k] = label
+                shares[label][k] = 1.0
     named = {k for k, label in home.items() if k == label or (terms[k] and terms[k] == terms[label])}
     relation: dict[str, Relation] = {}
     for label, of in shares.items():
-        relation[label] = "same" if named & of.keys() else "wider" if of else "nothing" if terms[label] else "text"
+        found: Relation = "wider" if terms[label] else "ambiguous"
+        relation[label] = "same" if named & of.keys() else found if of else "nothing" if terms[label] else "text"
     of_model = {k: terms[k] for k in own if terms[k]}
+    idle = [label for label in labels if relation[label] == "nothing"]
+    for label in sorted(idle, key=lambda label: (-len(ontology.ancestors(terms[label])), label)):
+        for k, term in of_model.items():
+            # of two wider labels the one that takes nothing else, when it is a parent
+            is_parent = terms[label] in ontology.parents[term]
+            if is_parent and k in home and k not in named and len(shares[home[k]]) > 1:
+                del shares[home[k]][k]
+                home[k], shares[label][k], relation[label] = label, 1.0, "wider"
     is_own_set = 2 * len(named) > len(own)
     claims = {
         label: _claims(terms[label], of_model, named, is_own_set=is_own_set)
@@ -121,26 +142,28 @@ def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]
         for label, weight in weights.items():
             relation[label] = nearest
             shares[label][k] = weight / sum(weights.values())
-    found = {}
+    meanings = {}
     for label, of in shares.items():
         if not of and terms[label]:
             relation[label] = "nothing"
         alike = [claims[label][k].similarity for k in of] if relation[label] in ("narrower", "sibling") else [1.0]
         near = _nearest(terms[label], of_model) if relation[label] == "nothing" else ()
-        found[label] = Meaning(relation[label], of, float(np.mean(alike)), near)
-    return found
+        meanings[label] = Meaning(relation[label], of, float(np.mean(alike)), near)
+    return meanings
 
 
 def _claims(term: str, own: Mapping[str, str], named: set[str], *, is_own_set: bool) -> dict[str, _Claim]:
     """Labels of the model that a term, which the model does not know, is near to."""
     ontology = cell_ontology()
     above = ontology.ancestors(term)
+    parents = set(ontology.parents[term])
     wider = {k for k, of in own.items() if of in above}
-    # the nearest of those above it
-    wider = {k for k in wider if not any(own[k] in ontology.ancestors(own[other]) for other in wider - {k})}
+    # its parents, and the nearest of those farther above
+    wider = {
+        k for k in wider if own[k] in parents or not any(own[k] in ontology.ancestors(own[o]) for o in wider - {k})
+    }
     if wider - named:
         return _weighed("narrower", {k: similarity(term, own[k]) for k in sorted(wider - named)})
-    parents = set(ontology.parents[term])
     common = {k: parents & set(ontology.parents[of]) for k, of in own.items() if not contradict(term, of)}
     alike = {k: similarity(term, own[k]) for k in sorted(common) if common[k] and k not in named}
     found = _weighed("sibling", alike)

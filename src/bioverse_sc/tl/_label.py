@@ -82,7 +82,10 @@ def _report(meanings: Mapping[str, Meaning], matches: Mapping[str, LabelMatch], 
         taken = _listed(list(meaning.shares))
         if several := matches[label].candidates:
             logger.warning(
-                "label %r may mean %s: it is scored by its text alone. Write the name or the id.", label, " or ".join(several)
+                "label %r may mean %s: %s. Write the name or the id.",
+                label,
+                " or ".join(several),
+                f"it takes what the model calls {taken}" if taken else "it is scored by its text alone",
             )
         elif meaning.relation == "text":
             logger.warning(
