@@ -13,6 +13,7 @@ from bioverse_sc.ontology import (
     back_off,
     cell_ontology,
     match_labels,
+    means_unknown,
     nearest_labels,
     runner_up,
 )
@@ -173,6 +174,45 @@ def test_matches_do_not_depend_on_the_other_labels_nor_on_hashes():
 def test_any_text_can_be_a_label(label):
     match = match_labels([label])[label]
     assert match.term is None or match.candidates == ()
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "unknown", "Unknown", "UNASSIGNED", "Unassigned cells", "unknown cell type", "Unknown_1", "other", "Other cells", "others",
+        "none", "None of these", "none of the above", "NA", "N/A", "nan", "?", "--", "not assigned", "no label", "un-assigned",
+        "ambiguous", "undetermined", "unlabelled", "unlabeled", "unclassified", "the rest", "everything else", "Other/unknown", "misc.",
+    ],
+)  # fmt: skip
+def test_words_for_none_of_these(label):
+    assert means_unknown(label)
+    assert match_labels([label])[label].term is None
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "T cell",
+        "other T cells",
+        "unknown T cell",
+        "doublet",
+        "low quality",
+        "debris",
+        "1",
+        "T",
+        "native cell",
+        "日本",
+        "cell",
+    ],
+)
+def test_what_is_a_label_by_itself(label):
+    assert not means_unknown(label)
+
+
+def test_no_name_of_the_ontology_means_unknown():
+    ontology = cell_ontology()
+    texts = [*ontology.names.values(), *ontology.names, *(s for of in ontology.synonyms.values() for s in of)]
+    assert [text for text in texts if means_unknown(text)] == []
 
 
 def test_own_labels_go_to_the_nearest_of_the_users_labels():

@@ -1,3 +1,4 @@
+import itertools
 import logging
 
 import anndata as ad
@@ -207,11 +208,69 @@ def test_a_synonym_in_the_plural_stays_as_it_was_typed(cells):
     assert set(obs["bioverse_label_id"]) <= {"CL:0000236", "CL:0000084", ""}
 
 
-def test_words_that_the_ontology_does_not_know_have_no_id(cells):
-    obs = labelled(cells, labels=["cluster one", "cluster two"], min_confidence=0)
-    assert set(obs["bioverse_label"]) <= {"cluster one", "cluster two"}
+@pytest.mark.parametrize("labels", [["cluster one", "cluster two"], ["foo", "bar", "baz"], ["foo", "Unknown"]])
+def test_labels_without_meaning_are_said_and_have_no_confidence(labels, cells, log):
+    obs = labelled(cells, labels=labels, min_confidence=0)
+    assert set(obs["bioverse_label"]) <= set(labels)
     assert set(obs["bioverse_label_id"]) == {""}
-    assert (obs["bioverse_confidence"] >= 1 / 3 - 1e-6).all()
+    assert obs["bioverse_confidence"].isna().all()
+    assert [record.getMessage()[:20] for record in warnings_of(log)] == ["None of the labels '"]
+
+
+def warnings_of(log):
+    return [record for record in log if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize("word", ["Unknown", "unassigned", "Other cells", "NA", "none of the above"])
+def test_words_for_none_of_these_are_unknown(word, cells):
+    expected = labelled(cells, labels=["monocyte"])
+    assert (expected["bioverse_label"] == "unknown").any()
+    found = labelled(cells, labels=["monocyte", word])
+    assert_same_labels(expected, found)
+    assert found["bioverse_label"].astype(str).tolist() == expected["bioverse_label"].astype(str).tolist()
+
+
+def test_a_list_of_nothing_but_unknown_is_an_error(cells):
+    before = cells.copy()
+    with pytest.raises(ValueError, match="'Unassigned'.*nothing but 'unknown'; expected at least one type"):
+        bsc.tl.annotate(cells, labels=["Unknown", "Unassigned"])
+    assert differences(before, cells) == set()
+
+
+def test_one_label_without_a_term_does_not_close_the_set(cells, log):
+    expected = labelled(cells, labels=["monocyte", "B cell"])
+    log.clear()
+    found = labelled(cells, labels=["monocyte", "B cell", "my weird cluster"])
+    assert found["bioverse_label"].astype(str).tolist() == expected["bioverse_label"].astype(str).tolist()
+    assert any("'my weird cluster' is no term" in record.getMessage() for record in warnings_of(log))
+
+
+def test_a_label_that_the_model_does_not_know_takes_its_sibling_and_says_so(annotated, log):
+    theirs = bsc.tl.annotate(annotated, labels=["CD14-positive monocyte", "B cell"], reasoning=None, copy=True).obs
+    log.clear()
+    found = bsc.tl.annotate(annotated, labels=["classical monocyte", "B cell"], reasoning=None, copy=True).obs
+    sure = (theirs["bioverse_label"] == "CD14-positive monocyte").to_numpy()
+    assert sure.any()
+    assert set(found["bioverse_label"][sure]) == {"classical monocyte"}
+    assert set(found["bioverse_label_id"][sure]) == {"CL:0000860"}
+    assert (found["bioverse_confidence"][sure] < theirs["bioverse_confidence"][sure]).all()
+    said = [record.getMessage() for record in warnings_of(log)]
+    assert any("takes what the model calls 'CD14-positive monocyte'" in text and "guess" in text for text in said)
+
+
+def test_a_label_that_takes_nothing_and_many_unknown_cells_are_said(cells, log):
+    labelled(cells, labels=["osteoclast", "hepatocyte"])
+    said = [record.getMessage() for record in warnings_of(log)]
+    assert any("'osteoclast' takes nothing" in text and "nearest labels are 'macrophage'" in text for text in said)
+    unknown = next(text for text in said if "are 'unknown'" in text)
+    assert unknown.startswith("12 of 12 cells")
+    assert "Labels that would take most of them: " in unknown
+    log.clear()
+    labelled(cells, labels=["T cell", "B cell", "monocyte", "natural killer cell", "dendritic cell"])
+    assert not any("are 'unknown'" in record.getMessage() for record in warnings_of(log))
+    log.clear()
+    labelled(cells)
+    assert warnings_of(log) == []
 
 
 @pytest.mark.parametrize("labels", [BLOOD, ["cluster one", "cluster two"], ["spam", "B cell", "eggs and ham"]])
@@ -392,6 +451,7 @@ def test_labels_that_are_nearly_the_same_work_or_change_nothing(labels, cells):
     [
         ({"reasoning": "poem"}, ValueError, "'poem'; expected 'cell', 'cluster' or None"),
         ({"by": "row"}, ValueError, "'row'; expected 'cell' or 'cluster'"),
+        ({"unique": True}, ValueError, "unique is True with by='cell'; expected by='cluster'"),
         ({"min_confidence": 2}, ValueError, "min_confidence is 2; expected a probability"),
         ({"n_runner_up": -1}, ValueError, "n_runner_up is -1; expected 0 to"),
         ({"max_cells_to_generate": 0}, ValueError, "max_cells_to_generate is 0 .*expected 1 or more"),
@@ -652,6 +712,35 @@ def test_a_cluster_has_one_label_the_mean_of_its_cells(clustered, mini):
         assert set(found["bioverse_label"][inside]) == {columns[mean.argmax()]}
         expected = apply_calibration(mean.max().clip(0, 1), *mini.config.calibration)
         np.testing.assert_allclose(found["bioverse_confidence"][inside], expected, atol=1e-4)
+
+
+def test_clusters_have_different_labels(annotated, mini):
+    labels = ["CD14-positive monocyte", "memory B cell", "platelet"]
+    adata = annotated[annotated.obs_names[:3]].copy()
+    adata.obs["leiden"] = ["a", "b", "c"]
+    found = bsc.tl.annotate(adata, labels=labels, by="cluster", unique=True, reasoning=None, copy=True)
+    assert sorted(found.obs["bioverse_label"].astype(str)) == sorted(labels)
+    assert found.uns["bioverse"]["annotate"]["unique"]
+    p = label_probabilities(mini, adata.obsm["X_scgpt"], [*labels, "unknown"]).astype(float)
+    orders = [list(order) for order in itertools.permutations(range(3))]
+    best = max(orders, key=lambda order: np.log(p[range(3), order] + 1e-12).sum())
+    assert found.obs["bioverse_label"].astype(str).tolist() == [labels[j] for j in best]
+    expected = apply_calibration(p[range(3), best].clip(0, 1), *mini.config.calibration)
+    np.testing.assert_allclose(found.obs["bioverse_confidence"], expected, atol=1e-4)
+    # what is not certain gives way when it is asked for
+    strict = bsc.tl.annotate(
+        adata, labels=labels, by="cluster", unique=True, reasoning=None, min_confidence=0.9, copy=True
+    ).obs
+    assert (strict["bioverse_label"] == "unknown").any()
+
+
+def test_more_clusters_than_labels_are_an_error_with_both_numbers(annotated):
+    adata = annotated.copy()
+    adata.obs["leiden"] = [str(i) for i in range(adata.n_obs)]
+    before = adata.copy()
+    with pytest.raises(ValueError, match=r"8 clusters in \.obs\['leiden'\] and 3 labels"):
+        bsc.tl.annotate(adata, labels=[*BLOOD, "Unknown"], by="cluster", unique=True)
+    assert differences(before, adata) == set()
 
 
 def test_a_text_for_each_cluster_and_label(clustered):

@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import anndata as ad
@@ -10,6 +11,7 @@ from bioverse_sc.tl._economy import (
     clusters_of,
     mean_by_cluster,
     neighbors_graph,
+    one_label_each,
     propagate,
     representatives,
     smooth_probabilities,
@@ -326,3 +328,29 @@ def test_propagation_does_not_depend_on_the_order_of_cells():
     place = np.argsort(order)
     again = propagate(place[rows], vectors[order], of[order], graph[order][:, order])
     assert order[again[place]].tolist() == source.tolist()
+
+
+# --- one label for each cluster --------------------------------------------------------------------------------------
+
+
+def test_each_cluster_has_a_label_of_its_own_though_another_one_is_likelier():
+    clusters = pd.Categorical(["one", "two", "one", "two"])
+    p = np.array([[0.6, 0.3, 0.0, 0.1], [0.5, 0.01, 0.0, 0.49]])[clusters.codes]
+    assert one_label_each(p, clusters).tolist() == [1, 0, 1, 0]
+
+
+def test_the_assignment_is_the_best_of_all():
+    clusters = pd.Categorical(np.arange(4))
+    for seed in range(5):
+        p = some_probabilities(4, 6, seed=seed)
+        p[0, :3] = 0
+        found = one_label_each(p, clusters)
+        log = np.log(p[:, :-1] + 1e-12)
+        best = max(itertools.permutations(range(5), 4), key=lambda order: log[range(4), order].sum())
+        assert found.tolist() == list(best)
+
+
+def test_a_cluster_of_which_nothing_is_known_takes_no_label():
+    clusters = pd.Categorical(["one", "one", "two", "three"])
+    p = np.array([[0.0, 0.0, 0.0], [0.9, 0.1, 0.0], [0.0, 0.0, 0.0], [0.8, 0.1, 0.1]])
+    assert one_label_each(p, clusters).tolist() == [0, 0, 2, 1]

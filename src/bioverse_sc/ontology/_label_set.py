@@ -15,10 +15,12 @@ import numpy as np
 from bioverse_sc.ontology._cell_ontology import UNKNOWN, _key, cell_ontology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike
     from scipy.sparse import csr_matrix
+
+    from bioverse_sc.ontology._meanings import Meaning
 
 Words = frozenset[str]
 
@@ -101,6 +103,35 @@ IN_USE = {
 """What single-cell papers call a term, where the ontology has no such synonym or means another cell by it; in the words that
 :func:`_words` makes. More than one term: ambiguous."""
 
+NONE_OF_THESE = frozenset(
+    "ambiguous indeterminate misc miscellaneous na nan nd neither none null other remainder remaining rest unannotated unassigned "
+    "uncertain unclassifiable unclassified unclear undecided undefined undetermined unidentified unk unknown unlabeled unlabelled "
+    "unlisted unmatched unresolved unspecified unsure untyped".split()
+)
+"""Words for cells that are none of the other labels."""
+NONE_OF_THESE_PHRASES = frozenset(
+    [
+        "anything else",
+        "everything else",
+        "something else",
+        "n a",
+        "n d",
+        "not any",
+        "not applicable",
+        "not available",
+        "not sure",
+    ]
+    + [f"no {word}" for word in ("annotation", "call", "label", "match", "type")]
+    + [
+        f"not {word}"
+        for word in ("annotated", "assigned", "classified", "determined", "known", "labeled", "labelled", "listed")
+    ]
+)
+_BESIDE_NONE = frozenset(
+    "above all cell celltype cluster group identity kind label of or origin population the these type".split()
+)
+"""Words that change nothing beside :data:`NONE_OF_THESE`: "unknown cell type", "none of the above"."""
+
 LINEAGES = {
     "CL:0000988": "hematopoietic cell",
     "CL:0000066": "epithelial cell",
@@ -154,6 +185,28 @@ def match_labels(labels: Iterable[str]) -> dict[str, LabelMatch]:
     return {label: _match(label) for label in labels}
 
 
+def means_unknown(label: str) -> bool:
+    """Whether a label says that a cell is none of the others: "Unassigned", "other cells", "NA", "none of the above", "?".
+
+    Doublets, debris and cells of low quality are something else, which is not told from their types.
+
+    Parameters
+    ----------
+    label
+        Any words.
+    """
+    text = re.sub(r"\b(un|non)[- ]", r"\1", unicodedata.normalize("NFKC", label).casefold())
+    words = [re.sub(r"(?<=[^su]{3})s$", "", word) for word in re.findall(r"[^\W\d_]+", text)]
+    if not words:
+        return not re.search(r"[^\W_]", text)
+    said = [word for word in words if word not in _BESIDE_NONE]
+    return (
+        " ".join(words) in NONE_OF_THESE_PHRASES
+        or " ".join(said) in NONE_OF_THESE_PHRASES
+        or bool(said and NONE_OF_THESE.issuperset(said))
+    )
+
+
 def nearest_labels(own: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Which of a user's labels takes what a model gave to each of its own.
 
@@ -194,6 +247,8 @@ def back_off(
     min_confidence: float | None = None,
     *,
     calibrate: Callable[[np.ndarray], np.ndarray] | None = None,
+    meanings: Mapping[str, Meaning] | None = None,
+    given: ArrayLike | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Label each cell with the most exact term that is certain enough.
 
@@ -213,6 +268,11 @@ def back_off(
     calibrate
         Turns the probabilities of terms into how often such a label is right, before they are compared with ``min_confidence``; it
         must not fall, such as :func:`bioverse_sc.metrics.apply_calibration`.
+    meanings
+        Of :func:`meanings_of`. What is only a text is not calibrated. The certainty of a guess is lowered by its :attr:`Meaning.trust`, and that of terms above it which are not
+        above what it takes. So a guess gives way to what it and the model's label have in common.
+    given
+        Number of the label from which each cell starts; by default its best one.
 
     Returns
     -------
@@ -233,12 +293,21 @@ def back_off(
         msg = f"min_confidence is {min_confidence}; expected a probability from 0 to 1, or None."
         raise ValueError(msg)
     graph = _graph(tuple(labels))
+    below, trust = _trusted(graph, labels, meanings or {})
     # a sparse product adds up the same labels in the same order for every cell, so that equal sums are equal
-    mass = np.asarray((graph.below @ p.T).T)
+    mass = np.asarray((below @ p.T).T)
     # nothing is the probability of a label that is not there
     certainty = mass if calibrate is None else np.where(mass > 0, calibrate(mass.clip(0, 1)), 0)
+    is_text = [
+        j
+        for j, label in enumerate(labels)
+        if meanings and label in meanings and meanings[label].relation == "text" and label != UNKNOWN
+    ]
+    # calibration is about types
+    certainty[:, is_text] = mass[:, is_text]
+    certainty = certainty * trust
     cells = np.arange(len(p))
-    node = graph.of_label[p.argmax(axis=1)]
+    node = graph.of_label[p.argmax(axis=1) if given is None else np.asarray(given)]
     node[~p.any(axis=1)] = graph.root
     walking = cells[node != graph.root] if min_confidence else cells[:0]
     while walking.size:
@@ -369,6 +438,25 @@ def _graph(labels: tuple[str, ...]) -> _Graph:
         parents=np.array([found + [root] * (width - len(found)) for found in parents]),
         below=csr_matrix(below),
     )
+
+
+def _trusted(graph: _Graph, labels: Sequence[str], meanings: Mapping[str, Meaning]) -> tuple[csr_matrix, np.ndarray]:
+    """What is below each node, a guess in part where the node is not above what it takes; and the trust in each node."""
+    from scipy.sparse import csr_matrix
+
+    trust = np.ones(len(graph.names))
+    guesses = [(j, meanings[label]) for j, label in enumerate(labels) if label in meanings and meanings[label].is_guess]
+    if not guesses:
+        return graph.below, trust
+    ontology = cell_ontology()
+    below = graph.below.toarray()
+    for j, meaning in guesses:
+        trust[j] = meaning.trust
+        terms = [match.term for match in match_labels(meaning.shares).values()]
+        common = frozenset.intersection(*(ontology.ancestors(term) for term in terms if term))
+        is_guess = np.array([i != j and term not in common for i, term in enumerate(graph.ids)])
+        below[is_guess, j] *= meaning.trust
+    return csr_matrix(below), trust
 
 
 def lineage_terms(term: str) -> set[str]:

@@ -55,7 +55,7 @@ COUNTED_AS = {
 """Terms that the ontology does not put below the broad type that everyone counts them in."""
 
 
-def coarse_probabilities(probabilities: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def coarse_probabilities(probabilities: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, list[str], np.ndarray]:
     """Probabilities of the broad types (:data:`COARSE`) from those of labels, and their names.
 
     A label counts for the most exact of the broad types that it is a kind of, or is counted in (:data:`COUNTED_AS`); one that is none
@@ -70,12 +70,14 @@ def coarse_probabilities(probabilities: np.ndarray, labels: Sequence[str]) -> tu
 
     Returns
     -------
-    Shape (cells, broad types), and the names, ``"unknown"`` last.
+    Shape (cells, broad types); the names, ``"unknown"`` last; and the number of the broad type of each label.
     """
-    names = [*dict.fromkeys(broad for broad in _broad(tuple(labels)) if broad != UNKNOWN), UNKNOWN]
+    broad = _broad(tuple(labels))
+    names = [*dict.fromkeys(name for name in broad if name != UNKNOWN), UNKNOWN]
+    counted_in = np.array([names.index(name) for name in broad])
     into = np.zeros((len(labels), len(names)), dtype=probabilities.dtype)
-    into[np.arange(len(labels)), [names.index(broad) for broad in _broad(tuple(labels))]] = 1
-    return probabilities @ into, names
+    into[np.arange(len(labels)), counted_in] = 1
+    return probabilities @ into, names, counted_in
 
 
 @lru_cache(maxsize=4)

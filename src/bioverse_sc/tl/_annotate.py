@@ -16,7 +16,7 @@ from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._validation import check_batch_size, check_labels
 from bioverse_sc.metrics import apply_calibration
-from bioverse_sc.ontology import back_off, runner_up
+from bioverse_sc.ontology import back_off, meanings_of, runner_up
 from bioverse_sc.ontology._levels import coarse_probabilities
 from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._economy import (
@@ -25,18 +25,19 @@ from bioverse_sc.tl._economy import (
     label_in_cluster,
     mean_by_cluster,
     neighbors_graph,
+    one_label_each,
     propagate,
     representatives,
     smooth_probabilities,
 )
 from bioverse_sc.tl._embed import embedding_slot, matrix_to_read
 from bioverse_sc.tl._evidence import known_genes
-from bioverse_sc.tl._label import chosen_labels, label_probabilities
+from bioverse_sc.tl._label import chosen_labels, label_probabilities, report_unknown, vouched
 from bioverse_sc.tl._prompts import prompt_id
 from bioverse_sc.tl._reason import CaseMaker, Labelled, check_cells, reason_about_cells, reason_about_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -59,6 +60,7 @@ def annotate(
     tissue: str | None = None,
     levels: Sequence[Literal["fine", "coarse"]] = ("fine",),
     by: Literal["cell", "cluster"] = "cell",
+    unique: bool = False,
     reasoning: Literal["representative", "cell", "cluster"] | None = "representative",
     groupby: str = "leiden",
     min_confidence: float | None = None,
@@ -94,17 +96,22 @@ def annotate(
         Name of a bundled model, path of a saved one, or a loaded one.
     labels
         Labels to choose from, in your own words; the model's label set (Cell Ontology names) by default. A label that means a term
-        (see :func:`bioverse_sc.ontology.match_labels`) collects the probability of the model's own labels at and below it; what
-        belongs to none of them goes to ``"unknown"``. If a label means no term, it is scored by its text, and the labels
-        share all of the probability between them.
+        (see :func:`bioverse_sc.ontology.match_labels`) collects the probability of the model's own labels at and below it; one that
+        the model does not know takes that of its nearest relatives, which is a guess (see :func:`bioverse_sc.ontology.meanings_of`).
+        A message says what each was taken for. What belongs to none of them goes to ``"unknown"``, which words such as "Unassigned" and
+        "other" mean too. A label that means no term is scored by its text, against all that the model knows; where no label means
+        one, the texts share all of the probability between them.
     tissue
         Choose among the labels that occur in this tissue, such as ``"blood"``; see :func:`bioverse_sc.ontology.known_tissues`. A
         fiftieth of the probability of the others counts as ``"unknown"``, so that a cell that surely is of elsewhere gets no label of here.
-    by
-        Label each cell, or each cluster by the mean of its cells' probabilities.
     levels
         ``("fine", "coarse")`` writes the broad type of each cell as well (T cell, monocyte, epithelial cell and so on), by the same
         probabilities, summed over the labels below it.
+    by
+        Label each cell, or each cluster by the mean of its cells' probabilities.
+    unique
+        With ``by="cluster"``: give each label to one cluster at most, by the assignment whose probabilities have the largest product.
+        No label gives way to a wider one then, unless ``min_confidence`` is given.
     reasoning
         Texts about cells that speak for others (``"representative"``): one of each label, in each cluster where there are clusters,
         first, and then those that are least like these, up to ``max_cells_to_generate``. Every other cell gets the text of the cell
@@ -148,7 +155,9 @@ def annotate(
         Cell Ontology id, categorical; ``""`` when there is none.
     ``.obs["bioverse_confidence"]``
         How likely the label is right, 0 to 1: its probability, which of a wider label is the sum over those below it, on the
-        model's calibration curve. 0 for a cell that ended at ``"unknown"`` because no wider label was certain enough.
+        model's calibration curve. 0 for a cell that ended at ``"unknown"`` because no wider label was certain enough. For a label that is
+        a guess it is lowered, by how little the texts are alike. NaN for a label that is only a text, as nothing is known of how
+        often such a label is right.
     ``.obs["bioverse_label_coarse"]``, ``.obs["bioverse_label_coarse_id"]``, ``.obs["bioverse_confidence_coarse"]``
         The same of the broad type. Only with ``levels=("fine", "coarse")``.
     ``.obsm["bioverse_probabilities"]``
@@ -179,7 +188,7 @@ def annotate(
     keys = Keys.of(key_added)
     check_labels(labels)
     check_batch_size(batch_size)
-    _check_choices(levels, by, reasoning, min_confidence, max_cells_to_generate)
+    _check_choices(levels, by, reasoning, min_confidence, max_cells_to_generate, unique=unique)
     if copy:
         data = data.copy()
     adata = modality(data)
@@ -192,6 +201,12 @@ def annotate(
     # without them representatives go by their labels alone
     if "cluster" in (by, reasoning) or (groupby in adata.obs and adata.obs[groupby].notna().all()):
         clusters = clusters_of(adata, groupby)
+    if unique and clusters is not None and len(clusters.categories) > len(chosen) - 1:
+        msg = (
+            f"There are {len(clusters.categories)} clusters in .obs[{groupby!r}] and {len(chosen) - 1} labels, so unique=True cannot give "
+            "each cluster a label of its own. Give more labels, join clusters, or leave unique out."
+        )
+        raise ValueError(msg)
     results = Results(adata, keys, overwrite=overwrite)
     results.check(_all_slots(keys))
     graph = neighbors_graph(adata) if smooth else None
@@ -207,7 +222,10 @@ def annotate(
     if reasoning and matrix is None:
         matrix, _ = matrix_to_read(results, genes, layer=layer, gene_symbols=gene_symbols)
     vectors = np.asarray(adata.obsm[embedding_slot(results, loaded)], dtype=np.float32)
-    threshold = loaded.config.min_confidence if min_confidence is None else min_confidence
+    threshold = min_confidence
+    if threshold is None:
+        threshold = 0.0 if unique else loaded.config.min_confidence
+    meanings = None if labels is None else meanings_of(loaded.config.labels, chosen)
     with finish_log(
         f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(chosen) - 1} labels"
     ) as slots:
@@ -227,13 +245,20 @@ def annotate(
             p = mean_by_cluster(p, clusters)[clusters.codes]
             # a cell of which nothing is known stays so
             p[~vectors.any(axis=1)] = 0
-        columns, (names, terms, confidence) = _labelled(
-            adata, (keys.label, keys.label_id, keys.confidence), p, chosen, threshold, calibrate
-        )
+        given = one_label_each(p, clusters) if unique and clusters is not None else None
+        names, terms, confidence = back_off(p, chosen, threshold, calibrate=calibrate, meanings=meanings, given=given)
+        if meanings is not None:
+            confidence = vouched(confidence, names, meanings)
+            report_unknown(loaded, vectors, names, chosen)
+        columns = _label_columns(adata, (keys.label, keys.label_id, keys.confidence), names, terms, confidence)
         if "coarse" in levels:
-            columns |= _labelled(adata, keys.coarse, *coarse_probabilities(p, chosen), threshold, calibrate)[0]
+            of_broad, broad, counted_in = coarse_probabilities(p, chosen)
+            found = back_off(
+                of_broad, broad, threshold, calibrate=calibrate, given=None if given is None else counted_in[given]
+            )
+            columns |= _label_columns(adata, keys.coarse, *found)
         if reasoning and matrix is not None:
-            cells = Labelled(vectors, names, terms, confidence, p)
+            cells = Labelled(vectors, names, terms, confidence.astype(np.float32), p)
             budget = None
             if reasoning == "representative":
                 budget = REPRESENTATIVES if max_cells_to_generate is None else max_cells_to_generate
@@ -254,6 +279,7 @@ def annotate(
             "tissue": tissue or "",
             "levels": list(levels),
             "by": by,
+            "unique": unique,
             "reasoning": reasoning or "",
             "groupby": groupby if clusters is not None else "",
             "min_confidence": float(threshold),
@@ -273,24 +299,16 @@ def _all_slots(keys: Keys) -> list[Slot]:
     return [Slot("obs", key) for key in columns] + [Slot("obsm", key) for key in (keys.runner_up, keys.probabilities)]
 
 
-def _labelled(
-    adata: AnnData,
-    slots: tuple[str, str, str],
-    probabilities: np.ndarray,
-    labels: Sequence[str],
-    threshold: float,
-    calibrate: Callable[[np.ndarray], np.ndarray] | None,
-) -> tuple[dict[Slot, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Columns of one level, and its labels, ids and confidences."""
-    names, terms, confidence = back_off(probabilities, labels, threshold, calibrate=calibrate)
-    confidence = confidence.astype(np.float32)
-    label, label_id, sure = (Slot("obs", key) for key in slots)
-    columns = {
-        label: _categorical(names, adata),
-        label_id: _categorical(terms, adata),
-        sure: pd.Series(confidence, index=adata.obs_names),
-    }
-    return columns, (names, terms, confidence)
+def _label_columns(
+    adata: AnnData, slots: tuple[str, str, str], names: np.ndarray, terms: np.ndarray, confidence: np.ndarray
+) -> dict[Slot, Any]:
+    """Columns of the labels of one level."""
+    values = (
+        _categorical(names, adata),
+        _categorical(terms, adata),
+        pd.Series(confidence.astype(np.float32), index=adata.obs_names),
+    )
+    return {Slot("obs", key): value for key, value in zip(slots, values, strict=True)}
 
 
 def _check_choices(
@@ -299,12 +317,17 @@ def _check_choices(
     reasoning: str | None,
     min_confidence: float | None,
     max_cells_to_generate: int | None,
+    *,
+    unique: bool,
 ) -> None:
     if isinstance(levels, str) or "fine" not in levels or not set(levels) <= set(LEVELS):
         msg = f"levels is {levels!r}; expected ('fine',) or ('fine', 'coarse')."
         raise ValueError(msg)
     if by not in ("cell", "cluster"):
         msg = f"by is {by!r}; expected 'cell' or 'cluster'."
+        raise ValueError(msg)
+    if unique and by != "cluster":
+        msg = f"unique is True with by={by!r}; expected by='cluster', as it is clusters that get a label each."
         raise ValueError(msg)
     if reasoning not in ("representative", "cell", "cluster", None):
         msg = f"reasoning is {reasoning!r}; expected 'representative', 'cell', 'cluster' or None."

@@ -21,6 +21,9 @@ TOLERANCE = 1e-9
 DECIMALS = 6
 """Of distances, which batches change in the last digits: equal cells are told apart by their order and not by these."""
 
+LEAST_PROBABILITY = 1e-12
+"""Of a label that a cluster rules out, so that its logarithm can be compared."""
+
 
 def neighbors_graph(adata: AnnData, embedding: str = "X_scgpt") -> csr_matrix:
     """``.obsp["connectivities"]``; an error says how to make it.
@@ -159,6 +162,34 @@ def mean_by_cluster(values: np.ndarray, clusters: pd.Categorical) -> np.ndarray:
     )
     counts = np.asarray(member.sum(axis=1))
     return (member @ values.astype(np.float64) / np.maximum(counts, 1)).astype(values.dtype)
+
+
+def one_label_each(probabilities: np.ndarray, clusters: pd.Categorical) -> np.ndarray:
+    """Give clusters different labels, such that the product of their probabilities is the largest.
+
+    It is the assignment problem on log-probabilities (:func:`scipy.optimize.linear_sum_assignment`). A cluster in which nothing is
+    known takes no label.
+
+    Parameters
+    ----------
+    probabilities
+        Of each label, the same for all cells of a cluster but for cells of which nothing is known; shape (cells, labels). The last label,
+        ``"unknown"``, is given to no cluster.
+    clusters
+        Of :func:`clusters_of`; not more than there are labels without the last.
+
+    Returns
+    -------
+    Number of the label of each cell, shape (cells,).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    mean = mean_by_cluster(np.asarray(probabilities, dtype=np.float64), clusters)
+    known = np.flatnonzero(mean.any(axis=1))
+    label = np.full(len(mean), mean.shape[1] - 1)
+    rows, label_of = linear_sum_assignment(np.log(mean[known, :-1] + LEAST_PROBABILITY), maximize=True)
+    label[known[rows]] = label_of
+    return label[clusters.codes]
 
 
 def representatives(
