@@ -232,7 +232,7 @@ def test_words_for_none_of_these_are_unknown(word, cells):
 
 def test_a_list_of_nothing_but_unknown_is_an_error(cells):
     before = cells.copy()
-    with pytest.raises(ValueError, match="'Unassigned'.*nothing but 'unknown'; expected at least one type"):
+    with pytest.raises(ValueError, match=r"'Unassigned'.*nothing but 'unknown'; expected at least one type"):
         bsc.tl.annotate(cells, labels=["Unknown", "Unassigned"])
     assert differences(before, cells) == set()
 
