@@ -33,7 +33,7 @@ _TELLS = re.compile(
 )
 # names of antigens that are no symbols of genes, where the symbol is another word
 _ANTIGEN = re.compile(
-    r"CD\d+[A-Za-z]{0,2}\d?|HLA-(DR|DQ|DP|ABC|A-B-C|DR-DP-DQ)|PD-?L?[12]|Ig[GMDAE]\w*|TCR\S*|LOX-1|Fc\w+|[Ii]ntegrin\S*|Podoplanin"
+    r"CD\d+[A-Za-z]{0,2}\d?|HLA-(DR|DQ|DP|ABC|A-B-C|DR-DP-DQ)|PD-?L?[12]|Ig[GMDAE](\d[a-c]?)?|TCR\S*|LOX-1|Fc(e?R\w*)|[Ii]ntegrin\S*|Podoplanin"
 )
 _CD = re.compile(r"CD\d+[A-Z]?([-.]\d+)?$")
 _MOST_SPAN = 2.5
@@ -56,18 +56,22 @@ def other_features(names: Sequence[str], types: pd.Series | None = None) -> np.n
     told = np.zeros(len(names), dtype=bool)
     other = np.zeros(len(names), dtype=bool)
     if types is not None:
-        words = types.astype(object).where(types.notna(), "").astype(str).str.lower().str.replace(r"[^a-z0-9]+", " ", regex=True)
-        words = words.str.strip()
-        gene = words.str.fullmatch(_GENE).to_numpy(dtype=bool)
+        words = [_words(value) for value in types.astype(object)]
+        gene = np.array([bool(_GENE.fullmatch(word)) for word in words], dtype=bool)
         if gene.any():
-            told = words.to_numpy() != ""
+            told = np.array([word != "" for word in words], dtype=bool)
             other = told & ~gene
         else:
-            other = words.str.contains(_OTHER).to_numpy(dtype=bool)
+            other = np.array([bool(_OTHER.search(word)) for word in words], dtype=bool)
             told = other.copy()
     if not told.all():
         other[~told] |= _by_names(np.array(names, dtype=object))[~told]
     return other
+
+
+def _words(value: object) -> str:
+    """Lower case words of a value; none when it is missing."""
+    return "" if pd.isna(value) else re.sub(r"[^a-z0-9]+", " ", str(value).lower()).strip()
 
 
 def _by_names(names: np.ndarray) -> np.ndarray:
@@ -78,7 +82,7 @@ def _by_names(names: np.ndarray) -> np.ndarray:
     antigen = np.array([new and not mark for new, mark in zip(no_symbol, marked, strict=True)], dtype=bool)
     # an old name of a gene that is not there under its new one is just that
     besides = [symbols[name] is None or symbols[name] in present for name in names[antigen]]
-    if sum(besides) < 3 and not (antigen.sum() >= 3 and antigen.mean() > 0.1) and not (marked.any() and any(besides)):
+    if sum(besides) < 2 and not (antigen.sum() >= 3 and antigen.mean() > 0.1) and not (marked.any() and any(besides)):
         return marked
     repeat = [bool(m := MADE_UNIQUE.match(name)) and m[1] in present for name in names]
     other = marked | antigen | np.array(repeat, dtype=bool)

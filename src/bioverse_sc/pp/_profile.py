@@ -77,7 +77,7 @@ class MatrixProfile:
         if self.other_features:
             text += f"; {len(self.other_features)} features are no genes ({_few(self.other_features)}) and left out"
         if self.gene_map.mouse:
-            text += "; most of its names look like mouse genes, which are not read as human ones"
+            text += "; most of its names look like mouse genes, which are not read as human ones: see bsc.pp.to_human"
         text += f"; a cell needs {self.min_genes} of them" if self.min_genes > 1 else ""
         return ". ".join([text + (f" ({self.passed_over})" if self.passed_over else ""), *self.hints])
 
@@ -127,17 +127,17 @@ def profile(
     usable = [s for s in sources if kinds[s] in _USABLE]
     if not usable:
         raise ValueError(_remedy(kinds) + _elsewhere(adata, sources))
-    features, maps, failed = {}, {}, {}
+    named, maps, failed = {}, {}, {}
     for s in usable:
         try:
-            features[s] = _features(adata, s, gene_symbols)
-            maps[s] = map_genes(_genes(*features[s]), vocabulary)
+            named[s] = features(adata, s, gene_symbols)
+            maps[s] = map_genes(_genes(*named[s]), vocabulary)
         except (ValueError, KeyError) as error:
             failed[s] = error
     if not maps:
         raise next(iter(failed.values()))
     chosen = max(maps, key=lambda s: (len(maps[s].genes), kinds[s] == "counts"))
-    found, (names, other) = maps[chosen], features[chosen]
+    found, (names, other) = maps[chosen], named[chosen]
     needed = min(MIN_GENES, (len(vocabulary) + 1) // 2)
     if len(found.genes) < needed:
         raise ValueError(_too_few(adata, chosen, names, other, found, vocabulary, needed))
@@ -202,8 +202,8 @@ def _too_few(
             "They look like mouse genes, and a mouse gene is not read as the human one. Map them to human orthologues first: "
             "adata = bsc.pp.to_human(adata), with pip install 'bioverse-sc[mouse]'."
         )
-    for column in _var(adata, source).columns:
-        values = _var(adata, source)[column]
+    for column in variables(adata, source).columns:
+        values = variables(adata, source)[column]
         if not pd.api.types.is_numeric_dtype(values) and len(map_genes(list(values.astype(str)), vocabulary).genes) >= needed:
             return msg + f"They stand in .var[{column!r}]: give gene_symbols={column!r}."
     if len(map_genes(list(adata.obs_names.astype(str)), vocabulary).genes) >= needed:
@@ -239,20 +239,21 @@ def get_matrix(adata: AnnData, source: str) -> Any:
 
 def gene_names(adata: AnnData, source: str, gene_symbols: str | None) -> list[str]:
     """Gene names of a matrix, ``""`` for a feature that is no gene; a name that stands twice is an error."""
-    return _genes(*_features(adata, source, gene_symbols))
+    return _genes(*features(adata, source, gene_symbols))
 
 
 def _genes(names: list[str], other: np.ndarray) -> list[str]:
     return ["" if no_gene else name for name, no_gene in zip(names, other, strict=True)]
 
 
-def _var(adata: AnnData, source: str) -> pd.DataFrame:
+def variables(adata: AnnData, source: str) -> pd.DataFrame:
+    """Table of the features of a matrix."""
     return adata.raw.var if source == "raw" and source not in adata.layers else adata.var
 
 
 def _column(adata: AnnData, source: str, name: str) -> pd.Series | None:
     """A column about the features of a matrix: its own, or that of the other of ``.var`` and ``.raw.var`` where names are shared."""
-    own = _var(adata, source)
+    own = variables(adata, source)
     if name in own:
         return own[name]
     for other in [adata.var, *([adata.raw.var] if adata.raw is not None else [])]:
@@ -261,9 +262,9 @@ def _column(adata: AnnData, source: str, name: str) -> pd.Series | None:
     return None
 
 
-def _features(adata: AnnData, source: str, gene_symbols: str | None) -> tuple[list[str], np.ndarray]:
+def features(adata: AnnData, source: str, gene_symbols: str | None) -> tuple[list[str], np.ndarray]:
     """Names of the features of a matrix, and which of them are no genes."""
-    index = _var(adata, source).index
+    index = variables(adata, source).index
     if gene_symbols is None:
         names = index.astype(str)
     elif (column := _column(adata, source, gene_symbols)) is not None:
@@ -405,8 +406,8 @@ def _remedy(kinds: dict[str, Kind]) -> str:
     if "scaled" in kinds.values():
         return (
             f"No usable matrix ({found}; it holds negative values, or each gene was scaled by a number of its own). Expected counts or "
-            "log-normalised values, before sc.pp.scale. Keep them next time with adata.layers['counts'] = adata.X.copy() or adata.raw = adata "
-            "before scaling, and give them here: adata.layers['counts'] = counts"
+            "log-normalised values, before sc.pp.scale. Keep them next time with adata.layers['counts'] = adata.X.copy() or adata.raw = adata.copy() "
+            "before scaling (adata.raw = adata shares the values, which are then scaled too), and give them here: adata.layers['counts'] = counts"
         )
     if set(kinds.values()) == {"absent"}:
         return f"No usable matrix ({found})."

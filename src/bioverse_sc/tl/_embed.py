@@ -232,6 +232,8 @@ def embed_cells(
     matrix = profile(adata, vocabulary=encoder.genes, layer=layer, gene_symbols=gene_symbols)
     with finish_log(f"embedding {adata.n_obs} cells with {encoder.name}") as slots:
         logger.info("    %s", matrix)
+        for hint in matrix.hints:
+            logger.warning("%s.", hint)
         vectors = np.zeros((adata.n_obs, encoder.width), dtype=np.float32)
         kept = ArrayCache(cache)
         made_from = [encoder.name, encoder.fingerprint, dtype, *choice.values(), list(matrix.gene_map.genes)]
@@ -258,8 +260,12 @@ def embed_cells(
         slots += _write(adata, keys, encoder, vectors, params, chosen=chosen)
     n_empty = int((~vectors.any(axis=1)).sum())
     if n_empty:
+        few = "no gene" if matrix.min_genes < 2 else f"fewer than {matrix.min_genes} genes"
         logger.warning(
-            "%d of %d cells have no gene that the encoder knows; their vectors are zero.", n_empty, adata.n_obs
+            "%d of %d cells have %s that the encoder knows; their vectors are zero, and their label is 'unknown'.",
+            n_empty,
+            adata.n_obs,
+            few,
         )
 
 
