@@ -44,6 +44,36 @@ def modality(data: AnnData | MuData, mod: str = "rna") -> AnnData:
     return adata
 
 
+def readable(matrix: Any) -> Any:
+    """Give an array or sparse matrix of a number type that scipy computes with, CSR or CSC; the same one where it is so already.
+
+    Half precision, which scipy does not know, is read as float32; a masked value as NaN.
+    """
+    if isinstance(matrix, np.ma.MaskedArray):
+        return np.ma.filled(matrix.astype(np.float64), np.nan)
+    if issparse(matrix) and matrix.format not in ("csr", "csc"):
+        matrix = matrix.tocsr()
+    values = matrix.data if issparse(matrix) else matrix
+    wanted = _number_type(values.dtype)
+    if values.dtype == wanted:
+        return matrix
+    if not issparse(matrix):
+        return matrix.astype(wanted)
+    # its own astype would make the type that scipy does not know
+    return type(matrix)((values.astype(wanted), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _number_type(dtype: np.dtype) -> np.dtype:
+    if dtype.kind in "biu":
+        return dtype.newbyteorder("=")
+    if dtype.kind == "f":
+        return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
+    if dtype.kind == "O":
+        return np.dtype(np.float64)
+    msg = f"The matrix holds values of type {dtype}; expected numbers, such as counts or log-normalised values."
+    raise TypeError(msg)
+
+
 def row_chunks(matrix: Any, columns: np.ndarray, size: int = CHUNK) -> Iterator[tuple[slice, csr_matrix]]:
     """Yield slices of rows and those rows of the chosen columns as CSR without stored zeros.
 
@@ -56,10 +86,12 @@ def row_chunks(matrix: Any, columns: np.ndarray, size: int = CHUNK) -> Iterator[
     size
         Rows per chunk.
     """
+    if issparse(matrix):
+        matrix = readable(matrix)
     for start in range(0, matrix.shape[0], size):
         rows = slice(start, min(start + size, matrix.shape[0]))
         chunk = matrix[rows]
-        chunk = csr_matrix(chunk[:, columns]) if issparse(chunk) else csr_matrix(np.asarray(chunk)[:, columns])
+        chunk = csr_matrix(readable(chunk if issparse(chunk) else np.asanyarray(chunk))[:, columns])
         chunk.eliminate_zeros()
         yield rows, chunk
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
@@ -32,13 +34,6 @@ def test_previous_symbols_are_found_on_either_side():
     assert map_genes(["CD20"], VOCABULARY).genes == ["MS4A1"]
     assert map_genes(["MS4A1"], ["CD20", "LYZ"]).genes == ["CD20"]
     assert map_genes(["CD20"], VOCABULARY).renamed == 1
-
-
-def test_an_alias_beside_the_true_name_is_summed():
-    found = map_genes(["CD20", "MS4A1"], VOCABULARY)
-    assert found.columns.tolist() == [0, 1]
-    assert found.genes == ["MS4A1"]
-    assert found.summed == 1
 
 
 def test_repeats_that_were_made_unique_are_summed():
@@ -91,3 +86,56 @@ def test_an_alias_of_two_genes_is_not_used():
     assert len(approved) > 15_000
     assert all(names[symbol] == symbol for symbol in list(approved)[:500])
     assert "" not in names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GRCh38_CD3E",
+        "hg19_CD3E",
+        "GRCh38______CD3E",
+        "GRCh38_ENSG00000198851",
+        " CD3E ",
+        "CD3E_ENSG00000198851",
+        "ENSG00000198851_CD3E",
+        "ENSG00000198851.4|CD3E",
+    ],
+)
+def test_what_is_written_around_a_gene_is_taken_off(name):
+    found = map_genes([name, "LYZ"], VOCABULARY)
+    assert found.genes == ["CD3E", "LYZ"]
+    assert found.renamed == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "gene"), [("HLA.DRA", "HLA-DRA"), ("MT.CO1", "MT-CO1"), ("HLA_DRA", "HLA-DRA"), ("NKX2.1", "NKX2-1"), ("RP11.2B6.2", "RP11-2B6.2")]
+)
+def test_dots_for_dashes_as_r_writes_them(name, gene):
+    found = map_genes([name, "LYZ"], [*VOCABULARY, gene])
+    assert found.genes == ["LYZ", gene]
+    assert found.renamed == 1
+    # the name itself goes first
+    assert map_genes([name], [name, gene]).genes == [name]
+
+
+def test_a_repeat_of_r_is_summed_and_a_clone_is_none():
+    assert map_genes(["LYZ", "LYZ.1", "AC004.1"], VOCABULARY).target.tolist() == [0, 0]
+    assert map_genes(["LYZ.1"], VOCABULARY).genes == []
+
+
+def test_the_mouse_genes_of_a_mixture_are_left_out():
+    found = map_genes(["GRCh38_CD3E", "GRCh38_LYZ", "mm10___Cd3e", "mm10___Lyz2", "mm10_CD19"], VOCABULARY)
+    assert found.genes == ["CD3E", "LYZ"]
+    assert (found.of_mouse, found.renamed) == (3, 2)
+    assert map_genes(["mm10___Cd3e", "mm10___Lyz2"], VOCABULARY).mouse
+
+
+def test_a_feature_without_a_name_is_none():
+    assert map_genes(["", "CD3E", ""], VOCABULARY).columns.tolist() == [1]
+
+
+def test_a_cell_with_too_few_genes_has_none():
+    found = replace(map_genes(VOCABULARY, VOCABULARY), min_genes=3)
+    chunk = csr_matrix(np.array([[1.0, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]]))
+    assert found.gather(chunk).toarray().sum(axis=1).tolist() == [0, 3, 0]
+    assert chunk.sum() == 5

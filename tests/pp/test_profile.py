@@ -6,7 +6,9 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
 import bioverse_sc as bsc
+from bioverse_sc._modalities import row_chunks
 from bioverse_sc.pp._genes import gene_table
+from bioverse_sc.pp._profile import fewest_genes
 from tests.same import differences
 
 VOCABULARY = sorted(symbol for name, symbol in gene_table()[1].items() if name == symbol)[1000:1120]
@@ -275,3 +277,181 @@ def test_without_a_vocabulary_it_is_that_of_the_bundled_model(mini):
     genes = mini.encoders["rna"].genes
     adata = make(counts(5)[:, :100], names=genes[:100])
     assert bsc.pp.profile(adata).gene_map.n_vocabulary == len(genes)
+
+
+# --- columns of symbols beside raw -----------------------------------------------------------------------------------
+
+
+def with_rows(values, n=len(VOCABULARY)):
+    """The genes under the names of rows, and their symbols."""
+    return make(values, names=[f"row{i}" for i in range(n)]), VOCABULARY[:n]
+
+
+def test_symbols_in_var_are_found_for_raw_too():
+    adata, symbols = with_rows(counts())
+    adata.raw = adata.copy()
+    adata.X = logged(counts())
+    adata.var["symbol"] = symbols
+    found = profile(adata, gene_symbols="symbol")
+    assert (found.source, found.gene_map.genes) == ("raw", VOCABULARY)
+    assert profile(adata, gene_symbols="symbol", layer="raw").gene_map.genes == VOCABULARY
+
+
+def test_symbols_in_raw_var_are_found_for_x_too():
+    adata, symbols = with_rows(counts())
+    adata.var["symbol"] = symbols
+    adata.raw = adata.copy()
+    del adata.var["symbol"]
+    for layer in (None, "X", "raw"):
+        assert profile(adata, gene_symbols="symbol", layer=layer).gene_map.genes == VOCABULARY
+
+
+def test_raw_without_the_column_and_with_other_names_is_passed_over():
+    adata, symbols = with_rows(counts())
+    adata.raw = make(counts(), names=[f"other{i}" for i in range(len(VOCABULARY))])
+    adata.var["symbol"] = symbols
+    found = profile(adata, gene_symbols="symbol")
+    assert found.source == "X"
+    assert found.passed_over == "raw has no column 'symbol' for its genes"
+    with pytest.raises(KeyError, match=r"no column 'gone' in \.var; there are \['symbol'\], and in \.raw\.var there are \[\]"):
+        profile(adata, gene_symbols="gone")
+
+
+def test_genes_of_raw_that_var_does_not_know_keep_their_names():
+    adata, symbols = with_rows(counts())
+    adata.raw = make(counts(), names=[*adata.var_names[:-5], *VOCABULARY[-5:]])
+    adata.var["symbol"] = symbols
+    assert profile(adata, gene_symbols="symbol", layer="raw").gene_map.genes == VOCABULARY
+
+
+def test_an_empty_symbol_is_none():
+    adata = make(counts())
+    adata.var["symbol"] = [*VOCABULARY[:-2], "", " "]
+    assert profile(adata, gene_symbols="symbol").gene_map.genes == VOCABULARY
+
+
+# --- number types and missing matrices -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["X", "layer", "raw"])
+@pytest.mark.parametrize("dtype", ["float16", "longdouble", ">f4", ">f8", "bool", "int8", "uint16", ">i4", "int64", "object"])
+def test_any_number_type_is_read(dtype, where, mini):
+    genes = mini.encoders["rna"].genes[:60]
+    values = np.random.default_rng(0).poisson(2, size=(4, 60))
+    if dtype == "bool":
+        values = values > 1
+    plain = make(values.astype(np.float32), names=genes)
+    typed = make(values.astype(dtype), names=genes)
+    adata = typed.copy()
+    if where == "layer":
+        adata.layers["mine"] = adata.X
+    elif where == "raw":
+        adata.raw = typed
+    layer = {"X": "X", "layer": "mine", "raw": "raw"}[where]
+    bsc.tl.embed(adata, layer=layer)
+    bsc.tl.embed(plain)
+    np.testing.assert_array_equal(adata.obsm["X_scgpt"], plain.obsm["X_scgpt"])
+    assert profile(adata, vocabulary=genes, layer=layer).kind == "counts"
+
+
+@pytest.mark.parametrize("form", [csr_matrix, csc_matrix])
+def test_sparse_half_precision_is_read(form):
+    adata = make(form(counts()))
+    # scipy refuses to make one, but older files and versions hold them
+    adata.X.data = adata.X.data.astype(np.float16)
+    found = profile(adata)
+    assert found.kind == "counts"
+    values = [chunk.toarray() for _, chunk in row_chunks(adata.X, found.gene_map.columns, size=5)]
+    np.testing.assert_array_equal(np.concatenate(values), counts()[:, found.gene_map.columns])
+
+
+def test_half_precision_in_a_file_is_read(tmp_path):
+    make(counts().astype(np.float16)).write_h5ad(tmp_path / "half.h5ad")
+    backed = ad.read_h5ad(tmp_path / "half.h5ad", backed="r")
+    assert profile(backed).kind == "counts"
+
+
+def test_masked_values_are_no_measurement():
+    adata = make(counts())
+    adata.layers["counts"] = np.ma.masked_less(counts(), 1)
+    with pytest.raises(ValueError, match="counts.* is NaN"):
+        profile(adata, layer="counts")
+
+
+def test_words_are_no_values():
+    adata = make(counts())
+    adata.layers["counts"] = np.full(adata.shape, "a", dtype="U1")
+    with pytest.raises(TypeError, match="holds values of type <U1; expected numbers"):
+        profile(adata, layer="counts")
+
+
+def test_without_x_the_layer_that_would_do_is_named():
+    adata = ad.AnnData(
+        obs=pd.DataFrame(index=[f"c{i}" for i in range(12)]),
+        var=pd.DataFrame(index=VOCABULARY),
+        layers={"lognorm": logged(counts()), "umi": counts(), "z": scaled(counts())},
+    )
+    with pytest.raises(ValueError, match=r"X is absent\)\. layers\['umi'\] is counts, layers\['lognorm'\] is log-normalised: give layer='umi'"):
+        profile(adata)
+    assert profile(adata, layer="umi").kind == "counts"
+    with pytest.raises(ValueError, match=r"X is absent.*give layer='umi'"):
+        profile(adata, layer="X")
+    adata.layers["counts"] = counts()
+    assert profile(adata).source == "counts"
+
+
+# --- hints -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_matrix_that_lies_the_wrong_way_round_is_turned():
+    adata = make(counts(60)).T.copy()
+    adata.var_names = [f"cell{i}" for i in range(60)]
+    with pytest.raises(ValueError, match=r"the wrong way round: adata = adata\.T$"):
+        profile(adata)
+    assert profile(adata.T.copy()).n_genes == len(VOCABULARY)
+
+
+def test_the_column_with_the_symbols_is_named():
+    adata, symbols = with_rows(counts())
+    adata.var["feature_name"] = pd.Categorical(symbols)
+    with pytest.raises(ValueError, match=r"They stand in \.var\['feature_name'\]: give gene_symbols='feature_name'"):
+        profile(adata)
+
+
+def test_numbers_are_told_from_symbols():
+    with pytest.raises(ValueError, match="Entrez ids, which are not read"):
+        profile(make(counts(), names=[str(5000 + i) for i in range(len(VOCABULARY))]))
+
+
+def test_other_spellings_are_counted():
+    found = profile(make(counts(), names=[f"GRCh38_{gene}" for gene in VOCABULARY]))
+    assert found.gene_map.genes == VOCABULARY
+    assert found.gene_map.renamed == len(VOCABULARY)
+
+
+# --- cells of which too little is known ------------------------------------------------------------------------------
+
+
+def test_the_fewest_genes_of_a_cell_are_named(pbmc):
+    assert bsc.pp.profile(pbmc).min_genes == 15
+    assert "; a cell needs 15 of them" in str(bsc.pp.profile(pbmc))
+    # a small panel has few genes in any cell
+    assert profile(make(counts())).min_genes == len(VOCABULARY) // 30
+    assert [fewest_genes(n) for n in (1, 40, 300, 5000)] == [1, 1, 10, 15]
+
+
+def test_a_near_empty_cell_is_unknown_and_the_number_is_said(pbmc, log):
+    cells = pbmc.raw.to_adata()[:6].copy()
+    matrix = cells.X.toarray()
+    known = np.isin(cells.var_names, bsc._models.get_model("mini").encoders["rna"].genes)
+    for row, n in ((1, 1), (2, 5), (3, 14), (4, 15)):
+        expressed = np.flatnonzero((matrix[row] > 0) & known)
+        matrix[row] = np.where(np.isin(np.arange(matrix.shape[1]), expressed[:n]), matrix[row], 0)
+    cells.X = csr_matrix(matrix)
+    with bsc.settings.override(verbosity="warning"):
+        bsc.tl.annotate(cells, reasoning=None)
+    assert [r.getMessage()[:48] for r in log] == ["3 of 6 cells have fewer than 15 genes that the e"]
+    unknown = (cells.obs["bioverse_label"] == "unknown").to_numpy()
+    assert unknown[[1, 2, 3]].all()
+    assert cells.obs["bioverse_confidence"].to_numpy()[[1, 2, 3]].tolist() == [0, 0, 0]
+    assert cells.obsm["X_scgpt"].any(axis=1).tolist() == [True, False, False, False, True, True]

@@ -13,12 +13,17 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
 T = TypeVar("T")
 
 ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?(_PAR_Y)?$")
-_MADE_UNIQUE = re.compile(r"^(.+)-\d+$")
+MADE_UNIQUE = re.compile(r"^(.+)[-.]\d+$")
+"""What ``var_names_make_unique``, or ``make.unique`` in R, makes of a repeat."""
+
+_ENSEMBL_WITHIN = re.compile(r"(?<![A-Za-z0-9])ENSG\d{11}(?!\d)")
+_HUMAN_PREFIX = re.compile(r"^(?:GRCh\d+|hg\d+|human|hs|homo_sapiens)[_-]+(?=.)", re.IGNORECASE)
+MOUSE_PREFIX = re.compile(r"^(?:GRCm\d+|mm\d+|mouse|mus_musculus)[_-]+(?=.)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,11 @@ class GeneMap:
     mouse: bool = False
     """Whether most names look like mouse genes."""
     left_out: int = 0
-    """Columns that differ from a gene that is there only in upper and lower case: another species, as a rule."""
+    """Columns that an alias, or upper and lower case taken as the same, would make a gene that is there under its own name."""
+    of_mouse: int = 0
+    """Columns that are marked as genes of the mouse (``mm10_Cd3e``) and left out."""
+    min_genes: int = 0
+    """A cell with fewer of ``genes`` counts as one without any: too little is known of it."""
 
     @property
     def summed(self) -> int:
@@ -50,7 +59,18 @@ class GeneMap:
         return len(self.columns) - len(self.genes)
 
     def gather(self, chunk: csr_matrix) -> csr_matrix:
-        """Turn the used columns, in order, into the found genes."""
+        """Turn the used columns, in order, into the found genes; a cell with fewer than ``min_genes`` has none."""
+        genes = self._gathered(chunk)
+        thin = np.flatnonzero((np.diff(genes.indptr) < self.min_genes) & (np.diff(genes.indptr) > 0))
+        if not len(thin):
+            return genes
+        kept = np.ones(genes.shape[0], dtype=genes.dtype)
+        kept[thin] = 0
+        genes = csr_matrix(genes.multiply(kept[:, None]), dtype=genes.dtype)
+        genes.eliminate_zeros()
+        return genes
+
+    def _gathered(self, chunk: csr_matrix) -> csr_matrix:
         if np.array_equal(self.target, np.arange(len(self.genes))):
             return chunk
         # small integers would overflow in the sum
@@ -113,17 +133,18 @@ def looks_like_mouse(names: Sequence[str]) -> bool:
 def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
     """Find the genes of a vocabulary among the names of a data set.
 
-    A name is found as it is, by Ensembl id (with or without version), by an alias or previous symbol of HGNC, all of these on
-    either side, or by the name before the number that ``var_names_make_unique`` puts behind a repeat; and at last with upper
+    A name is found as it is, by Ensembl id (with or without version, also within a name), by an alias or previous symbol of HGNC, all of these on
+    either side, or by the name before the number that ``var_names_make_unique`` puts behind a repeat; with the name of
+    a genome before it (``GRCh38_CD3E``), spaces around it, or dots for dashes, as R writes ``HLA.DRA``; and at last with upper
     and lower case taken as the same. Columns that are found to be one gene are summed. Only a column that differs in case
-    alone from one that is there under its own name is left out, as it is another species' gene.
+    alone from one that is there under its own name, or is an alias of it, is left out: it is another species' gene, or an antibody.
 
     Where most names look like mouse genes (``Cd3e``), case matters: a mouse gene is never read as the human one.
 
     Parameters
     ----------
     names
-        Gene symbols or Ensembl ids of the data set, without repeats.
+        Gene symbols or Ensembl ids of the data set, without repeats; ``""`` for a feature that is no gene.
     vocabulary
         Gene symbols or Ensembl ids of an encoder.
     """
@@ -131,23 +152,38 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
     by_approved: dict[str, int] = {}
     for gene, i in exact.items():
         by_approved.setdefault(approved_symbol(gene) or gene, i)
-    mouse = looks_like_mouse(names)
+    plain = [plain_name(name, exact) for name in names]
+    of_mouse = sum(bool(MOUSE_PREFIX.match(name)) for name in names)
+    mouse = looks_like_mouse([name for name in plain if name]) or of_mouse > len(names) / 2
     folded = {} if mouse else _folded((gene, i) for gene, i in exact.items())
-    taken = {exact[name] for name in names if name in exact}
-    present = set(names)
+    present = set(plain)
+    own = {name: approved_symbol(name) or name for name in present if name}
+    taken = {
+        exact.get(name, by_approved.get(symbol))
+        for name, symbol in own.items()
+        if name in exact or symbol == name or ENSEMBL.match(name)
+    } - {None}
     found: list[int] = []
     columns, renamed, cased, left_out, n_ensembl = [], 0, 0, 0, 0
-    for column, name in enumerate(names):
-        n_ensembl += bool(ENSEMBL.match(name))
+    for column, (written, name) in enumerate(zip(names, plain, strict=True)):
+        if not name:
+            continue
+        is_id = bool(ENSEMBL.match(name))
+        n_ensembl += is_id
         position = exact.get(name)
-        if position is None:
-            symbol = approved_symbol(name)
-            if symbol is None and (unique := _MADE_UNIQUE.match(name)) and unique[1] in present:
-                symbol = approved_symbol(unique[1]) or unique[1]
+        if position is not None:
+            renamed += name != written
+        else:
+            symbol, repeat = approved_symbol(name), False
+            if symbol is None and (unique := MADE_UNIQUE.match(name)) and unique[1] in present:
+                symbol, repeat = approved_symbol(unique[1]) or unique[1], True
             if symbol is not None:
                 position = exact.get(symbol, by_approved.get(symbol))
+                if position in taken and not (is_id or repeat or symbol == name):
+                    left_out += 1
+                    continue
                 renamed += position is not None
-            elif not mouse and not ENSEMBL.match(name):
+            elif not mouse and not is_id:
                 position = folded.get(name.upper())
                 if position is None and (resembled := _folded_names().get(name.upper())):
                     position = exact.get(resembled, by_approved.get(resembled))
@@ -170,4 +206,30 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
         cased=cased,
         mouse=mouse,
         left_out=left_out,
+        of_mouse=of_mouse,
     )
+
+
+def plain_name(name: str, known: Container[str] = ()) -> str:
+    """Take from a name what is not the gene's: a genome, spaces, another name beside an Ensembl id; ``""`` for a gene of the mouse by its prefix.
+
+    Parameters
+    ----------
+    name
+        As it is written.
+    known
+        Names that mean a gene, beside those of HGNC.
+    """
+    name = name.strip()
+    if name in known or approved_symbol(name):
+        return name
+    if MOUSE_PREFIX.match(name):
+        return ""
+    name = _HUMAN_PREFIX.sub("", name)
+    if within := _ENSEMBL_WITHIN.search(name):
+        # _PAR_Y and versions are no other name
+        return name if ENSEMBL.match(name) else within[0]
+    for other in (name, name.replace(".", "-"), name.replace(".", "-", 1), name.replace("_", "-")):
+        if other in known or approved_symbol(other) == other:
+            return other
+    return name

@@ -249,6 +249,8 @@ def embed_cells(
     genes = hash_texts(matrix.gene_map.genes)
     with finish_log(f"embedding {adata.n_obs} cells with {encoder.name}") as slots:
         logger.info("    %s", matrix)
+        for hint in matrix.hints:
+            logger.warning("%s.", hint)
         vectors = np.zeros((adata.n_obs, encoder.width), dtype=np.float32)
         read = np.zeros(adata.n_obs, dtype=np.uint64)
         kept = ArrayCache(cache)
@@ -281,8 +283,12 @@ def embed_cells(
         slots += _write(results, encoder, vectors, read, params, chosen=chosen)
     n_empty = int((~vectors.any(axis=1)).sum())
     if n_empty:
+        few = "no gene" if matrix.min_genes < 2 else f"fewer than {matrix.min_genes} genes"
         logger.warning(
-            "%d of %d cells have no gene that the encoder knows; their vectors are zero.", n_empty, adata.n_obs
+            "%d of %d cells have %s that the encoder knows; their vectors are zero, and their label is 'unknown'.",
+            n_empty,
+            adata.n_obs,
+            few,
         )
     return matrix
 
