@@ -84,7 +84,7 @@ def test_what_makes_it_cheaper_is_passed_on(file, tmp_path):
     result = run("annotate", file, "-o", tmp_path / "o.h5ad", *args)
     assert result.exit_code == 0, result.output
     found = ad.read_h5ad(tmp_path / "o.h5ad")
-    asked = {"by": "cluster", "groupby": "sample", "smooth": True, "max_cells_to_generate": 3, "reasoning": "cell"}
+    asked = {"by": "cluster", "groupby": "sample", "smooth": True, "max_cells_to_generate": 3}
     assert asked.items() <= found.uns["bioverse"]["annotate"].items()
     assert found.obs.groupby("sample", observed=True)["bioverse_label"].nunique().eq(1).all()
     assert found.obs["bioverse_reasoning_of"].nunique() <= 3

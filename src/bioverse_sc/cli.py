@@ -58,17 +58,24 @@ def annotate(
     unique: Annotated[
         bool, typer.Option("--unique", help="Each label to one cluster at most, with --by cluster.")
     ] = False,
-    reasoning: Annotated[Literal["cell", "cluster", "none"], typer.Option(help="What gets a reasoning.")] = "cell",
+    coarse: Annotated[bool, typer.Option("--coarse", help="Also the broad type of each cell.")] = False,
+    reasoning: Annotated[
+        Literal["representative", "cell", "cluster", "none"],
+        typer.Option(help="What the texts are about: cells that speak for others, each cell, or each cluster."),
+    ] = "representative",
     groupby: Annotated[str, typer.Option(help="Column of .obs with the clusters.")] = "leiden",
     n_runner_up: Annotated[int, typer.Option(min=0, help="Next likely labels to write as well.")] = 0,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="Spread the probabilities over the neighbours graph first.")
     ] = False,
     max_cells_to_generate: Annotated[
-        int | None, typer.Option(min=1, help="Cells to write a reasoning of; the others get that of the nearest one.")
+        int | None, typer.Option(min=1, help="Cells that speak for others, at most; 256 by default.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Cells per forward pass.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Cells per forward pass.")] = 128,
     key_added: Annotated[str | None, typer.Option(help="Stem of the slots' names instead of 'bioverse'.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over results in the input that were made or changed by others.")
+    ] = False,
 ) -> None:
     """Label the cells of a file and say why."""
     import bioverse_sc as bsc
@@ -98,6 +105,7 @@ def annotate(
             labels=labels or None,
             tissue=tissue,
             min_confidence=min_confidence,
+            levels=("fine", "coarse") if coarse else ("fine",),
             by=by,
             unique=unique,
             reasoning=None if reasoning == "none" else reasoning,
@@ -109,13 +117,14 @@ def annotate(
             gene_symbols=gene_symbols,
             batch_size=batch_size,
             key_added=key_added,
+            overwrite=overwrite,
         )
         _files.write(data, output, stem=stem)
         typer.echo(f"wrote {output}")
         adata = modality(data)
         if plot is not None:
             # the labels are written by now, whatever becomes of the figure
-            bsc.tl.alignment(adata, model=model, key_added=key_added)
+            bsc.tl.alignment(adata, model=model, key_added=key_added, overwrite=overwrite)
             bsc.pl.alignment_umap(adata, key=stem, show=False)
             with _files.beside(plot) as fresh:
                 plt.savefig(fresh, dpi=200, format=plot.suffix.lower().removeprefix("."))

@@ -815,3 +815,75 @@ def test_smoothing_follows_the_graph(annotated):
 def test_a_model_without_labels_asks_for_them(cells):
     with pytest.raises(ValueError, match=r"no label set of its own; name the labels"):
         bsc.tl.annotate(cells, model=make_model(labels=()), reasoning=None)
+
+
+# --- representatives, levels, probabilities ---------------------------------------------------------------------------
+
+
+def test_by_default_a_text_is_about_a_cell_that_speaks_for_others(cells):
+    each = bsc.tl.annotate(cells, reasoning="cell", copy=True).obs
+    assert "bioverse_reasoning_of" not in each
+    found = bsc.tl.annotate(cells, max_cells_to_generate=7, copy=True).obs
+    of = found["bioverse_reasoning_of"].astype(str)
+    written = sorted(set(of) - {""})
+    assert len(written) == 7
+    assert found.loc[written, "bioverse_reasoning"].tolist() == each.loc[written, "bioverse_reasoning"].tolist()
+    has_text = of != ""
+    assert found["bioverse_reasoning"][has_text].tolist() == each["bioverse_reasoning"][of[has_text]].tolist()
+    assert found["bioverse_label"].astype(str)[has_text].tolist() == found["bioverse_label"].astype(str)[of[has_text]].tolist()
+    few = bsc.tl.annotate(cells, copy=True).obs
+    assert few["bioverse_reasoning"].tolist() == each["bioverse_reasoning"].tolist(), "fewer cells than the budget"
+
+
+def test_every_label_of_every_cluster_is_spoken_for(pbmc):
+    adata = pbmc.raw.to_adata()[:200].copy()
+    adata.obs["leiden"] = adata.obs["louvain"]
+    bsc.tl.annotate(adata, max_cells_to_generate=100)
+    pairs = set(zip(adata.obs["bioverse_label"].astype(str), adata.obs["leiden"].astype(str), strict=True))
+    chosen = adata.obs.loc[sorted(set(adata.obs["bioverse_reasoning_of"].astype(str)) - {""})]
+    assert set(zip(chosen["bioverse_label"].astype(str), chosen["leiden"].astype(str), strict=True)) == pairs
+    assert adata.uns["bioverse"]["annotate"]["groupby"] == "leiden"
+
+
+def test_a_cluster_column_with_gaps_is_no_hindrance(cells):
+    cells.obs["leiden"] = pd.Categorical(["0", None] * 6)
+    bsc.tl.annotate(cells)
+    assert cells.uns["bioverse"]["annotate"]["groupby"] == ""
+
+
+def test_broad_types_are_written_beside_the_labels(cells):
+    bsc.tl.annotate(cells, levels=("fine", "coarse"), reasoning=None)
+    obs = cells.obs
+    one_level = labelled(cells)
+    assert obs["bioverse_label"].tolist() == one_level["bioverse_label"].tolist()
+    ontology = cell_ontology()
+    for label, coarse, term in zip(
+        obs["bioverse_label"], obs["bioverse_label_coarse"], obs["bioverse_label_coarse_id"], strict=True
+    ):
+        if label != "unknown":
+            assert term in ontology.ancestors(ontology.find(label))
+            assert ontology.names[term] == coarse
+    assert (obs["bioverse_confidence_coarse"] >= obs["bioverse_confidence"] - 1e-6).mean() > 0.9
+    bsc.tl.annotate(cells, reasoning=None)
+    assert "bioverse_label_coarse" not in cells.obs
+
+
+@pytest.mark.parametrize("levels", ["coarse", ("coarse",), ("fine", "lineage"), ()])
+def test_unknown_levels_are_an_error(levels, cells):
+    with pytest.raises(ValueError, match=r"levels is .*expected \('fine',\) or \('fine', 'coarse'\)"):
+        bsc.tl.annotate(cells, levels=levels)
+
+
+def test_all_probabilities_on_request(cells, mini):
+    bsc.tl.annotate(cells, probabilities=True, n_runner_up=1, reasoning=None)
+    found = cells.obsm["bioverse_probabilities"]
+    labels = list(cells.uns["bioverse"]["annotate"]["labels"])
+    assert found.shape == (cells.n_obs, len(labels))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.asarray(found.sum(axis=1)).ravel(), 1, atol=1e-5)
+    vectors = cells.obsm["X_scgpt"]
+    np.testing.assert_allclose(
+        found.toarray(), label_probabilities(mini, vectors, labels, batch_size=128, closed=True), atol=1e-5
+    )
+    bsc.tl.annotate(cells, reasoning=None)
+    assert "bioverse_probabilities" not in cells.obsm

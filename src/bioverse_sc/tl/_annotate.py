@@ -384,7 +384,10 @@ def _reasoned(
         of = np.where(known, np.asarray(clusters, dtype=str), "").astype(object)
     else:
         rows = np.flatnonzero(known)
-        if budget is not None and budget < len(rows):
+        if budget is not None and budget >= len(rows):
+            # each cell speaks for itself
+            budget = None
+        if budget is not None:
             rows = np.sort(representatives(cells.vectors, cells.names, budget, clusters=clusters))
         texts = reason_about_cells(adata, model, matrix, cells, maker, rows, batch_size=batch_size)
         if budget is not None:
