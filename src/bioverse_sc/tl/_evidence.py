@@ -166,7 +166,7 @@ def _claims(adata: AnnData, matrix: MatrixProfile, keys: Keys, groupby: str | No
     else:
         codes = label_in_cluster(said["label"], adata.obs[groupby]).codes
         here = np.flatnonzero(codes >= 0)
-        of_group = csr_matrix((np.ones(len(here)), (here, codes[here])), (adata.n_obs, codes.max() + 1))
+        of_group = csr_matrix((np.ones(len(here)), (here, codes[here])), (adata.n_obs, np.max(codes) + 1))
         expressing = np.asarray(sum(of_group[rows].T @ expressed for rows, expressed in chunks).todense())
         shares = expressing / np.asarray(of_group.sum(axis=0)).T
         said = said.assign(code=codes).iloc[here].drop_duplicates()
