@@ -32,10 +32,17 @@ def environment(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if not (folder / ".ready").exists():
         venv.create(folder, with_pip=True, clear=True)
-        install = [python, "-m", "pip", "install", "--disable-pip-version-check", "-q"]
-        # the one package that the modules used here import and bioverse-sc does not
-        subprocess.run([*install, "ipython"], check=True)
-        subprocess.run([*install, "--no-deps", "scgpt==0.2.4"], check=True)
+        install = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "-qq",
+            "--no-deps",
+            "--require-hashes",
+        ]
+        subprocess.run([*install, "-r", HERE.parent / "locks" / "parity.txt"], check=True)
         code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
         target = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
         # torch, numpy and the rest are those of the calling interpreter

@@ -830,7 +830,10 @@ def test_by_default_a_text_is_about_a_cell_that_speaks_for_others(cells):
     assert found.loc[written, "bioverse_reasoning"].tolist() == each.loc[written, "bioverse_reasoning"].tolist()
     has_text = of != ""
     assert found["bioverse_reasoning"][has_text].tolist() == each["bioverse_reasoning"][of[has_text]].tolist()
-    assert found["bioverse_label"].astype(str)[has_text].tolist() == found["bioverse_label"].astype(str)[of[has_text]].tolist()
+    assert (
+        found["bioverse_label"].astype(str)[has_text].tolist()
+        == found["bioverse_label"].astype(str)[of[has_text]].tolist()
+    )
     few = bsc.tl.annotate(cells, copy=True).obs
     assert few["bioverse_reasoning"].tolist() == each["bioverse_reasoning"].tolist(), "fewer cells than the budget"
 

@@ -57,7 +57,7 @@ class Precomputed:
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
             msg = (
-                f"{self.use_rep!r} holds NaN or infinite values in {bad.sum()} of {len(vectors)} rows, the first is row {bad.argmax()}. "
+                f"{self.use_rep!r} holds NaN or infinite values in {bad.sum()} of {len(vectors)} rows, the first is row {np.argmax(bad)}. "
                 "Compute it again, or leave those cells out."
             )
             raise ValueError(msg)

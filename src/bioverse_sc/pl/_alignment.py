@@ -10,6 +10,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
 from bioverse_sc._modalities import modality
 from bioverse_sc._results import Results
+from bioverse_sc._row_hash import bound_hashes, hash_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -121,21 +122,25 @@ def _compared(data: AnnData | MuData, mod: str | None, keys: Keys) -> tuple[dict
         wanted = {name: modality(data, name) for name in of_layout if mod in (None, name)}
         # one that was laid out alone since then has a record of its own
         if wanted and all(
-            _is_of(together, adata, keys) and not Results(adata, keys).made_by("alignment") for adata in wanted.values()
+            _is_of(together, name, adata, keys) and not Results(adata, keys).made_by("alignment")
+            for name, adata in wanted.items()
         ):
             return wanted, together
     for name, adata in parts.items():
         alone = Results(adata, keys).made_by("alignment")
-        if alone and _is_of(alone, adata, keys):
-            # an AnnData does not know of what it is
-            return {str(next(iter(alone.get("modalities", [name])))): adata}, alone
+        # an AnnData does not know of what it is
+        name = str(next(iter(alone.get("modalities", [name]))))
+        if alone and _is_of(alone, name, adata, keys):
+            return {name: adata}, alone
     return None
 
 
-def _is_of(stored: dict[str, Any], adata: AnnData, keys: Keys) -> bool:
+def _is_of(stored: dict[str, Any], name: str, adata: AnnData, keys: Keys) -> bool:
     """Whether a layout is of the soft tokens that are there."""
-    made_by = Results(adata, keys).made_by("align").get("model_fingerprint")
-    return keys.umap_after in adata.obsm and stored.get("model_fingerprint") == made_by
+    if keys.umap_after not in adata.obsm or keys.soft_token not in adata.obsm:
+        return False
+    content = bound_hashes(hash_rows(adata.obsm[keys.soft_token]), hash_rows(adata.obsm[keys.umap_after]))
+    return bool(np.isin(content, stored.get("content", {}).get(name, [])).all())
 
 
 def _run_alignment(data: AnnData | MuData, mod: str | None, keys: Keys) -> None:

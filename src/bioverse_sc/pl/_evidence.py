@@ -12,6 +12,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
 from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._results import Results
+from bioverse_sc._row_hash import bound_hashes, hash_texts
 from bioverse_sc.pl._alignment import shown_or_axes
 from bioverse_sc.pp._genes import map_genes
 from bioverse_sc.pp._profile import gene_names, get_matrix
@@ -76,10 +77,10 @@ def evidence(
         raise ValueError(msg)
     adata, keys = modality(data), Keys(key)
     column = keys.label if groupby == "bioverse_label" else groupby
-    if "claims" not in Results(adata, keys).made_by("evidence"):
+    if not _is_checked(adata, keys):
         from bioverse_sc.tl import evidence as check
 
-        logger.info("bsc.tl.evidence has not been run; running it with its defaults.")
+        logger.info("bsc.tl.evidence has not been run on these texts; running it with its defaults.")
         check(data, key_added=key)
     if column not in adata.obs:
         msg = f"There is no column {column!r} in .obs; there are {list(adata.obs.columns)}."
@@ -103,6 +104,15 @@ def evidence(
     ax.set_xlim(-0.6, drawn["place"].max() + 1.1)
     ax.set_ylim(len(groups) - 0.35, -0.6)
     return shown_or_axes(ax, created=created, show=show)
+
+
+def _is_checked(adata: AnnData, keys: Keys) -> bool:
+    """Whether the claims are of the labels and texts that are there."""
+    stored = Results(adata, keys).made_by("evidence")
+    if "claims" not in stored or not {keys.label, keys.reasoning} <= set(adata.obs):
+        return False
+    content = bound_hashes(hash_texts(adata.obs[keys.label]), hash_texts(adata.obs[keys.reasoning]))
+    return bool(np.isin(content, stored.get("content", [])).all())
 
 
 def _grouped(adata: AnnData, keys: Keys, column: str) -> pd.DataFrame:

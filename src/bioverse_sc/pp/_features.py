@@ -78,7 +78,9 @@ def _by_names(names: np.ndarray) -> np.ndarray:
     present = {*names, *(approved_symbol(name) for name in names if ENSEMBL.match(name))}
     symbols = {name: approved_symbol(name) for name in names if _TELLS.search(name) or _ANTIGEN.fullmatch(name)}
     no_symbol = [name in symbols and symbols[name] != name for name in names]
-    marked = np.array([new and bool(_TELLS.search(name)) for name, new in zip(names, no_symbol, strict=True)], dtype=bool)
+    marked = np.array(
+        [new and bool(_TELLS.search(name)) for name, new in zip(names, no_symbol, strict=True)], dtype=bool
+    )
     antigen = np.array([new and not mark for new, mark in zip(no_symbol, marked, strict=True)], dtype=bool)
     # an old name of a gene that is not there under its new one is just that
     besides = [symbols[name] is None or symbols[name] in present for name in names[antigen]]

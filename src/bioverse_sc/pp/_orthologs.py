@@ -63,7 +63,9 @@ def _orthologs() -> _Orthologs:
         one = one[~one[name].duplicated(keep=False) & ~one["human"].duplicated(keep=False)]
         pairs = hcop[hcop[name] != "-"].groupby([name, "human"], as_index=False)["support"].max()
         rest = pairs[~pairs[name].isin(one[name]) & ~pairs["human"].isin(one["human"])]
-        agreed = rest["support"] >= np.maximum(2 * _next_best(pairs, name), 2 * _next_best(pairs, "human")).loc[rest.index]
+        agreed = (
+            rest["support"] >= np.maximum(2 * _next_best(pairs, name), 2 * _next_best(pairs, "human")).loc[rest.index]
+        )
         agreed &= rest["support"] >= _FEWEST_SOURCES
         human |= dict(zip(one[name], one["human"], strict=True))
         human |= dict(zip(rest.loc[agreed, name], rest.loc[agreed, "human"], strict=True))

@@ -185,7 +185,9 @@ def _too_few(
 ) -> str:
     """Say what the names are instead of genes that the encoder knows, and what to do."""
     genes = [name for name, no_gene in zip(names, other, strict=True) if not no_gene]
-    msg = f"Only {len(found.genes)} of the encoder's {len(vocabulary)} genes are in this data set, fewer than {needed}. "
+    msg = (
+        f"Only {len(found.genes)} of the encoder's {len(vocabulary)} genes are in this data set, fewer than {needed}. "
+    )
     if other.any():
         msg += f"{int(other.sum())} of its {len(names)} features are no genes ({_few(np.array(names, dtype=object)[other])}). "
         if not genes:
@@ -204,7 +206,10 @@ def _too_few(
         )
     for column in variables(adata, source).columns:
         values = variables(adata, source)[column]
-        if not pd.api.types.is_numeric_dtype(values) and len(map_genes(list(values.astype(str)), vocabulary).genes) >= needed:
+        if (
+            not pd.api.types.is_numeric_dtype(values)
+            and len(map_genes(list(values.astype(str)), vocabulary).genes) >= needed
+        ):
             return msg + f"They stand in .var[{column!r}]: give gene_symbols={column!r}."
     if len(map_genes(list(adata.obs_names.astype(str)), vocabulary).genes) >= needed:
         return msg + "The cells have the names of genes, so the matrix lies the wrong way round: adata = adata.T"
@@ -382,7 +387,9 @@ def scaled_by_gene(rows: csr_matrix) -> bool:
         return True
     largest = rows.max(axis=0).toarray().ravel()
     top = largest.max()
-    return bool(np.mean(largest[judged] > top * (1 - 1e-5)) > 0.05 or (top <= 1 and np.mean(largest[judged] > 0.5) > 0.3))
+    return bool(
+        np.mean(largest[judged] > top * (1 - 1e-5)) > 0.05 or (top <= 1 and np.mean(largest[judged] > 0.5) > 0.3)
+    )
 
 
 def _tied(rows: csr_matrix) -> float:

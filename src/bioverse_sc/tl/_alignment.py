@@ -13,6 +13,7 @@ from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
+from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc.metrics import alignment_metrics
 from bioverse_sc.metrics._alignment import text_retrieval
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
@@ -177,6 +178,11 @@ def alignment(
             }
             if metrics:
                 entries[when] = metrics if len(parts) > 1 else metrics[first]
+        # a layout is drawn as long as it is of the soft tokens that are there
+        entries["content"] = {
+            name: bound_hashes(hash_rows(adata.obsm[keys.soft_token]), hash_rows(places[name][slot_of["after"]]))
+            for name, adata in parts.items()
+        }
         # of another layout, whose coordinates are no longer there
         together = Results(data, keys)
         together.outdate("alignment")

@@ -264,7 +264,7 @@ def shared_observations(
 def rows_beside(adata: AnnData, mod: str, names: Sequence[str]) -> np.ndarray:
     """Rows of named observations."""
     check_unique(adata, mod)
-    rows = adata.obs_names.get_indexer(list(names))
+    rows = adata.obs_names.get_indexer(pd.Index(names))
     if missing := [name for name, row in zip(names, rows, strict=True) if row < 0]:
         msg = f"beside[{mod!r}] names {missing}, which are not there; {mod} has {adata.n_obs}, such as {list(adata.obs_names[:3])}."
         raise KeyError(msg)

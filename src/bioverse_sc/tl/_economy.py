@@ -115,7 +115,7 @@ def clusters_of(adata: AnnData, key: str) -> pd.Categorical:
         When a cell has no cluster.
     """
     if key not in adata.obs:
-        msg = f"There is no column {key!r} in .obs, which has {list(adata.obs.columns)}. Make clusters: bsc.tl.embed(adata); sc.pp.neighbors(adata, use_rep='X_scgpt'); sc.tl.leiden(adata, key_added={key!r})"
+        msg = f"There is no column {key!r} in .obs, which has {list(adata.obs.columns)}. Make clusters: bsc.tl.embed(adata); sc.pp.neighbors(adata, use_rep='X_scgpt'); sc.tl.leiden(adata, flavor='igraph', key_added={key!r})"
         raise KeyError(msg)
     column = adata.obs[key]
     missing = adata.obs_names[column.isna()]
@@ -245,7 +245,7 @@ def representatives(
     for row in chosen:
         _shorten(distance, vectors, row, same[of[row]])
     while len(chosen) < min(budget, len(known)):
-        row = int(distance.argmax())
+        row = int(np.argmax(distance))
         chosen.append(row)
         _shorten(distance, vectors, row, same[of[row]])
     return np.array(chosen, dtype=np.int64)

@@ -17,6 +17,7 @@ from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results
+from bioverse_sc._row_hash import bound_hashes, hash_texts
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.pp._genes import approved_symbol, gene_table
 from bioverse_sc.pp._profile import get_matrix
@@ -136,6 +137,7 @@ def evidence(
         claims = _claims(adata, matrix, keys, groupby)
         entries = {
             "claims": claims,
+            "content": bound_hashes(hash_texts(adata.obs[keys.label]), hash_texts(adata.obs[keys.reasoning])),
             "model": loaded.config.name,
             "model_fingerprint": loaded.fingerprint,
             "source": matrix.source,
@@ -170,7 +172,7 @@ def _claims(adata: AnnData, matrix: MatrixProfile, keys: Keys, groupby: str | No
     else:
         codes = label_in_cluster(said["label"], adata.obs[groupby]).codes
         here = np.flatnonzero(codes >= 0)
-        of_group = csr_matrix((np.ones(len(here)), (here, codes[here])), (adata.n_obs, codes.max() + 1))
+        of_group = csr_matrix((np.ones(len(here)), (here, codes[here])), (adata.n_obs, np.max(codes) + 1))
         expressing = np.asarray(sum(of_group[rows].T @ expressed for rows, expressed in chunks).todense())
         shares = expressing / np.asarray(of_group.sum(axis=0)).T
         said = said.assign(code=codes).iloc[here].drop_duplicates()

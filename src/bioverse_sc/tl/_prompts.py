@@ -144,7 +144,7 @@ def written(
     from bioverse_sc.models._generate import generate_text
 
     texts = np.full(len(names), "", dtype=object)
-    real = np.flatnonzero(np.logical_and.reduce([place.source.is_known[place.rows] for place in places]))
+    real = np.flatnonzero(np.all([place.source.is_known[place.rows] for place in places], axis=0))
     if len(real) < len(names):
         logger.warning(
             "%d of %d observations are left out, with an empty text: a vector is zero, as of a cell without any known gene.",

@@ -445,7 +445,7 @@ def _named(modality: str, record: Mapping[Any, Any], index: Mapping[str, pd.Inde
         raise ValueError(msg)
     rows = index[modality].get_indexer(pd.Index([str(entity) for entity in entities]))
     if (rows < 0).any():
-        msg = f"there is no {modality!r} entity named {entities[int((rows < 0).argmax())]!r}"
+        msg = f"there is no {modality!r} entity named {entities[int(np.argmax(rows < 0))]!r}"
         raise ValueError(msg)
     return [int(row) for row in rows]
 
@@ -475,7 +475,7 @@ def read_pairs(
     named = _column(table, mod)
     rows = _unique(mod, names).get_indexer(pd.Index(named))
     if (rows < 0).any():
-        first = int((rows < 0).argmax())
+        first = int(np.argmax(rows < 0))
         msg = f"{file}, record {first + 1}: there is no {mod!r} entity named {named[first]!r}."
         raise ValueError(msg)
     return rows, descriptions(table, labels_key=None, template=text)
