@@ -487,7 +487,7 @@ def test_relative_paths_are_relative_to_the_file(here, monkeypatch):
     [
         ({"data": {"file": "gone.h5ad"}}, r"data.file: There is no file .*gone.h5ad"),
         ({"data": {"file": "run.yaml"}}, r"data.file: .*run.yaml' ends with none of .h5ad, .h5mu"),
-        ({"data": {"file": "broken.h5ad"}}, r"data.file: .*broken.h5ad cannot be read"),
+        ({"data": {"file": "broken.h5ad"}}, r"data.file: .*broken.h5ad' cannot be read as .h5ad"),
         ({"data": {"labels_key": "celltype"}}, r"data.labels_key, .*cells.h5ad: There is no column 'celltype'"),
         (
             {"data": {"labels_key": "patchy"}},
