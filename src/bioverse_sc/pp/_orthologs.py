@@ -16,7 +16,7 @@ from mudata import MuData
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._optional import require
-from bioverse_sc._record import record
+from bioverse_sc._results import Results
 from bioverse_sc.pp._genes import MOUSE_PREFIX, approved_symbol
 from bioverse_sc.pp._profile import features, get_matrix
 
@@ -207,7 +207,7 @@ def to_human(data: AnnData | MuData, *, gene_symbols: str | None = None) -> AnnD
             "no_gene": len(found.lost["no_gene"]),
             "share_of_values": _share(data, found),
         }
-        recorded_in = record(human, Keys("bioverse"), "to_human", numbers)
+        recorded = Results(human, Keys()).write("to_human", {}, numbers)
         without, several, shared = (found.lost[reason] for reason in ("none", "several", "shared"))
         logger.info(
             "    %d of %d genes have one human orthologue; they hold %.0f %% of the values",
@@ -224,7 +224,7 @@ def to_human(data: AnnData | MuData, *, gene_symbols: str | None = None) -> AnnD
             _first(names, shared),
             f", and {numbers['no_gene']} features that are no genes" if numbers["no_gene"] else "",
         )
-        slots += [f"'{MOUSE_GENE}', names before (.var)", recorded_in]
+        slots += [f"'{MOUSE_GENE}', names before (.var)", *recorded]
     return human
 
 

@@ -279,8 +279,8 @@ def features(adata: AnnData, source: str, gene_symbols: str | None) -> tuple[lis
     else:
         msg = f"There is no column {gene_symbols!r} in .var; there are {list(adata.var.columns)}"
         if adata.raw is not None:
-            msg += f", and in .raw.var there are {list(adata.raw.var.columns)}"
-        raise KeyError(f"{msg}.")
+            msg += f" and, in .raw.var, {list(adata.raw.var.columns)}"
+        raise KeyError(msg)
     types = (_column(adata, source, name) for name in TYPE_COLUMNS)
     other = other_features(list(names), next((column for column in types if column is not None), None))
     genes = names[~other]
