@@ -277,9 +277,8 @@ def features(adata: AnnData, source: str, gene_symbols: str | None) -> tuple[lis
         given = column.notna() & (column.astype(str).str.strip() != "")
         names = pd.Index(np.where(given, column.astype(object), index).astype(str))
     else:
-        msg = f"There is no column {gene_symbols!r} in .var; there are {list(adata.var.columns)}"
-        if adata.raw is not None:
-            msg += f" and, in .raw.var, {list(adata.raw.var.columns)}"
+        of_raw = "" if adata.raw is None else f", and in .raw.var there are {list(adata.raw.var.columns)}"
+        msg = f"There is no column {gene_symbols!r} in .var; there are {list(adata.var.columns)}{of_raw}."
         raise KeyError(msg)
     types = (_column(adata, source, name) for name in TYPE_COLUMNS)
     other = other_features(list(names), next((column for column in types if column is not None), None))
