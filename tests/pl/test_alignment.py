@@ -111,3 +111,14 @@ def test_the_figure_can_be_written(compared, tmp_path):
     axes = bsc.pl.alignment_umap(compared)
     axes[0].figure.savefig(tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 10_000
+
+
+def test_a_layout_of_soft_tokens_that_changed_since_is_not_drawn(compared, log):
+    adata = compared.copy()
+    bsc.pl.alignment_umap(adata[[5, 0, 2]].copy(), show=False)
+    assert not log, "cells that are left out change nothing"
+    adata.X = adata.X[::-1].copy()
+    bsc.tl.align(adata)
+    with bsc.settings.override(verbosity="info"):
+        bsc.pl.alignment_umap(adata, show=False)
+    assert any("bsc.tl.alignment has not been run" in record.getMessage() for record in log)

@@ -171,3 +171,13 @@ def test_errors_say_what_to_type(cells):
     adata.uns["bioverse"]["evidence"]["claims"] = adata.uns["bioverse"]["evidence"]["claims"][:0]
     with pytest.raises(ValueError, match=r"name no gene that could be looked up"):
         bsc.pl.evidence(adata)
+
+
+def test_claims_of_texts_that_were_changed_since_are_looked_up_again(annotated):
+    adata = annotated.copy()
+    bsc.tl.evidence(adata)
+    bsc.pl.evidence(adata, show=False)
+    before = adata.uns["bioverse"]["evidence"]["claims"]
+    adata.obs["bioverse_reasoning"] = adata.obs["bioverse_reasoning"].iloc[::-1].to_numpy()
+    bsc.pl.evidence(adata, show=False)
+    assert not before.equals(adata.uns["bioverse"]["evidence"]["claims"])
