@@ -177,7 +177,7 @@ def main() -> None:
         baseline = score(a.shared, adata, name, "profile")
         some = np.sort(np.random.default_rng(0).permutation(adata.n_obs)[:200])
         part = adata[some].copy()
-        bsc.tl.annotate(part, model=model)
+        bsc.tl.annotate(part, model=model, reasoning="cell")
         named = part.obs["bioverse_genes_supported"].sum() + part.obs["bioverse_genes_unsupported"].sum()
         supported = part.obs["bioverse_genes_supported"].sum() / max(named, 1)
         error = calibration_error(a.shared, adata, name)

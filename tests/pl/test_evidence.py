@@ -7,6 +7,9 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
+from bioverse_sc._keys import Keys
+from bioverse_sc._results import Results
+from bioverse_sc._row_hash import bound_hashes, hash_texts
 from tests.same import differences
 
 mpl.use("Agg")
@@ -30,7 +33,9 @@ def make(n=10):
     counts[: n // 2, 1] = 0
     adata = AnnData(
         csr_matrix(counts),
-        obs=pd.DataFrame({"bioverse_label": np.repeat(labels, n)}, index=[f"c{i}" for i in range(2 * n)]),
+        obs=pd.DataFrame(
+            {"bioverse_label": np.repeat(labels, n), "bioverse_reasoning": "..."}, index=[f"c{i}" for i in range(2 * n)]
+        ),
         var=pd.DataFrame(index=GENES),
     )
     rows = [(f"c{i}", "T cell", "CD3E", "present", True) for i in range(n)]
@@ -40,7 +45,9 @@ def make(n=10):
     rows += [("c19", "B cell", "INS", "present", False)]
     claims = pd.DataFrame(rows, columns=["cell", "label", "gene", "claim", "supported"])
     claims = claims.astype(dict.fromkeys(("cell", "label", "gene", "claim"), "category"))
-    adata.uns["bioverse"] = {"evidence": {"claims": claims, "source": "X", "gene_symbols": "", "groupby": ""}}
+    content = bound_hashes(hash_texts(adata.obs["bioverse_label"]), hash_texts(adata.obs["bioverse_reasoning"]))
+    entries = {"claims": claims, "content": content, "source": "X", "gene_symbols": "", "groupby": ""}
+    Results(adata, Keys()).write("evidence", {}, entries)
     return adata
 
 

@@ -55,7 +55,8 @@ def test_results_of_several_modalities_go_to_the_container(compared_three):
     stored = compared_three.uns["bioverse"]["alignment"]
     n = len(stored["texts"])
     for mod in MODS:
-        assert set(compared_three[mod].uns["bioverse"]) == {"embed", "align"}
+        assert set(compared_three[mod].uns["bioverse"]) == {"embed", "align", "alignment"}
+        assert "texts" not in compared_three[mod].uns["bioverse"]["alignment"]
         for when in ("before", "after"):
             assert compared_three[mod].obsm[f"X_bioverse_umap_{when}"].shape == (compared_three[mod].n_obs, 2)
     assert stored["texts_before"].shape == stored["texts_after"].shape == (n, 2)
@@ -159,8 +160,8 @@ def test_a_layout_that_is_no_longer_there_is_forgotten(three):
     bsc.tl.alignment(mdata, mod="rna", model=three)
     alone = mdata.copy()
     bsc.tl.alignment(mdata, model=three)
-    assert "alignment" not in mdata["rna"].uns["bioverse"]
-    assert "alignment" in alone["rna"].uns["bioverse"], "the copy is not changed"
+    assert "texts" not in mdata["rna"].uns["bioverse"]["alignment"]
+    assert "texts" in alone["rna"].uns["bioverse"]["alignment"], "the copy is not changed"
     bsc.tl.alignment(mdata, mod="rna", model=three)
     assert "alignment" not in mdata.uns["bioverse"]
 

@@ -139,8 +139,10 @@ def _is_of(stored: dict[str, Any], name: str, adata: AnnData, keys: Keys) -> boo
     """Whether a layout is of the soft tokens that are there."""
     if keys.umap_after not in adata.obsm or keys.soft_token not in adata.obsm:
         return False
+    made_by = Results(adata, keys).made_by("align").get("model_fingerprint")
     content = bound_hashes(hash_rows(adata.obsm[keys.soft_token]), hash_rows(adata.obsm[keys.umap_after]))
-    return bool(np.isin(content, stored.get("content", {}).get(name, [])).all())
+    is_same = np.isin(content, stored.get("content", {}).get(name, [])).all()
+    return bool(is_same) and stored.get("model_fingerprint") == made_by
 
 
 def _run_alignment(data: AnnData | MuData, mod: str | None, keys: Keys) -> None:
