@@ -132,7 +132,9 @@ def short_list(own: Sequence[str], label: str, rng: np.random.Generator) -> list
     others = []
     for other in own:
         of = ontology.find(other)
-        if not (parents & set(ontology.parents[of]) or term in ontology.ancestors(of) or of in ontology.ancestors(term)):
+        if not (
+            parents & set(ontology.parents[of]) or term in ontology.ancestors(of) or of in ontology.ancestors(term)
+        ):
             others.append(other)
     return [label, *rng.choice(others, size=SHORT, replace=False).tolist()]
 
@@ -153,7 +155,9 @@ def compare(
         with_other = [pair.other if label == pair.own else label for label in with_own]
         found = kept(model, p, with_other, pair.other, before=before).mean()
         meaning = meanings_of(model.config.labels, with_other)[pair.other]
-        taken = f"{meaning.relation}, of {'L' if pair.own in meaning.shares else 'others'}" if meaning.shares else "nothing"
+        taken = (
+            f"{meaning.relation}, of {'L' if pair.own in meaning.shares else 'others'}" if meaning.shares else "nothing"
+        )
         rows.append((pair.own, pair.relation, pair.other, taken, recall[pair.own], found))
     return pd.DataFrame(rows, columns=["own", "relation", "other", "taken", "recall_own", "recall"])
 
@@ -177,7 +181,9 @@ def summary(title: str, table: pd.DataFrame, before: pd.DataFrame) -> None:
     print("\n| N is taken as | pairs | recall of L | of N | within 5 |\n| --- |" + " ---: |" * 4)
     for taken, part in table.groupby("taken"):
         share = within[part.index].mean()
-        print(f"| {taken} | {len(part)} | {part['recall_own'].mean():.3f} | {part['recall'].mean():.3f} | {share:.3f} |")
+        print(
+            f"| {taken} | {len(part)} | {part['recall_own'].mean():.3f} | {part['recall'].mean():.3f} | {share:.3f} |"
+        )
     sys.stdout.flush()
 
 
@@ -245,7 +251,9 @@ def main() -> None:
     model = bsc.models.load(a.model)
     own = [label for label in model.config.labels if label != UNKNOWN]
     pairs = pairs_of(own)
-    print(f"{a.model} ({model.fingerprint}): {len(pairs)} pairs of {len(own)} labels; min_confidence {model.config.min_confidence}")
+    print(
+        f"{a.model} ({model.fingerprint}): {len(pairs)} pairs of {len(own)} labels; min_confidence {model.config.min_confidence}"
+    )
     written = []
 
     def table(title: str, cells: Cells, lists: dict[str, list[str]]) -> None:

@@ -47,9 +47,7 @@ def play(adata: AnnData, names: list[str], model: BioVerse, *, unique: bool) -> 
     """Which cells of a puzzle are put right; their types are in the order of the names."""
     puzzle = adata.copy()
     puzzle.obs["leiden"] = pd.Categorical(puzzle.obs_names)
-    bsc.tl.annotate(
-        puzzle, model=model, labels=names, by="cluster", unique=unique, min_confidence=0, reasoning=None
-    )
+    bsc.tl.annotate(puzzle, model=model, labels=names, by="cluster", unique=unique, min_confidence=0, reasoning=None)
     return puzzle.obs["bioverse_label"].to_numpy(dtype=str) == np.array(names)
 
 

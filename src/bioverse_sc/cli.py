@@ -42,7 +42,9 @@ def annotate(
     layer: Annotated[str | None, typer.Option(help="'X', 'raw' or a layer; found by itself by default.")] = None,
     gene_symbols: Annotated[str | None, typer.Option(help="Column of .var with symbols or Ensembl ids.")] = None,
     by: Annotated[Literal["cell", "cluster"], typer.Option(help="What gets a label.")] = "cell",
-    unique: Annotated[bool, typer.Option("--unique", help="Each label to one cluster at most, with --by cluster.")] = False,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Each label to one cluster at most, with --by cluster.")
+    ] = False,
     reasoning: Annotated[Literal["cell", "cluster", "none"], typer.Option(help="What gets a reasoning.")] = "cell",
     groupby: Annotated[str, typer.Option(help="Column of .obs with the clusters.")] = "leiden",
     n_runner_up: Annotated[int, typer.Option(min=0, help="Next likely labels to write as well.")] = 0,

@@ -190,7 +190,20 @@ def test_words_for_none_of_these(label):
 
 
 @pytest.mark.parametrize(
-    "label", ["T cell", "other T cells", "unknown T cell", "doublet", "low quality", "debris", "1", "T", "native cell", "日本", "cell"]
+    "label",
+    [
+        "T cell",
+        "other T cells",
+        "unknown T cell",
+        "doublet",
+        "low quality",
+        "debris",
+        "1",
+        "T",
+        "native cell",
+        "日本",
+        "cell",
+    ],
 )
 def test_what_is_a_label_by_itself(label):
     assert not means_unknown(label)

@@ -7,7 +7,7 @@ compact form; see ``recipes/knowledge``.
 """
 
 from bioverse_sc.ontology._cell_ontology import UNKNOWN, CellOntology, cell_ontology
-from bioverse_sc.ontology._label_set import LabelMatch, back_off, means_unknown, match_labels, nearest_labels, runner_up
+from bioverse_sc.ontology._label_set import LabelMatch, back_off, match_labels, means_unknown, nearest_labels, runner_up
 from bioverse_sc.ontology._meanings import Meaning, meanings_of
 from bioverse_sc.ontology._tissues import known_tissues, terms_of_tissue
 

@@ -110,11 +110,26 @@ NONE_OF_THESE = frozenset(
 )
 """Words for cells that are none of the other labels."""
 NONE_OF_THESE_PHRASES = frozenset(
-    ["anything else", "everything else", "something else", "n a", "n d", "not any", "not applicable", "not available", "not sure"]
+    [
+        "anything else",
+        "everything else",
+        "something else",
+        "n a",
+        "n d",
+        "not any",
+        "not applicable",
+        "not available",
+        "not sure",
+    ]
     + [f"no {word}" for word in ("annotation", "call", "label", "match", "type")]
-    + [f"not {word}" for word in ("annotated", "assigned", "classified", "determined", "known", "labeled", "labelled", "listed")]
+    + [
+        f"not {word}"
+        for word in ("annotated", "assigned", "classified", "determined", "known", "labeled", "labelled", "listed")
+    ]
 )
-_BESIDE_NONE = frozenset("above all cell celltype cluster group identity kind label of or origin population the these type".split())
+_BESIDE_NONE = frozenset(
+    "above all cell celltype cluster group identity kind label of or origin population the these type".split()
+)
 """Words that change nothing beside :data:`NONE_OF_THESE`: "unknown cell type", "none of the above"."""
 
 LINEAGES = {
@@ -185,7 +200,11 @@ def means_unknown(label: str) -> bool:
     if not words:
         return not re.search(r"[^\W_]", text)
     said = [word for word in words if word not in _BESIDE_NONE]
-    return " ".join(words) in NONE_OF_THESE_PHRASES or " ".join(said) in NONE_OF_THESE_PHRASES or bool(said and NONE_OF_THESE.issuperset(said))
+    return (
+        " ".join(words) in NONE_OF_THESE_PHRASES
+        or " ".join(said) in NONE_OF_THESE_PHRASES
+        or bool(said and NONE_OF_THESE.issuperset(said))
+    )
 
 
 def nearest_labels(own: Sequence[str], labels: Sequence[str]) -> np.ndarray:

@@ -99,7 +99,9 @@ def _report(meanings: Mapping[str, Meaning], matches: Mapping[str, LabelMatch], 
                 "and its confidence is lowered to %.0f %%.",
                 label,
                 taken,
-                "of which it is a kind" if meaning.relation == "narrower" else "which has a wider type in common with it",
+                "of which it is a kind"
+                if meaning.relation == "narrower"
+                else "which has a wider type in common with it",
                 meaning.similarity,
                 100 * meaning.trust,
             )
