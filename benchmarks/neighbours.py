@@ -96,23 +96,25 @@ def pairs_of(own: Sequence[str]) -> list[Pair]:
     return found
 
 
-def kept(model: BioVerse, p: np.ndarray, labels: Sequence[str], label: str, *, before: bool) -> np.ndarray:
-    """Which cells get and keep a label, by the probabilities of the model's own ones."""
+def mixed(model: BioVerse, p: np.ndarray, labels: Sequence[str], *, before: bool = False) -> np.ndarray:
+    """Probabilities of labels and, in the last column, of ``unknown``, from those of the model's own labels; before: by ancestry alone."""
     own = list(model.config.labels)
     into = np.zeros((len(own), len(labels) + 1))
-    trust = 1.0
     if before:
-        for k, j in enumerate(nearest_labels(own, labels)):
-            if j >= 0:
-                into[k, j] = 1
+        nearest = nearest_labels(own, labels)
+        into[np.flatnonzero(nearest >= 0), nearest[nearest >= 0]] = 1
     else:
-        meanings = meanings_of(own, labels)
-        for j, meaning in enumerate(meanings.values()):
+        for j, meaning in enumerate(meanings_of(own, labels).values()):
             for k, share in meaning.shares.items():
                 into[own.index(k), j] = share
-        trust = meanings[label].trust
     into[:, -1] = 1 - into.sum(axis=1)
-    found = p @ into
+    return p @ into
+
+
+def kept(model: BioVerse, p: np.ndarray, labels: Sequence[str], label: str, *, before: bool) -> np.ndarray:
+    """Which cells get and keep a label, by the probabilities of the model's own ones."""
+    found = mixed(model, p, labels, before=before)
+    trust = 1.0 if before else meanings_of(model.config.labels, labels)[label].trust
     ontology, matches = cell_ontology(), match_labels(labels)
     here = labels.index(label)
     below = [

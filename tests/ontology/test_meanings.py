@@ -58,6 +58,20 @@ def test_an_exact_label_keeps_its_own_and_leaves_its_siblings_alone():
     assert taken(["memory B cell", "T cell"])["memory B cell"] == ("same", {"memory B cell": 1.0})
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["memory B cell", "memory B cells"],
+        ["memory B cell", "CL:0000787"],
+        ["monocyte", "CD14-positive monocyte", "non-classical monocyte"],
+        ["T cell", "T lymphocytes"],
+    ],
+)
+def test_a_label_whose_cells_the_list_names_otherwise_does_not_take_their_relatives(labels, mini):
+    found = taken([*labels, "hepatocyte"], mini.config.labels)
+    assert [label for label in labels if not found[label][1]] == [labels[0] if labels[0] == "monocyte" else labels[1]]
+
+
 def test_equally_near_labels_share_by_their_texts():
     found = meanings_of(OWN, ["classical monocyte", "intermediate monocyte"])
     shares = [
@@ -78,11 +92,18 @@ def test_a_guess_comes_before_a_wider_label_only_when_it_is_a_good_one():
     assert found["intermediate monocyte"] == ("nothing", {})
 
 
-@pytest.mark.parametrize("label", ["osteoblast", "osteoclast", "oocyte", "imaginal disc cell"])
+@pytest.mark.parametrize("label", ["osteoblast", "oocyte", "imaginal disc cell"])
 def test_other_cells_are_no_guess_though_the_ontology_has_them_beside_each_other(label, mini):
     found = meanings_of(mini.config.labels, [label, "B cell"])[label]
     assert (found.relation, found.shares) == ("nothing", {})
     assert len(found.nearest) == 3
+
+
+def test_a_sibling_of_unlike_text_is_taken_with_little_trust(mini):
+    found = meanings_of(mini.config.labels, ["osteoclast", "B cell"])["osteoclast"]
+    assert "macrophage" in found.shares
+    assert found.similarity < 0.1
+    assert found.trust < 0.7
 
 
 def test_the_one_label_that_a_list_lacks_is_the_one_that_it_has_instead(mini):

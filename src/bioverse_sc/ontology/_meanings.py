@@ -19,10 +19,10 @@ Relation = Literal["same", "wider", "ambiguous", "narrower", "sibling", "text", 
 LEAST_TRUST = 0.65
 """Share of the confidence that is left to a guess whose text has nothing in common with what it takes."""
 DECISIVE = 2 / 3
-"""Share of the likeness that one label of the model needs to be what a sibling means without being much like it."""
-RELATED, SIMILAR, ALIKE = 0.1, 0.15, 0.3
-"""Similarity of texts that a sibling needs where several share its parent; where that groups cells across lineages; and to come before
-what is right by the ontology."""
+"""Share of the likeness that one label of the model needs to be what a neighbour means, where a wider label would be right."""
+SIMILAR, ALIKE = 0.15, 0.3
+"""Similarity of texts that a sibling needs where the common parent does not say of which lineage it is; and to come before what is
+right by the ontology."""
 SHARPNESS = 4
 """Power of the likeness by which equally near labels share."""
 FLOOR = 1e-3
@@ -75,8 +75,8 @@ def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]
     nothing else. A label that may mean several terms takes what is at or below any of them, and is right in either case.
 
     A label with a term that takes nothing so is one that the model does not know, and what it takes is a guess: the labels of the model
-    that it is a kind of, and where there are none, those that have a parent in common with it, when that says of which lineage they
-    are and their texts are alike. It takes nothing that the list names too, and nothing that denies it in words ("classical",
+    that it is a kind of, and where there are none, those that have a parent in common with it, when that says more than the lineage
+    (:data:`LINEAGES`) or their texts are alike. It takes nothing that the list names too, and nothing that denies it in words ("classical",
     "non-classical"). It has to be a good guess where a wider label of the list would be right. Where several labels are equally near,
     they share by their texts.
 
@@ -104,9 +104,9 @@ def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]
             home[k] = labels[j]
             shares[home[k]][k] = 1.0
     readings = {label: set(matches[label].candidates) for label in labels if matches[label].candidates}
-    for label, of in readings.items():
+    for label, terms_of in readings.items():
         for k in own:
-            if k not in home and terms[k] and of & ontology.ancestors(terms[k]):
+            if k not in home and terms[k] and terms_of & ontology.ancestors(terms[k]):
                 home[k] = label
                 shares[label][k] = 1.0
     named = {k for k, label in home.items() if k == label or (terms[k] and terms[k] == terms[label])}
@@ -115,7 +115,8 @@ def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]
         found: Relation = "wider" if terms[label] else "ambiguous"
         relation[label] = "same" if named & of.keys() else found if of else "nothing" if terms[label] else "text"
     of_model = {k: terms[k] for k in own if terms[k]}
-    idle = [label for label in labels if relation[label] == "nothing"]
+    first = {terms[label]: label for label in reversed(labels)}
+    idle = [label for label in labels if relation[label] == "nothing" and first[terms[label]] == label]
     for label in sorted(idle, key=lambda label: (-len(ontology.ancestors(terms[label])), label)):
         for k, term in of_model.items():
             # of two wider labels the one that takes nothing else, when it is a parent
@@ -124,10 +125,12 @@ def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]
                 del shares[home[k]][k]
                 home[k], shares[label][k], relation[label] = label, 1.0, "wider"
     is_own_set = 2 * len(named) > len(own)
+    # what lies below a label is all that it means, though the list names it
+    known = set().union(*(ontology.ancestors(term) for term in of_model.values()))
     claims = {
         label: _claims(terms[label], of_model, named, is_own_set=is_own_set)
-        for label in labels
-        if relation[label] == "nothing"
+        for label in idle
+        if relation[label] == "nothing" and (is_own_set or terms[label] not in known)
     }
     for k in own:
         wanted = {label: of[k] for label, of in claims.items() if k in of}
@@ -175,8 +178,7 @@ def _claims(term: str, own: Mapping[str, str], named: set[str], *, is_own_set: b
         # what is a kind of something that the list names is hardly something else
         if wider:
             return claim.similarity >= ALIKE
-        least = RELATED if common[k] & of_lineage else SIMILAR
-        return claim.similarity >= least or bool(common[k] & of_lineage and claim.share >= DECISIVE)
+        return claim.similarity >= SIMILAR or bool(common[k] & of_lineage)
 
     return {k: claim for k, claim in found.items() if is_near(k, claim)}
 
