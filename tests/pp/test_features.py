@@ -129,7 +129,22 @@ def test_names_tell_where_there_is_no_column(others):
 def test_names_of_genes_are_none_of_antibodies():
     names = [
         *GENES,
-        *["CD3D", "CD3G", "CD79A", "CD19", "CD68", "CD2AP", "IGHG1", "IGHM", "HLA-DRA", "TRAC", "FCER1A", "PDCD1", "CD274", "TAGLN"],
+        *[
+            "CD3D",
+            "CD3G",
+            "CD79A",
+            "CD19",
+            "CD68",
+            "CD2AP",
+            "IGHG1",
+            "IGHM",
+            "HLA-DRA",
+            "TRAC",
+            "FCER1A",
+            "PDCD1",
+            "CD274",
+            "TAGLN",
+        ],
         *["CD97", "CD20L", "LYZ-1", "LYZ", "NKX2-1", "RP11-206L10.2", "AB015752.3", "Cd3e"],
     ]
     assert not other_features(names).any()
@@ -147,7 +162,9 @@ def test_an_alias_beside_the_gene_itself_is_left_out():
 def test_antibodies_alone_are_refused_with_their_place():
     names = [f"{name}-{i}" if i else name for i in range(8) for name in ANTIBODIES]
     for adata in (make(names, types=["Antibody Capture"] * len(names)), make(ANTIBODIES)):
-        with pytest.raises(ValueError, match=r"features are no genes .*Antibodies are read as proteins, .*mudata\.MuData"):
+        with pytest.raises(
+            ValueError, match=r"features are no genes .*Antibodies are read as proteins, .*mudata\.MuData"
+        ):
             bsc.pp.profile(adata, vocabulary=GENES)
 
 

@@ -108,7 +108,14 @@ def test_what_is_written_around_a_gene_is_taken_off(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "gene"), [("HLA.DRA", "HLA-DRA"), ("MT.CO1", "MT-CO1"), ("HLA_DRA", "HLA-DRA"), ("NKX2.1", "NKX2-1"), ("RP11.2B6.2", "RP11-2B6.2")]
+    ("name", "gene"),
+    [
+        ("HLA.DRA", "HLA-DRA"),
+        ("MT.CO1", "MT-CO1"),
+        ("HLA_DRA", "HLA-DRA"),
+        ("NKX2.1", "NKX2-1"),
+        ("RP11.2B6.2", "RP11-2B6.2"),
+    ],
 )
 def test_dots_for_dashes_as_r_writes_them(name, gene):
     found = map_genes([name, "LYZ"], [*VOCABULARY, gene])

@@ -10,7 +10,15 @@ from bioverse_sc.pp import _orthologs
 from tests.same import differences
 
 # MGI's names, not from the package's tables; S100a9 and Cst3 are one-to-one by HCOP alone
-PAIRS = {"Cd3e": "CD3E", "Ms4a1": "MS4A1", "Nkg7": "NKG7", "mt-Co1": "MT-CO1", "S100a9": "S100A9", "Cst3": "CST3", "Ptprc": "PTPRC"}
+PAIRS = {
+    "Cd3e": "CD3E",
+    "Ms4a1": "MS4A1",
+    "Nkg7": "NKG7",
+    "mt-Co1": "MT-CO1",
+    "S100a9": "S100A9",
+    "Cst3": "CST3",
+    "Ptprc": "PTPRC",
+}
 IDS = {"ENSMUSG00000032093": "CD3E", "ENSMUSG00000024673": "MS4A1", "ENSMUSG00000026395": "PTPRC"}
 SEVERAL = ["Cd8b1", "Fcgr4", "Hba-a1"]
 SHARED = ["Lyz1", "Lyz2", "Gzmb"]
@@ -53,7 +61,9 @@ def test_what_is_lost_is_said(log):
     }
     text = "\n".join(r.getMessage() for r in log)
     assert f"7 of 16 genes have one human orthologue; they hold {share:.0%} of the values".replace("%", " %") in text
-    assert "3 with several (Cd8b1, Fcgr4, Hba-a1), 3 that share one with others (Lyz1, Lyz2, Gzmb), and 1 features" in text
+    assert (
+        "3 with several (Cd8b1, Fcgr4, Hba-a1), 3 that share one with others (Lyz1, Lyz2, Gzmb), and 1 features" in text
+    )
 
 
 @pytest.mark.parametrize("version", ["", ".7"])
@@ -99,9 +109,13 @@ def test_everything_else_is_kept(form):
     assert human.varm["loadings"].ravel().tolist() == [0, 6]
     for sparse in (human.X, human.layers["counts"], human.raw.X):
         assert issparse(sparse) == (form is not np.asarray)
-    assert differences(
-        ad.AnnData(obs=mouse.obs, obsm=mouse.obsm, obsp=mouse.obsp), ad.AnnData(obs=human.obs, obsm=human.obsm, obsp=human.obsp)
-    ) == set()
+    assert (
+        differences(
+            ad.AnnData(obs=mouse.obs, obsm=mouse.obsm, obsp=mouse.obsp),
+            ad.AnnData(obs=human.obs, obsm=human.obsm, obsp=human.obsp),
+        )
+        == set()
+    )
     assert human.uns["note"] == "kept"
     assert "bioverse" not in mouse.uns
 
@@ -127,7 +141,11 @@ def test_mudata_keeps_its_other_modalities():
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        (lambda: make(["CD3E", "MS4A1"]), ValueError, r"None of the 2 genes.*\['CD3E', 'MS4A1'\].*human genes need no mapping"),
+        (
+            lambda: make(["CD3E", "MS4A1"]),
+            ValueError,
+            r"None of the 2 genes.*\['CD3E', 'MS4A1'\].*human genes need no mapping",
+        ),
         (lambda: make(PAIRS).X, TypeError, "Expected AnnData or MuData, found csr_matrix"),
         (lambda: md.MuData({"atac": make(["a"])}), KeyError, r"no modality 'rna'; it has \['atac'\]"),
     ],
@@ -148,10 +166,14 @@ def test_without_the_package_the_error_says_what_to_type(monkeypatch):
 def test_labels_of_mouse_cells_are_those_of_the_same_human_cells(pbmc):
     """Human cells under the names of the mouse."""
     human = pbmc.raw.to_adata()[::20].copy()
-    mouse_of = {symbol: name for name, symbol in _orthologs._orthologs().human.items() if not name.startswith("ENSMUSG")}
+    mouse_of = {
+        symbol: name for name, symbol in _orthologs._orthologs().human.items() if not name.startswith("ENSMUSG")
+    }
     mouse = human.copy()
     mouse.var_names = [mouse_of.get(gene, f"{gene.capitalize()}x") for gene in human.var_names]
-    with pytest.raises(ValueError, match=r"look like mouse genes.*bsc\.pp\.to_human\(adata\), with pip install 'bioverse-sc\[mouse\]'"):
+    with pytest.raises(
+        ValueError, match=r"look like mouse genes.*bsc\.pp\.to_human\(adata\), with pip install 'bioverse-sc\[mouse\]'"
+    ):
         bsc.tl.annotate(mouse, reasoning=None)
     mapped = bsc.pp.to_human(mouse)
     assert mapped.n_vars > 0.75 * human.n_vars

@@ -92,7 +92,9 @@ def made(blood, change, part=PARTS["all"], form=np.asarray):
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("change", SCALED)
 def test_scaled_genes_are_refused(change, part, blood):
-    with pytest.raises(ValueError, match=r"X is scaled; .*each gene was scaled by a number of its own.*before sc\.pp\.scale"):
+    with pytest.raises(
+        ValueError, match=r"X is scaled; .*each gene was scaled by a number of its own.*before sc\.pp\.scale"
+    ):
         bsc.pp.profile(made(blood, SCALED[change], PARTS[part]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -69,7 +69,7 @@ def other_features(names: Sequence[str], types: pd.Series | None = None) -> np.n
     return other
 
 
-def _words(value: object) -> str:
+def _words(value: Any) -> str:
     """Lower case words of a value; none when it is missing."""
     return "" if pd.isna(value) else re.sub(r"[^a-z0-9]+", " ", str(value).lower()).strip()
 
@@ -78,13 +78,15 @@ def _by_names(names: np.ndarray) -> np.ndarray:
     present = {*names, *(approved_symbol(name) for name in names if ENSEMBL.match(name))}
     symbols = {name: approved_symbol(name) for name in names if _TELLS.search(name) or _ANTIGEN.fullmatch(name)}
     no_symbol = [name in symbols and symbols[name] != name for name in names]
-    marked = np.array([new and bool(_TELLS.search(name)) for name, new in zip(names, no_symbol, strict=True)], dtype=bool)
+    marked = np.array(
+        [new and bool(_TELLS.search(name)) for name, new in zip(names, no_symbol, strict=True)], dtype=bool
+    )
     antigen = np.array([new and not mark for new, mark in zip(no_symbol, marked, strict=True)], dtype=bool)
     # an old name of a gene that is not there under its new one is just that
     besides = [symbols[name] is None or symbols[name] in present for name in names[antigen]]
     if sum(besides) < 2 and not (antigen.sum() >= 3 and antigen.mean() > 0.1) and not (marked.any() and any(besides)):
         return marked
-    repeat = [bool(m := MADE_UNIQUE.match(name)) and m[1] in present for name in names]
+    repeat = [(m := MADE_UNIQUE.match(name)) is not None and m[1] in present for name in names]
     other = marked | antigen | np.array(repeat, dtype=bool)
     places = np.flatnonzero(marked | antigen)
     first, last = places[0], places[-1] + 1

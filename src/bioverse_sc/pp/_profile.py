@@ -142,9 +142,11 @@ def profile(
     if len(found.genes) < needed:
         raise ValueError(_too_few(adata, chosen, names, other, found, vocabulary, needed))
     skipped = [f"{_shown(s)} is {kinds[s]}" for s in sources if s not in usable]
-    for s, error in failed.items():
+    for s, problem in failed.items():
         no_column = f"no column {gene_symbols!r} for its genes"
-        skipped.append(f"{_shown(s)} has {no_column if isinstance(error, KeyError) else 'gene names that stand twice'}")
+        skipped.append(
+            f"{_shown(s)} has {no_column if isinstance(problem, KeyError) else 'gene names that stand twice'}"
+        )
     matrix = get_matrix(adata, chosen)
     return MatrixProfile(
         source=chosen,
@@ -185,7 +187,9 @@ def _too_few(
 ) -> str:
     """Say what the names are instead of genes that the encoder knows, and what to do."""
     genes = [name for name, no_gene in zip(names, other, strict=True) if not no_gene]
-    msg = f"Only {len(found.genes)} of the encoder's {len(vocabulary)} genes are in this data set, fewer than {needed}. "
+    msg = (
+        f"Only {len(found.genes)} of the encoder's {len(vocabulary)} genes are in this data set, fewer than {needed}. "
+    )
     if other.any():
         msg += f"{int(other.sum())} of its {len(names)} features are no genes ({_few(np.array(names, dtype=object)[other])}). "
         if not genes:
@@ -204,7 +208,10 @@ def _too_few(
         )
     for column in variables(adata, source).columns:
         values = variables(adata, source)[column]
-        if not pd.api.types.is_numeric_dtype(values) and len(map_genes(list(values.astype(str)), vocabulary).genes) >= needed:
+        if (
+            not pd.api.types.is_numeric_dtype(values)
+            and len(map_genes(list(values.astype(str)), vocabulary).genes) >= needed
+        ):
             return msg + f"They stand in .var[{column!r}]: give gene_symbols={column!r}."
     if len(map_genes(list(adata.obs_names.astype(str)), vocabulary).genes) >= needed:
         return msg + "The cells have the names of genes, so the matrix lies the wrong way round: adata = adata.T"
@@ -272,10 +279,9 @@ def features(adata: AnnData, source: str, gene_symbols: str | None) -> tuple[lis
         given = column.notna() & (column.astype(str).str.strip() != "")
         names = pd.Index(np.where(given, column.astype(object), index).astype(str))
     else:
-        msg = f"There is no column {gene_symbols!r} in .var; there are {list(adata.var.columns)}"
-        if adata.raw is not None:
-            msg += f", and in .raw.var there are {list(adata.raw.var.columns)}"
-        raise KeyError(f"{msg}.")
+        beside = "" if adata.raw is None else f", and in .raw.var there are {list(adata.raw.var.columns)}"
+        msg = f"There is no column {gene_symbols!r} in .var; there are {list(adata.var.columns)}{beside}."
+        raise KeyError(msg)
     types = (_column(adata, source, name) for name in TYPE_COLUMNS)
     other = other_features(list(names), next((column for column in types if column is not None), None))
     genes = names[~other]
@@ -382,7 +388,9 @@ def scaled_by_gene(rows: csr_matrix) -> bool:
         return True
     largest = rows.max(axis=0).toarray().ravel()
     top = largest.max()
-    return bool(np.mean(largest[judged] > top * (1 - 1e-5)) > 0.05 or (top <= 1 and np.mean(largest[judged] > 0.5) > 0.3))
+    return bool(
+        np.mean(largest[judged] > top * (1 - 1e-5)) > 0.05 or (top <= 1 and np.mean(largest[judged] > 0.5) > 0.3)
+    )
 
 
 def _tied(rows: csr_matrix) -> float:
