@@ -33,7 +33,7 @@ _TELLS = re.compile(
 )
 # names of antigens that are no symbols of genes, where the symbol is another word
 _ANTIGEN = re.compile(
-    r"CD\d+[A-Za-z]{0,2}\d?|HLA-(DR|DQ|DP|ABC|A-B-C|DR-DP-DQ)|PD-?L?[12]|Ig[GMDAE](\d[a-c]?)?|TCR\S*|LOX-1|Fc(e?R\w*)|[Ii]ntegrin\S*|Podoplanin"
+    r"CD\d+(?!P\d)[A-Za-z]{0,2}\d?|HLA-(DR|DQ|DP|ABC|A-B-C|DR-DP-DQ)|PD-?L?[12]|Ig[GMDAE](\d[a-c]?)?|TCR\S*|LOX-1|Fc(e?R\w*)|[Ii]ntegrin\S*|Podoplanin"
 )
 _CD = re.compile(r"CD\d+[A-Z]?([-.]\d+)?$")
 _MOST_SPAN = 2.5

@@ -382,7 +382,7 @@ def scaled_by_gene(rows: csr_matrix) -> bool:
         return False
     spread = float(np.subtract(*np.percentile(np.log(deviation[varies]), [95, 5])))
     # the deviation of few cells is never the same by chance, nor that of many cells about the same
-    if spread < 0.01 or (n >= 50 and spread < 0.35):
+    if spread < 0.01 or (n >= 50 and spread < 0.25):
         return True
     if np.median(share) == 1 and np.subtract(*np.percentile(mean[varies], [90, 10])) < np.median(deviation[varies]):
         return True
