@@ -378,7 +378,7 @@ def test_half_precision_in_a_file_is_read(tmp_path):
 def test_masked_values_are_no_measurement():
     adata = make(counts())
     adata.layers["counts"] = np.ma.masked_less(counts(), 1)
-    with pytest.raises(ValueError, match=r"counts.* is NaN"):
+    with pytest.raises(ValueError, match=r"layers\['counts'\] is NaN"):
         profile(adata, layer="counts")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ _TELLS = re.compile(
 )
 # names of antigens that are no symbols of genes, where the symbol is another word
 _ANTIGEN = re.compile(
-    r"CD\d+[A-Za-z]{0,2}\d?|HLA-(DR|DQ|DP|ABC|A-B-C|DR-DP-DQ)|PD-?L?[12]|Ig[GMDAE](\d[a-c]?)?|TCR\S*|LOX-1|Fc(e?R\w*)|[Ii]ntegrin\S*|Podoplanin"
+    r"CD\d+(?!P\d)[A-Za-z]{0,2}\d?|HLA-(DR|DQ|DP|ABC|A-B-C|DR-DP-DQ)|PD-?L?[12]|Ig[GMDAE](\d[a-c]?)?|TCR\S*|LOX-1|Fc(e?R\w*)|[Ii]ntegrin\S*|Podoplanin"
 )
 _CD = re.compile(r"CD\d+[A-Z]?([-.]\d+)?$")
 _MOST_SPAN = 2.5
@@ -69,7 +69,7 @@ def other_features(names: Sequence[str], types: pd.Series | None = None) -> np.n
     return other
 
 
-def _words(value: object) -> str:
+def _words(value: Any) -> str:
     """Lower case words of a value; none when it is missing."""
     return "" if pd.isna(value) else re.sub(r"[^a-z0-9]+", " ", str(value).lower()).strip()
 
@@ -86,7 +86,7 @@ def _by_names(names: np.ndarray) -> np.ndarray:
     besides = [symbols[name] is None or symbols[name] in present for name in names[antigen]]
     if sum(besides) < 2 and not (antigen.sum() >= 3 and antigen.mean() > 0.1) and not (marked.any() and any(besides)):
         return marked
-    repeat = [bool(m := MADE_UNIQUE.match(name)) and m[1] in present for name in names]
+    repeat = [(m := MADE_UNIQUE.match(name)) is not None and m[1] in present for name in names]
     other = marked | antigen | np.array(repeat, dtype=bool)
     places = np.flatnonzero(marked | antigen)
     first, last = places[0], places[-1] + 1

@@ -61,11 +61,10 @@ def _orthologs() -> _Orthologs:
     for name in ("mouse", "id"):
         one = ensembl[ensembl[kind] == "ortholog_one2one"].dropna(subset=name)[[name, "human"]].drop_duplicates()
         one = one[~one[name].duplicated(keep=False) & ~one["human"].duplicated(keep=False)]
-        pairs = hcop[hcop[name] != "-"].groupby([name, "human"], as_index=False)["support"].max()
+        pairs = hcop[hcop[name] != "-"].groupby([name, "human"])[["support"]].max().reset_index()
+        rivals = np.maximum(_next_best(pairs, name), _next_best(pairs, "human"))
         rest = pairs[~pairs[name].isin(one[name]) & ~pairs["human"].isin(one["human"])]
-        agreed = (
-            rest["support"] >= np.maximum(2 * _next_best(pairs, name), 2 * _next_best(pairs, "human")).loc[rest.index]
-        )
+        agreed = rest["support"] >= 2 * rivals[rest.index]
         agreed &= rest["support"] >= _FEWEST_SOURCES
         human |= dict(zip(one[name], one["human"], strict=True))
         human |= dict(zip(rest.loc[agreed, name], rest.loc[agreed, "human"], strict=True))
@@ -77,13 +76,13 @@ def _orthologs() -> _Orthologs:
     return _Orthologs(human, several, frozenset(n_human.index) - several - human.keys())
 
 
-def _next_best(pairs: pd.DataFrame, by: str) -> pd.Series:
+def _next_best(pairs: pd.DataFrame, by: str) -> np.ndarray:
     """Support of the best other pair of the same gene; 0 where there is none."""
     ordered = pairs.sort_values("support", ascending=False, kind="stable")
     place = ordered.groupby(by).cumcount()
     first = ordered[by].map(ordered[place == 0].set_index(by)["support"])
     second = ordered[by].map(ordered[place == 1].set_index(by)["support"]).fillna(0)
-    return second.where(place == 0, first).reindex(pairs.index)
+    return second.where(place == 0, first).reindex(pairs.index).to_numpy()
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,8 @@ def _map(names: Sequence[str], other: np.ndarray) -> _Mapped:
     plain = [name.partition(".")[0] if name.startswith("ENSMUSG") else name for name in plain]
     by_human = {human: mouse for mouse, human in table.human.items() if not mouse.startswith("ENSMUSG")}
     present = set(plain)
-    columns, human, lost = [], [], {reason: [] for reason in ("no_gene", "several", "shared", "none")}
+    columns, human = [], []
+    lost: dict[str, list[int]] = {reason: [] for reason in ("no_gene", "several", "shared", "none")}
     for column, (name, no_gene) in enumerate(zip(plain, other, strict=True)):
         symbol = table.human.get(name)
         if symbol is None and not no_gene and name not in table.several and name not in table.shared:

@@ -142,9 +142,11 @@ def profile(
     if len(found.genes) < needed:
         raise ValueError(_too_few(adata, chosen, names, other, found, vocabulary, needed))
     skipped = [f"{_shown(s)} is {kinds[s]}" for s in sources if s not in usable]
-    for s, error in failed.items():
+    for s, problem in failed.items():
         no_column = f"no column {gene_symbols!r} for its genes"
-        skipped.append(f"{_shown(s)} has {no_column if isinstance(error, KeyError) else 'gene names that stand twice'}")
+        skipped.append(
+            f"{_shown(s)} has {no_column if isinstance(problem, KeyError) else 'gene names that stand twice'}"
+        )
     matrix = get_matrix(adata, chosen)
     return MatrixProfile(
         source=chosen,
@@ -277,8 +279,8 @@ def features(adata: AnnData, source: str, gene_symbols: str | None) -> tuple[lis
         given = column.notna() & (column.astype(str).str.strip() != "")
         names = pd.Index(np.where(given, column.astype(object), index).astype(str))
     else:
-        of_raw = "" if adata.raw is None else f", and in .raw.var there are {list(adata.raw.var.columns)}"
-        msg = f"There is no column {gene_symbols!r} in .var; there are {list(adata.var.columns)}{of_raw}."
+        beside = "" if adata.raw is None else f", and in .raw.var there are {list(adata.raw.var.columns)}"
+        msg = f"There is no column {gene_symbols!r} in .var; there are {list(adata.var.columns)}{beside}."
         raise KeyError(msg)
     types = (_column(adata, source, name) for name in TYPE_COLUMNS)
     other = other_features(list(names), next((column for column in types if column is not None), None))
@@ -380,7 +382,7 @@ def scaled_by_gene(rows: csr_matrix) -> bool:
         return False
     spread = float(np.subtract(*np.percentile(np.log(deviation[varies]), [95, 5])))
     # the deviation of few cells is never the same by chance, nor that of many cells about the same
-    if spread < 0.01 or (n >= 50 and spread < 0.35):
+    if spread < 0.01 or (n >= 50 and spread < 0.25):
         return True
     if np.median(share) == 1 and np.subtract(*np.percentile(mean[varies], [90, 10])) < np.median(deviation[varies]):
         return True
