@@ -453,8 +453,12 @@ def ensure_embedding(
     settings_before: dict[str, Any] = {}
     if there:
         is_asked = layer not in (None, made_by["source"]) or gene_symbols not in (None, made_by["gene_symbols"])
-        why = "another matrix is asked for than" if is_asked else "there was a change since in what"
-        logger.info("%s the cells were embedded from; embedding them again", why)
+        why = (
+            "another matrix is asked for than the cells were embedded from"
+            if is_asked
+            else "what the cells were embedded from has changed since"
+        )
+        logger.info("%s; embedding them again", why)
         settings_before = {
             "gene_selection": str(made_by["gene_selection"]),
             "max_length": int(made_by["max_length"]) or None,
