@@ -1,12 +1,16 @@
 import itertools
+import re
 import time
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from scipy.sparse import csr_matrix, random_array
 
+import bioverse_sc as bsc
 from bioverse_sc.tl._economy import (
     clusters_of,
     mean_by_cluster,
@@ -176,6 +180,20 @@ def test_categories_without_cells_and_numbers_are_fine():
     column = pd.Categorical(["a", "b"], categories=["gone", "a", "b"])
     assert clusters_of(with_clusters(column), "leiden").categories.tolist() == ["a", "b"]
     assert clusters_of(with_clusters([3, 1, 3]), "leiden").codes.tolist() == [1, 0, 1]
+
+
+def test_the_commands_of_the_message_and_of_the_page_make_clusters():
+    page = (Path(__file__).parents[2] / "docs" / "annotation.md").read_text(encoding="utf-8")
+    of_page = re.search(r"^sc\.pp\.neighbors\(.*\)\nsc\.tl\.leiden\(.*\)$", page, re.MULTILINE)[0]
+    for key in ("leiden", "groups"):
+        adata = sc.datasets.pbmc68k_reduced()[:200].copy()
+        with pytest.raises(KeyError) as error:
+            clusters_of(adata, key)
+        exec(error.value.args[0].partition("Make clusters: ")[2], {"bsc": bsc, "sc": sc, "adata": adata})
+        assert clusters_of(adata, key).categories.size > 1
+    del adata.obs["groups"]
+    exec(of_page, {"sc": sc, "adata": adata})
+    assert clusters_of(adata, "leiden").categories.size > 1
 
 
 def test_a_missing_column_or_cluster_is_an_error_that_says_which():
