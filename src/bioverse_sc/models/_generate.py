@@ -201,7 +201,12 @@ class _Branch:
 
 @torch.inference_mode()
 def label_log_probabilities(
-    model: BioVerse, prompt: Sequence[Segment], soft_tokens: torch.Tensor, labels: Sequence[str]
+    model: BioVerse,
+    prompt: Sequence[Segment],
+    soft_tokens: torch.Tensor,
+    labels: Sequence[str],
+    *,
+    pruned_below: float | None = None,
 ) -> np.ndarray:
     """Log-probability of each label when the language model writes the answer and may write nothing but a label.
 
@@ -219,6 +224,8 @@ def label_log_probabilities(
         Shape (cells, n_tokens, width).
     labels
         The label set.
+    pruned_below
+        Instead of :data:`PRUNED_BELOW`; ``-inf`` drops no label.
 
     Returns
     -------
@@ -241,7 +248,7 @@ def label_log_probabilities(
         of = cells[parents]
         best = found.max(axis=1)
         np.maximum.at(best, of, scores)
-        kept = scores >= best[of] + PRUNED_BELOW
+        kept = scores >= best[of] + (PRUNED_BELOW if pruned_below is None else pruned_below)
         ended = kept & (trie.labels[children] >= 0)
         found[of[ended], trie.labels[children[ended]]] = scores[ended]
         longer = np.flatnonzero(kept & (trie.n_children[children] > 0))

@@ -199,7 +199,9 @@ def annotate(
     with finish_log(
         f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(chosen) - 1} labels"
     ) as slots:
-        probabilities = label_probabilities(loaded, vectors, chosen, batch_size=batch_size, closed=labels is None)
+        probabilities = label_probabilities(
+            loaded, vectors, chosen, batch_size=batch_size, closed=labels is None, whole=unique
+        )
         if graph is not None:
             probabilities = smooth_probabilities(probabilities, graph)
         curve = loaded.config.calibration
