@@ -340,8 +340,8 @@ def certain_of(mini, monkeypatch):
     """Make the model certain of some labels, whatever the cell."""
 
     def set_probabilities(given):
-        def of(_model, soft_tokens, labels, *, before=""):
-            del before
+        def of(_model, soft_tokens, labels, *, before="", whole=False):
+            del before, whole
             p = np.array([[given.get(label, 0.0) for label in labels]] * len(soft_tokens))
             return p / p.sum(axis=1, keepdims=True)
 

@@ -222,7 +222,7 @@ def label_probabilities(
             rows = real[start : start + batch_size]
             with torch.inference_mode():
                 soft_tokens = model.project("rna", torch.from_numpy(vectors[rows]).to(model.device))
-            collected = calibrated(model, soft_tokens, asked, **({"whole": True} if whole else {})) @ into
+            collected = calibrated(model, soft_tokens, asked, whole=whole) @ into
             if is_open:
                 of_others = np.clip(1 - collected.sum(axis=1), 0, 1)
                 collected[:, -1] += of_others * (ELSEWHERE if closed else 1)
