@@ -189,11 +189,12 @@ def summary(title: str, table: pd.DataFrame, before: pd.DataFrame) -> None:
     sys.stdout.flush()
 
 
-def own_probabilities(model: BioVerse, adata: ad.AnnData) -> np.ndarray:
+def own_probabilities(model: BioVerse, adata: ad.AnnData, *, whole: bool = False) -> np.ndarray:
     bsc.tl.align(adata, model=model)
     own = list(model.config.labels)
     order = [*(label for label in own if label != UNKNOWN), UNKNOWN]
-    p = label_probabilities(model, np.asarray(adata.obsm["X_scgpt"], dtype=np.float32), order, closed=True)
+    vectors = np.asarray(adata.obsm["X_scgpt"], dtype=np.float32)
+    p = label_probabilities(model, vectors, order, closed=True, whole=whole)
     return p[:, [order.index(label) for label in own]]
 
 

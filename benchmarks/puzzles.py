@@ -50,7 +50,8 @@ def deal(terms: pd.Series, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def solve(model: BioVerse, p: np.ndarray, names: Sequence[str], way: str) -> np.ndarray:
-    """Name of each cell of a puzzle."""
+    """Name of each cell of a puzzle; the names are given in the order of the alphabet, which does not tell whose they are."""
+    names = sorted(names)
     found = mixed(model, p, names, before=way.endswith("before"))
     of = one_label_each(found, pd.Categorical(np.arange(len(p)))) if way == "one of each" else found.argmax(axis=1)
     return np.array([*names, UNKNOWN])[of]
@@ -60,7 +61,7 @@ def check(model: BioVerse, adata: AnnData, rows: np.ndarray, p: np.ndarray, name
     """How many cells of a puzzle have the same name by ``annotate``."""
     puzzle = adata[rows].copy()
     puzzle.obs["leiden"] = [str(i) for i in range(len(rows))]
-    bsc.tl.annotate(puzzle, model=model, labels=names, by="cluster", unique=True, reasoning=None)
+    bsc.tl.annotate(puzzle, model=model, labels=sorted(names), by="cluster", unique=True, reasoning=None)
     return int((puzzle.obs["bioverse_label"].to_numpy(dtype=str) == solve(model, p, names, "one of each")).sum())
 
 
@@ -91,7 +92,7 @@ def main() -> None:
         adata = read(a.shared, name)
         first = table.query("dataset == @name").set_index("label")["cl_ids"].str.split("|").str[0]
         terms = adata.obs["cell_type"].astype(str).map(first).reset_index(drop=True)
-        p = own_probabilities(model, adata)
+        p = own_probabilities(model, adata, whole=True)
         right: dict[str, list[np.ndarray]] = {way: [] for way in WAYS}
         for seed in a.seeds:
             rng = np.random.default_rng(seed)

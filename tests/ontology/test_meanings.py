@@ -54,6 +54,16 @@ def test_a_narrower_label_takes_what_it_is_a_kind_of():
     assert (found["cardiac fibroblast"].relation, found["cardiac fibroblast"].nearest[0]) == ("nothing", "fibroblast")
 
 
+def test_what_is_called_by_the_parent_of_a_label_is_taken_as_a_guess(mini):
+    found = meanings_of(mini.config.labels, ["tissue-resident macrophage", "B cell"])["tissue-resident macrophage"]
+    assert {"macrophage", "Kupffer cell"} <= found.shares.keys()
+    assert found.relation == "narrower"
+    assert found.trust < 1
+    found = meanings_of(mini.config.labels, ["tissue-resident macrophage", "macrophage"])["tissue-resident macrophage"]
+    assert found.relation == "wider"
+    assert "macrophage" not in found.shares
+
+
 def test_an_exact_label_keeps_its_own_and_leaves_its_siblings_alone():
     assert taken(["memory B cell", "T cell"])["memory B cell"] == ("same", {"memory B cell": 1.0})
 

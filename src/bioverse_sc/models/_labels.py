@@ -97,13 +97,18 @@ class _Branch:
 
 @torch.inference_mode()
 def label_log_probabilities(
-    model: BioVerse, prompt: Sequence[Segment], soft_tokens: torch.Tensor, labels: Sequence[str]
+    model: BioVerse,
+    prompt: Sequence[Segment],
+    soft_tokens: torch.Tensor,
+    labels: Sequence[str],
+    *,
+    pruned_below: float = PRUNED_BELOW,
 ) -> np.ndarray:
     """Log-probability of each label when the language model writes the answer and may write nothing but a label.
 
     The labels make a trie of their tokens. Wherever it branches, the model's probabilities of the tokens that go on are scaled to
     sum to one, as in constrained decoding; the probability of a label is their product. Prefixes are read level by level; one
-    below :data:`PRUNED_BELOW` of the best one of that cell is dropped, and what is left is scaled to sum to one.
+    ``pruned_below`` of the best one of that cell is dropped, and what is left is scaled to sum to one.
 
     Parameters
     ----------
@@ -115,6 +120,8 @@ def label_log_probabilities(
         Shape (cells, n_tokens, width).
     labels
         The label set.
+    pruned_below
+        Log-probability, less than 0; ``-inf`` drops no label.
 
     Returns
     -------
@@ -137,7 +144,7 @@ def label_log_probabilities(
         of = cells[parents]
         best = found.max(axis=1)
         np.maximum.at(best, of, scores)
-        kept = scores >= best[of] + PRUNED_BELOW
+        kept = scores >= best[of] + pruned_below
         ended = kept & (trie.labels[children] >= 0)
         found[of[ended], trie.labels[children[ended]]] = scores[ended]
         longer = np.flatnonzero(kept & (trie.n_children[children] > 0))

@@ -78,7 +78,7 @@ def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]
     that it is a kind of, and where there are none, those that have a parent in common with it, when that says more than the lineage
     (:data:`LINEAGES`) or their texts are alike. It takes nothing that the list names too, and nothing that denies it in words ("classical",
     "non-classical"). It has to be a good guess where a wider label of the list would be right. Where several labels are equally near,
-    they share by their texts.
+    they share by their texts. A label that is above some of the model's takes that of its parent too, where nothing else does.
 
     A list that names most of the model's labels speaks the model's words: a label that it has beside them stands for one that it lacks,
     whatever their texts.
@@ -132,6 +132,12 @@ def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]
         for label in idle
         if relation[label] == "nothing" and (is_own_set or terms[label] not in known)
     }
+    # what is called by the parent of a label may well be of its kind
+    for label in labels:
+        if relation[label] == "wider" and first[terms[label]] == label:
+            parents = set(ontology.parents[terms[label]])
+            above = [k for k, term in of_model.items() if term in parents and k not in home]
+            claims[label] = _weighed("narrower", {k: similarity(terms[label], of_model[k]) for k in above})
     for k in own:
         wanted = {label: of[k] for label, of in claims.items() if k in of}
         if k in home:
@@ -149,7 +155,7 @@ def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]
     for label, of in shares.items():
         if not of and terms[label]:
             relation[label] = "nothing"
-        alike = [claims[label][k].similarity for k in of] if relation[label] in ("narrower", "sibling") else [1.0]
+        alike = [claims[label][k].similarity for k in of if k in claims.get(label, ())] or [1.0]
         near = _nearest(terms[label], of_model) if relation[label] == "nothing" else ()
         meanings[label] = Meaning(relation[label], of, float(np.mean(alike)), near)
     return meanings

@@ -229,7 +229,7 @@ def annotate(
     with finish_log(
         f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(chosen) - 1} labels"
     ) as slots:
-        p = label_probabilities(loaded, vectors, chosen, batch_size=batch_size, closed=labels is None)
+        p = label_probabilities(loaded, vectors, chosen, batch_size=batch_size, closed=labels is None, whole=unique)
         if graph is not None:
             p = smooth_probabilities(p, graph)
         curve = loaded.config.calibration

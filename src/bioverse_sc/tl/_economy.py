@@ -21,7 +21,7 @@ TOLERANCE = 1e-9
 DECIMALS = 6
 """Of distances, which batches change in the last digits: equal cells are told apart by their order and not by these."""
 
-LEAST_PROBABILITY = 1e-12
+LEAST_PROBABILITY = 1e-30
 """Of a label that a cluster rules out, so that its logarithm can be compared."""
 
 

@@ -169,7 +169,13 @@ def report_unknown(model: BioVerse, vectors: np.ndarray, names: np.ndarray, labe
 
 
 def label_probabilities(
-    model: BioVerse, vectors: np.ndarray, labels: Sequence[str], *, batch_size: int = 64, closed: bool = False
+    model: BioVerse,
+    vectors: np.ndarray,
+    labels: Sequence[str],
+    *,
+    batch_size: int = 64,
+    closed: bool = False,
+    whole: bool = False,
 ) -> np.ndarray:
     """Probability of each label, shape (cells, labels).
 
@@ -190,6 +196,8 @@ def label_probabilities(
     closed
         Only :data:`ELSEWHERE` of what the model gave to others of its own labels goes to ``"unknown"``, and the rest is scaled to sum to
         one: the labels are those that can be expected.
+    whole
+        Also score what is so unlikely that it is left out otherwise, which takes longer: for comparing labels of which none is likely.
 
     Where all asked labels are only texts, they share all that ``"unknown"`` does not have: how such texts compare with the labels that the model
     was trained on says little, how they compare with each other is what can be had. A cell for which they have nothing is scored over
@@ -214,7 +222,7 @@ def label_probabilities(
             rows = real[start : start + batch_size]
             with torch.inference_mode():
                 soft_tokens = model.project("rna", torch.from_numpy(vectors[rows]).to(model.device))
-            collected = calibrated(model, soft_tokens, asked) @ into
+            collected = calibrated(model, soft_tokens, asked, whole=whole) @ into
             if is_open:
                 of_others = np.clip(1 - collected.sum(axis=1), 0, 1)
                 collected[:, -1] += of_others * (ELSEWHERE if closed else 1)
@@ -229,12 +237,18 @@ def label_probabilities(
     return found
 
 
-def calibrated(model: BioVerse, soft_tokens: torch.Tensor, labels: Sequence[str], *, before: str = "") -> np.ndarray:
-    """Probabilities of labels at the model's temperature, rows sum to one; ``before`` stands before the cell in the prompt."""
+def calibrated(
+    model: BioVerse, soft_tokens: torch.Tensor, labels: Sequence[str], *, before: str = "", whole: bool = False
+) -> np.ndarray:
+    """Probabilities of labels at the model's temperature, rows sum to one.
+
+    ``before`` stands before the cell in the prompt; with ``whole`` the least likely labels are scored too.
+    """
     from bioverse_sc.models._generate import label_log_probabilities
     from bioverse_sc.models._prompt import Text, label_prompt
 
     prompt = [*([Text(before)] if before else []), *label_prompt(prompts=model.config.prompts)]
-    scaled = label_log_probabilities(model, prompt, soft_tokens, labels) / model.config.temperature
+    below = -np.inf if whole else None
+    scaled = label_log_probabilities(model, prompt, soft_tokens, labels, pruned_below=below) / model.config.temperature
     weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
