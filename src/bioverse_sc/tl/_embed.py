@@ -467,7 +467,7 @@ def ensure_embedding(
         }
     return embed_cells(
         results,
-        cast("CellEncoder", own),
+        own,
         # asked for now, or when they were embedded
         layer=layer or (matrix.source if matrix.source == made_by.get("layer") else None),
         gene_symbols=gene_symbols or (str(made_by.get("gene_symbols", "")) or None),
@@ -529,18 +529,18 @@ def matrix_to_read(
             logger.warning("    layer=%r, which the cells were embedded with, is no longer there", asked_then)
     if gene_symbols is None and made_by.get("gene_symbols"):
         gene_symbols = str(made_by["gene_symbols"])
-    options = {"vocabulary": vocabulary, "gene_symbols": gene_symbols}
+    look_at = partial(profile, adata, vocabulary=vocabulary, gene_symbols=gene_symbols)
     source = str(made_by.get("source", ""))
     if layer is None and _is_there(adata, source):
         try:
-            matrix = profile(adata, layer=source, **options)
+            matrix = look_at(layer=source)
         except (KeyError, ValueError):
             # it cannot be read any more, as after sc.pp.scale; another one may
             pass
         else:
             if not _has_changed(results, matrix_hashes(adata, matrix)):
                 return matrix, True
-    matrix = profile(adata, layer=layer, **options)
+    matrix = look_at(layer=layer)
     return matrix, not _has_changed(results, matrix_hashes(adata, matrix))
 
 

@@ -244,11 +244,11 @@ def calibrated(
 
     ``before`` stands before the cell in the prompt; with ``whole`` the least likely labels are scored too.
     """
-    from bioverse_sc.models._generate import label_log_probabilities
+    from bioverse_sc.models._labels import PRUNED_BELOW, label_log_probabilities
     from bioverse_sc.models._prompt import Text, label_prompt
 
     prompt = [*([Text(before)] if before else []), *label_prompt(prompts=model.config.prompts)]
-    below = -np.inf if whole else None
+    below = -np.inf if whole else PRUNED_BELOW
     scaled = label_log_probabilities(model, prompt, soft_tokens, labels, pruned_below=below) / model.config.temperature
     weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
