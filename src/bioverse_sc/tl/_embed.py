@@ -527,8 +527,11 @@ def matrix_to_read(
             layer = asked_then
         else:
             logger.warning("    layer=%r, which the cells were embedded with, is no longer there", asked_then)
-    if gene_symbols is None and made_by.get("gene_symbols"):
-        gene_symbols = str(made_by["gene_symbols"])
+    if gene_symbols is None and (column := str(made_by.get("gene_symbols", ""))):
+        if column in adata.var or (adata.raw is not None and column in adata.raw.var):
+            gene_symbols = column
+        else:
+            logger.warning("    gene_symbols=%r, which the cells were embedded with, is no longer there", column)
     look_at = partial(profile, adata, vocabulary=vocabulary, gene_symbols=gene_symbols)
     source = str(made_by.get("source", ""))
     if layer is None and _is_there(adata, source):
