@@ -18,8 +18,12 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 def hash_texts(texts: Sequence[Any] | np.ndarray | pd.Index | pd.Series) -> np.ndarray:
     """Hash of each text; of a number what it is written as. Shape (rows,), uint64."""
-    values = np.array([str(text) for text in np.asarray(texts, dtype=object)], dtype=object)
-    return pd.util.hash_array(values, categorize=True)
+    values = np.asarray(texts, dtype=object)
+    found = np.empty(len(values), dtype=np.uint64)
+    for start in range(0, len(values), CHUNK):
+        part = np.array([str(text) for text in values[start : start + CHUNK]], dtype=object)
+        found[start : start + CHUNK] = pd.util.hash_array(part, categorize=False)
+    return found
 
 
 def hash_sparse_rows(rows: csr_matrix, columns: np.ndarray) -> np.ndarray:

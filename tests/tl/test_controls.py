@@ -89,16 +89,16 @@ def test_the_cell_is_right_more_often_than_what_is_no_cell(blood):
 
 
 def test_no_cell_keeps_its_own_soft_token_and_metadata_is_never_its_label(made_up, only_cells, monkeypatch):
-    from bioverse_sc.models import _generate
+    from bioverse_sc.models import _labels
 
     asked = []
-    real = _generate.label_log_probabilities
+    real = _labels.label_log_probabilities
 
-    def seen(model, prompt, soft_tokens, labels):
-        asked.append((prompt[0].text, soft_tokens.numpy().copy(), real(model, prompt, soft_tokens, labels)))
+    def seen(model, prompt, soft_tokens, labels, **kwargs):
+        asked.append((prompt[0].text, soft_tokens.numpy().copy(), real(model, prompt, soft_tokens, labels, **kwargs)))
         return asked[-1][2]
 
-    monkeypatch.setattr(_generate, "label_log_probabilities", seen)
+    monkeypatch.setattr(_labels, "label_log_probabilities", seen)
     bsc.tl.controls(made_up, model=only_cells)
     own, blank, shuffled, decoy, *told = [tokens for _, tokens, _ in asked]
     assert blank.shape == (1, *own.shape[1:])
@@ -150,7 +150,6 @@ def test_cells_without_a_known_gene_are_not_drawn(made_up, only_cells):
         first = bsc.tl.controls(made_up[:5].copy(), model=only_cells, seed=3)
         pd.testing.assert_frame_equal(bsc.tl.controls(made_up, model=only_cells, seed=3)[:2], first[:2], atol=1e-3)
         made_up.X[1:] = 0
-        made_up.uns.clear()
         with pytest.raises(ValueError, match="1 of 40 cells have a gene that the model knows; expected 2 or more"):
             bsc.tl.controls(made_up, model=only_cells)
 

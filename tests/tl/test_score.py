@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import bioverse_sc as bsc
+from bioverse_sc._keys import Keys
+from bioverse_sc._results import Results, Slot
 from bioverse_sc.tl import _align
 from tests.pl.three import cosine, make_mdata, make_three, text_vectors
 from tests.same import differences
@@ -75,8 +77,8 @@ def test_soft_tokens_that_are_there_are_used(three, monkeypatch):
 def test_soft_tokens_of_another_model_are_not_used(three, mini, cells):
     soft = bsc.tl.align(cells, copy=True).obsm["X_bioverse"]
     bsc.tl.align(cells)
-    cells.obsm["X_bioverse"] = cells.obsm["X_bioverse"] * 0 + 1
-    cells.uns["bioverse"]["align"]["model_fingerprint"] = three.fingerprint
+    other = Results(cells, Keys()).made_by("align") | {"model_fingerprint": three.fingerprint}
+    Results(cells, Keys()).write("align", {Slot("obsm", "X_bioverse"): soft * 0 + 1}, other)
     bsc.tl.score(cells, ["a B cell"])
     np.testing.assert_array_equal(cells.obsm["X_bioverse"], soft)
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import bioverse_sc as bsc
+from bioverse_sc import _files
 from bioverse_sc.cli import app
 from bioverse_sc.encoders.scgpt import ScGPTEncoder
 from bioverse_sc.train import AlignRun, InstructRun, metrics_table, read_config, run_align, run_instruct
@@ -231,7 +232,7 @@ def test_only_the_encoder_of_the_first_run_is_called(here, monkeypatch):
 
 def test_a_finished_run_is_refused_before_anything_is_read(here, monkeypatch):
     (here / "out" / "model").mkdir(parents=True)
-    monkeypatch.setattr(runs, "_read", lambda _: pytest.fail("the data were read"))
+    monkeypatch.setattr(_files, "read", lambda _: pytest.fail("the data were read"))
     with pytest.raises(FileExistsError, match="this run is done"):
         aligned(here)
 

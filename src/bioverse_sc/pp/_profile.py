@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, issparse
-from scipy.stats import rankdata
 
 from bioverse_sc._modalities import CHUNK, modality, readable
 from bioverse_sc.pp._features import TYPE_COLUMNS, other_features
@@ -364,6 +363,8 @@ def scaled_by_gene(rows: csr_matrix) -> bool:
     rows
         Cells by genes, values of zero and above, without stored zeros.
     """
+    from scipy.stats import rankdata
+
     n = rows.shape[0]
     n_with = np.bincount(rows.indices, minlength=rows.shape[1])
     judged = n_with >= max(3, 0.005 * n)
