@@ -88,6 +88,8 @@ define installed
 	fi
 	@$(1)/bin/python $(EXACT) -r locks/$(2).txt
 	@$(1)/bin/python $(PIP) --no-deps --no-build-isolation -e .
+	@# with it anndata 0.11 takes this project's version for its own
+	@$(1)/bin/python -m pip --disable-pip-version-check uninstall -qq --yes hatchling
 	@$(1)/bin/python -m pip --disable-pip-version-check check
 	@touch $@
 endef
