@@ -32,8 +32,9 @@ def main() -> None:
     obs = adata.obs
     print(f"\n{'cells':>5}  {'confidence':>10}  label")
     for label, cells in obs.groupby("bioverse_label", observed=True):
-        # the most typical cell of each label serves as the example
-        example = cells.sort_values("bioverse_confidence", ascending=False, kind="stable").iloc[0]
+        # the surest of the cells that were written about serves as the example
+        written_about = cells[cells["bioverse_reasoning_of"] == cells.index]
+        example = written_about.sort_values("bioverse_confidence", ascending=False, kind="stable").iloc[0]
         print(
             f"{len(cells):>5}  {cells['bioverse_confidence'].mean():>10.2f}  {label} ({example['bioverse_label_id']})"
         )
