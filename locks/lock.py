@@ -30,8 +30,8 @@ TORCH_CPU = {
         "cp313-cp313-manylinux_2_28_aarch64": "0b8f7d0423027ae8b90c7977c627f3379f325363a08224dffad9b4b2d684a83d",
         "cp314-cp314-manylinux_2_28_aarch64": "ca021f9eb2f8345c83fa03e3a04587308afb8df71bd472670b3ece00df58621c",
     },
-    "2.6.0": {
-        "cp311-cp311-linux_x86_64": "5b6ae523bfb67088a17ca7734d131548a2e60346c622621e4248ed09dd0790cc",
+    "2.9.1": {
+        "cp311-cp311-manylinux_2_28_x86_64": "3de2adb9b4443dc9210ef1f1b16da3647ace53553166d6360bbbd7edd6f16e4d",
     },
 }
 LOCKED_TORCH = "2.13.0"

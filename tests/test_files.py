@@ -116,9 +116,11 @@ def test_a_link_stays_one_and_so_do_permissions(tmp_path, small):
 
 
 CHILD = """
-import sys, time, anndata, numpy as np
+import signal, sys, time, anndata, numpy as np
 from pathlib import Path
 from bioverse_sc import _files
+# what runs in the background of a shell has it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with _files.beside(Path(sys.argv[1])) as fresh:
     fresh.write_bytes(b"half")
     time.sleep(300)

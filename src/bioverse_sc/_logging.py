@@ -58,11 +58,17 @@ def progress(
 ) -> tqdm | ProgressLog:
     """Make a progress bar, a notebook widget in Jupyter; lines of the log where there is no terminal; nothing when ``settings.progress`` is off."""
     shown = not hidden and settings.progress
-    if shown and not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    if shown and not (sys.stderr.isatty() or _in_notebook()):
         return ProgressLog(total=total, initial=initial, description=description, unit=unit)
     from tqdm.auto import tqdm
 
     return tqdm(total=total, initial=initial, desc=description, unit=unit, disable=not shown, leave=False)
+
+
+def _in_notebook() -> bool:
+    """Whether this code runs in a kernel, and not beside one that was merely imported."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython and ipython.get_ipython(), "kernel")
 
 
 class ProgressLog:

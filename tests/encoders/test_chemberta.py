@@ -108,7 +108,8 @@ def test_what_the_tokenizer_leaves_out_in_silence_is_reported(folder, log):
     # that of the published checkpoints reads bytes, and drops those that it does not know
     characters = {t: i for i, t in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"()=[]12CNOSlnoc"])}
     tokenizer = RobertaTokenizerFast(vocab=characters, merges=[])
-    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("[Zn]")) == ["<s>", "[", "n", "]", "</s>"]
+    # older versions of transformers put no tokens around them
+    assert [t for t in tokenizer.convert_ids_to_tokens(tokenizer.encode("[Zn]")) if len(t) == 1] == ["[", "n", "]"]
     ChembertaEncoder(ChembertaEncoder.from_pretrained(folder).module, tokenizer).encode(["CCO", "[Zn]", "c1ccccc1"])
     assert (
         "cannot read all of 1 of 3 molecules: it has no token for 'Z'. The molecules are [Zn]." in log[0].getMessage()

@@ -249,11 +249,14 @@ def test_pieces_of_a_stream_are_the_answer(kind, temperature, encoders):
     model = make_two(kind, encoders=encoders)
     options = {"model": model, "max_new_tokens": 40, "temperature": temperature}
     asked, streamed = (bsc.Chat(make_mdata(), ENTITIES, **options) for _ in range(2))
+    n_pieces = 0
     for question in QUESTIONS:
         pieces = list(streamed.stream(question))
         assert "".join(pieces) == asked.ask(question) == streamed.transcript[-1].answer
         assert all(pieces)
-        assert len(pieces) > 5
+        n_pieces += len(pieces)
+    # a draw may end an answer at once
+    assert n_pieces > 5
     assert streamed.transcript == asked.transcript
 
 

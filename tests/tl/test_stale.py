@@ -197,7 +197,8 @@ def test_texts_are_about_the_matrix_that_the_labels_are_of(order, cells):
         cells.layers["counts"] = np.round(np.expm1(cells.X))
     expected = cells.copy()
     expected.X = cells.layers["soupx"]
-    expected.layers.clear()
+    for layer in list(expected.layers):
+        del expected.layers[layer]
     bsc.tl.annotate(expected, reasoning="cell")
     bsc.tl.embed(cells, layer="soupx")
     bsc.tl.annotate(cells, reasoning="cell")
