@@ -162,6 +162,9 @@ def write(data: AnnData | MuData, path: Path, *, stem: str) -> None:
                 fresh, sep=separator, compression="gzip" if kind.endswith(".gz") else None
             )
         elif kind == ".zarr":
+            if hasattr(data, "mod"):
+                # mudata 0.4 reads it as a number of numpy, which zarr cannot write
+                data._axis = int(data.axis)
             with warnings.catch_warnings():
                 # the format is the default of the version that is installed
                 warnings.filterwarnings("ignore", message="Writing zarr v2 data", category=UserWarning)

@@ -44,6 +44,11 @@ def modality(data: AnnData | MuData, mod: str = "rna") -> AnnData:
     return adata
 
 
+def layer_names(adata: AnnData) -> list[str]:
+    """Names of the layers, among which anndata 0.13 lists ``.X`` as ``None``."""
+    return [name for name in adata.layers if name is not None]
+
+
 def readable(matrix: Any) -> Any:
     """Give an array or sparse matrix of a number type that scipy computes with, CSR or CSC; the same one where it is so already.
 

@@ -462,3 +462,13 @@ def test_a_near_empty_cell_is_unknown_and_the_number_is_said(pbmc, log):
     assert unknown[[1, 2, 3]].all()
     assert cells.obs["bioverse_confidence"].to_numpy()[[1, 2, 3]].tolist() == [0, 0, 0]
     assert cells.obsm["X_scgpt"].any(axis=1).tolist() == [True, False, False, False, True, True]
+
+
+def test_messages_name_layers_and_nothing_else():
+    adata = make(counts())
+    adata.layers["spliced"] = adata.X.copy()
+    with pytest.raises(KeyError, match=r"no layer 'gone'; there are \['spliced', 'X'\]"):
+        profile(adata, layer="gone")
+    adata.X = None
+    with pytest.raises(ValueError, match=r"layers\['spliced'\] is counts: give layer='spliced'"):
+        profile(adata)

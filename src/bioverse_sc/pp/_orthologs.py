@@ -15,6 +15,7 @@ from mudata import MuData
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
+from bioverse_sc._modalities import layer_names
 from bioverse_sc._optional import require
 from bioverse_sc._results import Results
 from bioverse_sc.pp._genes import MOUSE_PREFIX, approved_symbol
@@ -240,7 +241,7 @@ def _take(adata: AnnData, found: _Mapped) -> AnnData:
 
 def _share(adata: AnnData, found: _Mapped) -> float:
     """Share of the sum of all values that the mapped genes hold."""
-    for source in (*(s for s in ("counts",) if s in adata.layers), "X", *adata.layers):
+    for source in (*(s for s in ("counts",) if s in adata.layers), "X", *layer_names(adata)):
         matrix: Any = get_matrix(adata, source)
         if matrix is None:
             continue

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, issparse
 
-from bioverse_sc._modalities import CHUNK, modality, readable
+from bioverse_sc._modalities import CHUNK, layer_names, modality, readable
 from bioverse_sc.pp._features import TYPE_COLUMNS, other_features
 from bioverse_sc.pp._genes import GeneMap, map_genes
 
@@ -237,9 +237,7 @@ def get_matrix(adata: AnnData, source: str) -> Any:
         return adata.X
     if source == "raw" and adata.raw is not None:
         return adata.raw.X
-    msg = (
-        f"There is no layer {source!r}; there are {[*adata.layers, 'X', *(['raw'] if adata.raw is not None else [])]}."
-    )
+    msg = f"There is no layer {source!r}; there are {[*layer_names(adata), 'X', *(['raw'] if adata.raw is not None else [])]}."
     raise KeyError(msg)
 
 
@@ -425,7 +423,7 @@ def _remedy(kinds: dict[str, Kind]) -> str:
 
 def _elsewhere(adata: AnnData, tried: Sequence[str]) -> str:
     """Name the matrices beside those that were tried that would do."""
-    others = [s for s in (*adata.layers, "X", *(["raw"] if adata.raw is not None else [])) if s not in tried]
+    others = [s for s in (*layer_names(adata), "X", *(["raw"] if adata.raw is not None else [])) if s not in tried]
     kinds = {s: matrix_kind(get_matrix(adata, s)) for s in others}
     good = [s for s in sorted(kinds, key=lambda s: kinds[s] != "counts") if kinds[s] in _USABLE]
     if not good:

@@ -10,7 +10,7 @@ import numpy as np
 from bioverse_sc._cache import ArrayCache
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger, progress
-from bioverse_sc._modalities import ahead, modality, row_chunks
+from bioverse_sc._modalities import ahead, layer_names, modality, row_chunks
 from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
@@ -572,7 +572,7 @@ def _has_changed(results: Results, read: np.ndarray) -> bool:
 def _entities_changed(results: Results, encoder: EntityEncoder, layer: str | None) -> bool:
     """Whether the texts or abundances are others than those that the vectors were made from; not when they are gone."""
     if layer is None and (used := results.made_by("embed").get("layer")):
-        if used not in (*results.data.layers, "X"):
+        if used not in (*layer_names(results.data), "X"):
             return False
         layer = str(used)
     hashes = entity_hashes(results.data, encoder, layer)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
 
-from bioverse_sc._modalities import row_chunks
+from bioverse_sc._modalities import layer_names, row_chunks
 from bioverse_sc._row_hash import bound_hashes, hash_sparse_rows, hash_texts
 from bioverse_sc.encoders._words import NO_ENTITY
 
@@ -90,11 +90,11 @@ def _abundances(adata: AnnData, layer: str | None) -> tuple[Any, str]:
     """Abundances of features, and where they are."""
     if layer not in (None, "X"):
         if layer not in adata.layers:
-            msg = f"There is no layer {layer!r}; there are {list(adata.layers)}."
+            msg = f"There is no layer {layer!r}; there are {layer_names(adata)}."
             raise KeyError(msg)
         return adata.layers[layer], f"layers[{layer!r}]"
     if adata.X is None:
-        msg = f"There are no abundances in .X; name their layer, layer=..., one of {list(adata.layers)}."
+        msg = f"There are no abundances in .X; name their layer, layer=..., one of {layer_names(adata)}."
         raise ValueError(msg)
     return adata.X, ".X"
 
