@@ -219,6 +219,7 @@ def test_a_process_that_is_killed_leaves_the_input(file):
         (["--labels", "B cell", "--labels", "B cell"], "more than once"),
         (["--gene-symbols", "gone"], "no column 'gone'"),
         (["--by", "cluster"], "no column 'leiden'"),
+        (["--unique"], "unique is True with by='cell'"),
     ],
 )
 def test_an_error_is_one_line_and_nothing_is_written(args, message, file, tmp_path):
@@ -263,3 +264,16 @@ def test_help_names_the_commands():
     result = run("--help")
     assert result.exit_code == 0
     assert all(command in result.output for command in ("annotate", "train", "info"))
+
+
+def test_broad_types_are_written_and_corrections_stay_without_overwrite(file, tmp_path):
+    out = tmp_path / "o.h5ad"
+    assert run("annotate", file, "-o", out, "--reasoning", "none", "--coarse").exit_code == 0
+    adata = ad.read_h5ad(out)
+    assert adata.obs["bioverse_label_coarse"].notna().all()
+    adata.obs["bioverse_label"] = "corrected"
+    adata.write_h5ad(out)
+    result = run("annotate", out, "-o", tmp_path / "again.h5ad", "--reasoning", "none")
+    assert result.exit_code == 1
+    assert "overwrite" in result.output
+    assert run("annotate", out, "-o", tmp_path / "again.h5ad", "--reasoning", "none", "--overwrite").exit_code == 0
