@@ -187,7 +187,8 @@ def alignment(
         together = Results(data, keys)
         together.outdate("alignment")
         for name, each in results.items():
-            slots += each.write("alignment", places[name], entries if len(parts) == 1 else None)
+            lines = each.write("alignment", places[name], entries if len(parts) == 1 else None)
+            slots += [line for line in lines if line not in slots]
         if len(parts) > 1:
             slots += together.write("alignment", {}, entries)
     return data if copy else None
