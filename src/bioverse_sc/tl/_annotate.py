@@ -116,7 +116,7 @@ def annotate(
         Texts about cells that speak for others (``"representative"``): one of each label, in each cluster where there are clusters,
         first, and then those that are least like these, up to ``max_cells_to_generate``. Every other cell gets the text of the cell
         with its label that is nearest over the neighbours graph, or by its vector where there is none. Or a text about each
-        ``"cell"``, which takes about thirty times as long as its label; or about each ``"cluster"`` of ``groupby``, and there about
+        ``"cell"``, which takes some fifteen times as long as its label; or about each ``"cluster"`` of ``groupby``, and there about
         each label; or ``None``.
     groupby
         Column of ``.obs`` with the clusters, for ``by="cluster"`` and ``reasoning="cluster"``, and, if it is there, for representatives.
