@@ -40,7 +40,8 @@ lint: $(READY) ## check style, format and types
 	$(BIN)/python -m mypy
 
 docs: $(READY) ## build the documentation into docs/_build/html
-	$(BIN)/python -m sphinx -q -b html docs docs/_build/html
+	@# its extensions still use what Sphinx 10 will remove
+	$(BIN)/python -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -m sphinx -q -b html docs docs/_build/html
 	@echo "wrote docs/_build/html/index.html"
 
 parity: $(READY) ## compare scGPT with the official code (installs scgpt, online)
