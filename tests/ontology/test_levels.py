@@ -23,6 +23,8 @@ def test_probabilities_of_a_broad_type_are_those_below_it():
     ("label", "broad"),
     [
         ("microglial cell", "macrophage"),
+        ("pancreatic A cell", "pancreatic endocrine cell"),
+        ("intestinal enteroendocrine cell", "enteroendocrine cell"),
         ("pro-B cell", "hematopoietic precursor cell"),
         ("respiratory basal cell", "epithelial cell"),
         ("lung neuroendocrine cell", "epithelial cell"),

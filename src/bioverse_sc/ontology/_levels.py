@@ -29,6 +29,8 @@ COARSE = {
     "CL:0000556": "megakaryocyte",
     "CL:0000233": "platelet",
     "CL:0000066": "epithelial cell",
+    "CL:0000164": "enteroendocrine cell",
+    "CL:0008024": "pancreatic endocrine cell",
     "CL:0000115": "endothelial cell",
     "CL:0000057": "fibroblast",
     "CL:0000632": "hepatic stellate cell",
