@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +57,20 @@ class Results:
     def __init__(self, data: AnnData | MuData, keys: Keys, *, overwrite: bool = False) -> None:
         self.data, self.keys, self.overwrite = data, keys, overwrite
 
+    @cached_property
+    def _names(self) -> np.ndarray:
+        """Hash of each observation's name."""
+        return hash_texts(self.data.obs_names)
+
     def made_by(self, step: str) -> dict[str, Any]:
         """Provenance of a step; empty when it has not run, or what it made is out of date."""
         stored = self._stored()
         entries = dict(stored.get(step, {}))
         return entries if "version" in entries else {}
+
+    def made_from(self, step: str, content: np.ndarray) -> bool:
+        """Whether a step made its results from this: no row has a hash that is not stored with them."""
+        return bool(np.isin(content, self.made_by(step).get("content", [])).all())
 
     def write(self, step: str, values: Mapping[Slot, Any], entries: Mapping[str, Any] | None) -> list[str]:
         """Write slots and the provenance of a step; gives the lines of the finish log.
@@ -74,7 +84,6 @@ class Results:
         entries
             Provenance, in types that h5ad keeps; ``None`` where another object holds it.
         """
-        names = hash_texts(self.data.obs_names)
         stored = self._stored()
         written = {
             name: rows
@@ -84,7 +93,7 @@ class Results:
         lines = []
         for slot, value in values.items():
             getattr(self.data, slot.attribute)[slot.key] = value
-            written[slot.name] = _signed(names, hash_rows(value))
+            written[slot.name] = _signed(self._names, hash_rows(value))
             holder = "mdata" if hasattr(self.data, "mod") else "adata"
             lines.append(f"'{slot.key}'{slot.holds and f', {slot.holds}'} ({holder}.{slot.attribute})")
         made_by = {} if entries is None else {"version": version("bioverse-sc"), **entries}
@@ -132,7 +141,7 @@ class Results:
 
     def _changed(self, signed: Mapping[str, Any], value: Any) -> int:
         """How many rows are none of those that were written."""
-        found = _signed(hash_texts(self.data.obs_names), hash_rows(value))
+        found = _signed(self._names, hash_rows(value))
         # of renamed observations the order tells
         if found["in_order"] == signed["in_order"]:
             return 0

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, issparse
 
+from bioverse_sc._modalities import CHUNK
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CHUNK = 4096
-"""Rows that are hashed at a time."""
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -51,8 +51,7 @@ def hash_rows(values: Any) -> np.ndarray:
         # by place, as files may write names in another way
         return bound_hashes(*(hash_rows(values.iloc[:, j]) for j in range(values.shape[1])), n_rows=len(values))
     if isinstance(values, pd.Series):
-        numeric = pd.api.types.is_numeric_dtype(values) and not isinstance(values.dtype, pd.CategoricalDtype)
-        if not numeric:
+        if not pd.api.types.is_numeric_dtype(values):
             return hash_texts(values.astype(object).where(values.notna(), "").to_numpy())
         values = values.to_numpy(dtype=np.float64, na_value=np.nan)[:, None]
     if issparse(values):

@@ -108,11 +108,11 @@ def evidence(
 
 def _is_checked(adata: AnnData, keys: Keys) -> bool:
     """Whether the claims are of the labels and texts that are there."""
-    stored = Results(adata, keys).made_by("evidence")
-    if "claims" not in stored or not {keys.label, keys.reasoning} <= set(adata.obs):
+    results = Results(adata, keys)
+    if "claims" not in results.made_by("evidence") or not {keys.label, keys.reasoning} <= set(adata.obs):
         return False
     content = bound_hashes(hash_texts(adata.obs[keys.label]), hash_texts(adata.obs[keys.reasoning]))
-    return bool(np.isin(content, stored.get("content", [])).all())
+    return results.made_from("evidence", content)
 
 
 def _grouped(adata: AnnData, keys: Keys, column: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from mudata import MuData
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
-from bioverse_sc._modalities import layer_names
+from bioverse_sc._modalities import CHUNK, layer_names
 from bioverse_sc._optional import require
 from bioverse_sc._results import Results
 from bioverse_sc.pp._genes import MOUSE_PREFIX, approved_symbol
@@ -246,8 +246,8 @@ def _share(adata: AnnData, found: _Mapped) -> float:
         if matrix is None:
             continue
         total = np.zeros(adata.n_vars)
-        for start in range(0, adata.n_obs, 4096):
-            total += np.abs(np.asarray(matrix[start : start + 4096].sum(axis=0, dtype=np.float64)).ravel())
+        for start in range(0, adata.n_obs, CHUNK):
+            total += np.abs(np.asarray(matrix[start : start + CHUNK].sum(axis=0, dtype=np.float64)).ravel())
         return float(total[found.columns].sum() / max(total.sum(), 1e-12))
     return float("nan")
 

@@ -144,5 +144,4 @@ def has_alignment(results: Results, model: BioVerse, mod: str = "rna") -> bool:
     if results.keys.soft_token not in obsm or not made_by.get("model_fingerprint") == model.fingerprint != "":
         return False
     vectors = obsm[embedding_slot(results, model, mod)]
-    content = bound_hashes(hash_rows(vectors), hash_rows(obsm[results.keys.soft_token]))
-    return bool(np.isin(content, made_by.get("content", [])).all())
+    return results.made_from("align", bound_hashes(hash_rows(vectors), hash_rows(obsm[results.keys.soft_token])))

@@ -561,12 +561,10 @@ def _is_there(adata: AnnData, source: str) -> bool:
 
 def _has_changed(results: Results, read: np.ndarray) -> bool:
     """Whether some vector is none that was made from what there is to read now; of fewer observations or in another order it is."""
-    made_by = results.made_by("embed")
-    slot = results.keys.embedding(str(made_by.get("encoder", "")))
+    slot = results.keys.embedding(str(results.made_by("embed").get("encoder", "")))
     if slot not in results.data.obsm:
         return True
-    vectors = np.asarray(results.data.obsm[slot])
-    return not np.isin(bound_hashes(read, hash_rows(vectors)), made_by.get("content", [])).all()
+    return not results.made_from("embed", bound_hashes(read, hash_rows(results.data.obsm[slot])))
 
 
 def _entities_changed(results: Results, encoder: EntityEncoder, layer: str | None) -> bool:
