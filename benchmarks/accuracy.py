@@ -1,28 +1,31 @@
 """Cell types by ``mini`` and by plain baselines, side by side, on sets that none of them was trained on.
 
-    python benchmarks/accuracy.py --shared ../shared [--model mini] [--sets baron_pancreas_175 ...] [--cells N] [--seeds 0 1 2]
+    python benchmarks/accuracy.py --shared ../shared [--model mini] [--sets baron_pancreas_175 ...]
+        [--cells N] [--seeds 0 1 2]
     python benchmarks/accuracy.py --shared ../shared --sets --leave-out
 
 It needs the extra: ``pip install 'bioverse-sc[benchmarks]'``.
 
-Every method chooses among the types of the reference profiles, and all but ``mini`` read one matrix: ``log1p`` of 10,000 over those genes
-of the recipe's vocabulary that the set has. A seed is one draw of simulated cells (``recipes/mini/cells.py``) and the classifiers' seed.
-What has no seed has one value, ``mini`` too, as it is one trained model; several paths behind ``--model`` are several seeds of it.
+Every method chooses among the types of the reference profiles, and all but ``mini`` read one matrix: ``log1p`` of
+10,000 over those genes of the recipe's vocabulary that the set has. A seed is one draw of simulated cells
+(``recipes/mini/cells.py``) and the classifiers' seed. What has no seed has one value, ``mini`` too, as it is one
+trained model; several paths behind ``--model`` are several seeds of it.
 
-mini: ``bsc.tl.annotate``, default settings, without reasoning. Spearman: type of the reference profile with the highest rank correlation.
-CellTypist: ``celltypist.train`` on simulated cells, by its stochastic gradient in five passes, as its other solver does not run with
-scikit-learn 1.8 and newer; alpha is 0.01, which labels these sets better than its default of 0.0001. decoupler: univariate linear model
-(``mt.ulm``) over the package's marker table, the best-scoring of the types with five markers in the data. probe: LogisticRegression
-on ``mini``'s embedding of simulated cells. LogisticRegression: on their expression.
+mini: ``bsc.tl.annotate``, default settings, without reasoning. Spearman: type of the reference profile with the highest
+rank correlation. CellTypist: ``celltypist.train`` on simulated cells, by its stochastic gradient in five passes, as its
+other solver does not run with scikit-learn 1.8 and newer; alpha is 0.01, which labels these sets better than its
+default of 0.0001. decoupler: univariate linear model (``mt.ulm``) over the package's marker table, the best-scoring of
+the types with five markers in the data. probe: LogisticRegression on ``mini``'s embedding of simulated cells.
+LogisticRegression: on their expression.
 
-coarse, fine, macro-F1: by ``shared/tools/score_labels.py``. seconds: labelling the set, all preparation of its cells counted, training
-not. A value is the mean over seeds, with the range in brackets; the best of a column is bold.
+coarse, fine, macro-F1: by ``shared/tools/score_labels.py``. seconds: labelling the set, all preparation of its cells
+counted, training not. A value is the mean over seeds, with the range in brackets; the best of a column is bold.
 
-``--leave-out`` labels cells simulated from one set of profiles. "seen": all sets were trained on. "left out": all but this one. fine is over
-the types that another set has too, coarse over those under a lineage that the validation sets name. ``mini`` has seen every set and is
-not trained again, so it has no figure of a left-out set; the probe's is flattered, as only the probe is trained again and the
-embedding has seen the set. Of a seen set, Spearman looks up the very profiles that the cells were drawn from. The genes were chosen
-with all sets; decoupler reads no profiles.
+``--leave-out`` labels cells simulated from one set of profiles. "seen": all sets were trained on. "left out": all but
+this one. fine is over the types that another set has too, coarse over those under a lineage that the validation sets
+name. ``mini`` has seen every set and is not trained again, so it has no figure of a left-out set; the probe's is
+flattered, as only the probe is trained again and the embedding has seen the set. Of a seen set, Spearman looks up the
+very profiles that the cells were drawn from. The genes were chosen with all sets; decoupler reads no profiles.
 """
 
 from __future__ import annotations
@@ -142,7 +145,10 @@ def table(
 
 
 def beaten(rows: dict[str, Row], columns: dict[str, str], *, ours: str = OURS) -> list[str]:
-    """Baselines with a better mean than ours, by column; a star where not every one of their seeds is better than all of ours."""
+    """Baselines with a better mean than ours, by column.
+
+    A star where not every one of their seeds is better than all of ours.
+    """
     lines = []
     for column, title in columns.items():
         mine = rows[ours][column]
@@ -238,7 +244,7 @@ def lineage(term: str, among: set[str]) -> set[str]:
 
 
 def ontology_scores(truth: Sequence[str], found: Sequence[str], others: set[str], among: set[str]) -> dict[str, float]:
-    """Share of cells whose label is at or below their lineage, or their type when ``others`` has it or a type below it."""
+    """Share of cells whose label is at or below their lineage, or their type if ``others`` has it or one below it."""
     ancestors = cell_ontology().ancestors
     known = set().union(*(ancestors(term) for term in others))
     coarse = [bool(ancestors(f) & lineage(t, among)) for t, f in zip(truth, found, strict=True) if lineage(t, among)]
@@ -327,7 +333,8 @@ def main() -> None:
     for model in models:
         same = len(set(profiles.genes) & set(model.encoders["rna"].genes))
         print(
-            f"{model.config.name} ({model.fingerprint}), {model.device}; reads {same} of the recipe's {len(profiles.genes)} genes"
+            f"{model.config.name} ({model.fingerprint}), {model.device}; reads {same} of the recipe's "
+            f"{len(profiles.genes)} genes"
         )
     packages = ("celltypist", "decoupler", "scikit-learn", "torch")
     print(f"{a.threads} threads; {', '.join(f'{name} {version(name)}' for name in packages)}")

@@ -2,9 +2,9 @@
 
     python benchmarks/annotate.py --shared ../shared [--cells 512] [--loop-cells 16] [--threads 2]
 
-The cells are simulated from reference profiles. The loop does the same one cell at a time, over the first of the cells. Labels
-count from the matrix on, embedding too; in the last row it is the writing of reasonings alone. Cells per second of CPU time, which
-all threads add to, compare where something else runs on the machine.
+The cells are simulated from reference profiles. The loop does the same one cell at a time, over the first of the cells.
+Labels count from the matrix on, embedding too; in the last row it is the writing of reasonings alone. Cells per second
+of CPU time, which all threads add to, compare where something else runs on the machine.
 """
 
 from __future__ import annotations

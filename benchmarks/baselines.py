@@ -107,7 +107,10 @@ def by_profile(profiles: Profiles) -> Labeller:
 
 
 def by_markers(terms: Sequence[str]) -> Labeller:
-    """Term whose markers decoupler scores best, of those with five markers in the data; ``unknown`` for a cell without any gene."""
+    """Term whose markers decoupler scores best, of those with five markers in the data.
+
+    ``unknown`` for a cell without any gene.
+    """
     decoupler = require("decoupler", "benchmarks")
     markers = cell_ontology().markers
     rows = [(term, gene, np.log1p(sources)) for term in terms for gene, sources in markers.get(term, {}).items()]

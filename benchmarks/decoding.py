@@ -2,10 +2,10 @@
 
     python benchmarks/decoding.py cells.h5ad [--cells 256] [--batch-size 128 32 1] [--repeats 5] [--threads 1]
 
-The prompts are those of ``bsc.tl.annotate``. Both write in turn, and first whoever wrote last, as other work on the machine slows
-what it meets; ``ratio`` is the median over the repeats. Of texts that differ, the first pair is printed.
-``generate`` keeps answers that have ended in the batch, and its head computes the logits of every token; the loop does neither.
-Answers are the likeliest tokens; draws of each prompt's own would need a processor that adds their noise.
+The prompts are those of ``bsc.tl.annotate``. Both write in turn, and first whoever wrote last, as other work on the
+machine slows what it meets; ``ratio`` is the median over the repeats. Of texts that differ, the first pair is printed.
+``generate`` keeps answers that have ended in the batch, and its head computes the logits of every token; the loop does
+neither. Answers are the likeliest tokens; draws of each prompt's own would need a processor that adds their noise.
 """
 
 from __future__ import annotations

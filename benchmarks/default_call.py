@@ -2,7 +2,8 @@
 
     python benchmarks/default_call.py ../shared/data/cells/pbmc3k.h5ad [--cells 100000] [--threads 2]
 
-The cells are drawn from those of a file of counts, and each of their counts is kept with a chance of 0.8, so that no two are the same.
+The cells are drawn from those of a file of counts, and each of their counts is kept with a chance of 0.8, so that no
+two are the same.
 """
 
 from __future__ import annotations

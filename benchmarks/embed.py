@@ -3,9 +3,10 @@
     python benchmarks/embed.py                       the published shape, 880 genes a cell, fp32 and bf16
     python benchmarks/embed.py --skip-official --device cuda --dtypes float32 bfloat16 float16 --cells 4096
 
-One process for each row. The official code is ``scgpt`` 0.2.4, in an environment of its own (see ``official.py``), called as
-its ``embed_data`` calls it. The share of the peak counts the operations that are needed (matrix products and attention, the
-last layer for ``<cls>`` alone) against the best matrix product that this process measures, of the network's shapes or square.
+One process for each row. The official code is ``scgpt`` 0.2.4, in an environment of its own (see ``official.py``),
+called as its ``embed_data`` calls it. The share of the peak counts the operations that are needed (matrix products and
+attention, the last layer for ``<cls>`` alone) against the best matrix product that this process measures, of the
+network's shapes or square.
 """
 
 from __future__ import annotations
@@ -142,7 +143,8 @@ def main() -> None:
             rows[dtype] = dict(np.load(out))
         where = torch.cuda.get_device_name() if options.device != "cpu" else f"{len(os.sched_getaffinity(0))} CPU cores"
         print(
-            f"{options.cells} cells, {options.genes} genes each, {options.layers} layers, {where}, torch {torch.__version__}"
+            f"{options.cells} cells, {options.genes} genes each, {options.layers} layers, {where}, torch "
+            f"{torch.__version__}"
         )
         print(
             f"{'':10}{'cells/s':>10}{'ratio':>8}{'peak memory':>14}{'of GEMM peak':>14}{'difference':>12}{'cosine':>10}"

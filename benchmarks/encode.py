@@ -1,13 +1,14 @@
 """Proteins and molecules per second of the ESM-2 and ChemBERTa encoders, against a plain loop of transformers.
 
-    python benchmarks/encode.py                                             made-up proteins and molecules of mixed lengths
+    python benchmarks/encode.py              made-up proteins and molecules of mixed lengths
     python benchmarks/encode.py --sequences PROTEINS.txt --smiles MOLECULES.txt --device cuda      yours, one on a line
     python benchmarks/encode.py --esm2 FOLDER --chemberta FOLDER            checkpoints of yours
 
-The plain loop takes the input in its order, 32 at a time, padded to the longest of them, and pools in the same way. Without
-checkpoints the networks have the shapes of ESM-2 8M and of ChemBERTa-77M-MLM and random weights, on which speed does not depend.
-The comparison leaves out what the plain loop would cut (proteins beyond 1,022 residues), which the encoder reads in windows;
-those have a line of their own. Both start from text; ours is also checked, and made canonical by RDKit.
+The plain loop takes the input in its order, 32 at a time, padded to the longest of them, and pools in the same way.
+Without checkpoints the networks have the shapes of ESM-2 8M and of ChemBERTa-77M-MLM and random weights, on which speed
+does not depend. The comparison leaves out what the plain loop would cut (proteins beyond 1,022 residues), which the
+encoder reads in windows; those have a line of their own. Both start from text; ours is also checked, and made canonical
+by RDKit.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def plain(encoder: TransformerEncoder, texts: Sequence[str], batch_size: int) ->
 
 
 def timed(calls: Sequence[Callable[[], np.ndarray]], repeats: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Seconds, shape (calls, repeats), and what the calls give; in turns, so that other work on the machine slows all of them.
+    """Seconds, shape (calls, repeats), and what the calls give; in turns, as other work slows all of them.
 
     Results lie on the CPU, so nothing is left to wait for.
     """

@@ -1,21 +1,22 @@
-"""Labels in other words: recall when a label of the model is replaced by a term that is one step from it in the Cell Ontology.
+"""Labels in other words: recall when a label gives way to a term one step from it in the Cell Ontology.
 
     python benchmarks/neighbours.py --shared ../shared [--model mini] [--cells 6000] [--seeds 0] [--check 10]
 
-For each label L of the model and each parent, child, sibling (a term with a common parent) or synonym N of it that is no label of the model,
-cells that are L are labelled among a list with L and among the same list with N in its place.
+For each label L of the model and each parent, child, sibling (a term with a common parent) or synonym N of it that is
+no label of the model, cells that are L are labelled among a list with L and among the same list with N in its place.
 
-whole list: all labels of the model. short list: L and nine others that are not related to it (``SHORT``), as somebody types.
-validation sets: the names of a set's types, where L is one of them; its cells are those with that author label.
+whole list: all labels of the model. short list: L and nine others that are not related to it (``SHORT``), as somebody
+types. validation sets: the names of a set's types, where L is one of them; its cells are those with that author label.
 
-recall: share of the cells that get L, and share that get N, each a mean over pairs. within 5: share of the pairs in which N reaches
-L's recall less 5 points. median and worst: of the differences, in points. What N is taken for is in the second table: ``nothing`` when the
-model knows cells of N as another label, when there is a nearer one, or when the texts of siblings are not alike; a message says so.
-before: ``nearest_labels`` alone, where only what is at or below a label is its own.
+recall: share of the cells that get L, and share that get N, each a mean over pairs. within 5: share of the pairs in
+which N reaches L's recall less 5 points. median and worst: of the differences, in points. What N is taken for is in the
+second table: ``nothing`` when the model knows cells of N as another label, when there is a nearer one, or when the
+texts of siblings are not alike; a message says so. before: ``nearest_labels`` alone, where only what is at or below a
+label is its own.
 
-Cells are simulated from the recipe's profiles. The lists share the model's probabilities of its own labels, and a label is kept when its
-calibrated probability reaches ``min_confidence``, as in ``bsc.tl.annotate``; ``--check`` runs that function on some of the lists and says how many
-cells get the same label.
+Cells are simulated from the recipe's profiles. The lists share the model's probabilities of its own labels, and a label
+is kept when its calibrated probability reaches ``min_confidence``, as in ``bsc.tl.annotate``; ``--check`` runs that
+function on some of the lists and says how many cells get the same label.
 """
 
 from __future__ import annotations
@@ -68,7 +69,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells with the model's probabilities of its own labels; ``labels`` by cell, one of the model's or a type's name."""
+    """Cells with the model's probabilities of its own labels.
+
+    ``labels`` by cell, one of the model's or a type's name.
+    """
 
     adata: ad.AnnData
     p: np.ndarray
@@ -97,7 +101,10 @@ def pairs_of(own: Sequence[str]) -> list[Pair]:
 
 
 def mixed(model: BioVerse, p: np.ndarray, labels: Sequence[str], *, before: bool = False) -> np.ndarray:
-    """Probabilities of labels and, in the last column, of ``unknown``, from those of the model's own labels; before: by ancestry alone."""
+    """Probabilities of labels and, in the last column, of ``unknown``, from those of the model's own labels.
+
+    Before: by ancestry alone.
+    """
     own = list(model.config.labels)
     into = np.zeros((len(own), len(labels) + 1))
     if before:
@@ -174,7 +181,8 @@ def summary(title: str, table: pd.DataFrame, before: pd.DataFrame) -> None:
             old = (before["recall"] - before["recall_own"]).loc[part.index]
             print(
                 f"| {relation} | {len(part)} | {part['recall_own'].mean():.3f} | {part['recall'].mean():.3f} | "
-                f"{(difference >= -POINTS - 1e-9).mean():.3f} | {100 * difference.median():.1f} | {100 * difference.min():.1f} | "
+                f"{(difference >= -POINTS - 1e-9).mean():.3f} | {100 * difference.median():.1f} | "
+                f"{100 * difference.min():.1f} | "
                 f"{(old >= -POINTS - 1e-9).mean():.3f} |"
             )
     within = table["recall"] - table["recall_own"] >= -POINTS - 1e-9
@@ -208,7 +216,10 @@ def simulated(model: BioVerse, shared: Path, n_cells: int, seed: int) -> Cells:
 
 
 def validation(model: BioVerse, shared: Path, name: str) -> tuple[Cells, dict[str, list[str]]]:
-    """Cells of a set, named by the model's label where the author's means one, else by its first term; and the list of each label."""
+    """Cells of a set, named by the model's label where the author's means one, else by its first term.
+
+    And the list of each label.
+    """
     adata = read(shared, name)
     chosen = np.random.default_rng(0).permutation(adata.n_obs)[:MOST_CELLS]
     adata = adata[np.sort(chosen)].copy()
@@ -255,7 +266,8 @@ def main() -> None:
     own = [label for label in model.config.labels if label != UNKNOWN]
     pairs = pairs_of(own)
     print(
-        f"{a.model} ({model.fingerprint}): {len(pairs)} pairs of {len(own)} labels; min_confidence {model.config.min_confidence}"
+        f"{a.model} ({model.fingerprint}): {len(pairs)} pairs of {len(own)} labels; min_confidence "
+        f"{model.config.min_confidence}"
     )
     written = []
 

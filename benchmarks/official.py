@@ -60,7 +60,7 @@ def call(python: Path, *arguments: object, flash: bool = False) -> None:
 
 @cache
 def official_modules() -> tuple[types.ModuleType, types.ModuleType, types.ModuleType]:
-    """Import model, embedding and utilities of scGPT without its package files, which import all of its dependencies."""
+    """Import what is needed of scGPT without its package files, which import all of its dependencies."""
 
     def bare(name: str, **members: object) -> types.ModuleType:
         spec = importlib.util.find_spec("scgpt")

@@ -2,8 +2,8 @@
 
     python benchmarks/parity.py [--environment FOLDER]
 
-The environment is made in a temporary folder by default; it needs the package index. Exit status 1 when anything differs
-by more than 1e-4.
+The environment is made in a temporary folder by default; it needs the package index. Exit status 1 when anything
+differs by more than 1e-4.
 """
 
 from __future__ import annotations

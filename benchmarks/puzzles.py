@@ -1,14 +1,16 @@
 """Puzzles: eight cells of eight types and the eight names. How often are all of them put right?
 
-    python benchmarks/puzzles.py --shared ../shared [--sets pbmc3k ...] [--size 8] [--puzzles 300] [--seeds 0 1 2] [--check 10]
+    python benchmarks/puzzles.py --shared ../shared [--sets pbmc3k ...] [--size 8] [--puzzles 300]
+        [--seeds 0 1 2] [--check 10]
 
-A puzzle draws types of a validation set, a cell of each, and names them by the first Cell Ontology term of the author's label
-(``shared/data/labels_to_cl.csv``). Each cell is a cluster of its own.
+A puzzle draws types of a validation set, a cell of each, and names them by the first Cell Ontology term of the author's
+label (``shared/data/labels_to_cl.csv``). Each cell is a cluster of its own.
 
-own best: each cell has its likeliest name, ``unknown`` where nothing is likelier; before: by ancestry alone, where a name that is no label of
-the model and not above one takes nothing. one of each: as ``bsc.tl.annotate(by="cluster", unique=True)``. A value is the share of puzzles that are all
-right, or of cells that are right: the mean over seeds, with the range in brackets. The puzzles share the model's probabilities of its
-own labels; ``--check`` runs ``annotate`` on some of them and says how many cells get the same name.
+own best: each cell has its likeliest name, ``unknown`` where nothing is likelier; before: by ancestry alone, where a
+name that is no label of the model and not above one takes nothing. one of each: as ``bsc.tl.annotate(by="cluster",
+unique=True)``. A value is the share of puzzles that are all right, or of cells that are right: the mean over seeds,
+with the range in brackets. The puzzles share the model's probabilities of its own labels; ``--check`` runs ``annotate``
+on some of them and says how many cells get the same name.
 """
 
 from __future__ import annotations
@@ -50,7 +52,10 @@ def deal(terms: pd.Series, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def solve(model: BioVerse, p: np.ndarray, names: Sequence[str], way: str) -> np.ndarray:
-    """Name of each cell of a puzzle; the names are given in the order of the alphabet, which does not tell whose they are."""
+    """Name of each cell of a puzzle.
+
+    The names are given in the order of the alphabet, which does not tell whose they are.
+    """
     names = sorted(names)
     found = mixed(model, p, names, before=way.endswith("before"))
     of = one_label_each(found, pd.Categorical(np.arange(len(p)))) if way == "one of each" else found.argmax(axis=1)

@@ -1,10 +1,11 @@
-"""Cells and the compounds that they were treated with (sciPlex 3), in one prompt: how much of the answer comes from each.
+"""Cells and the compounds that they were treated with (sciPlex 3), in one prompt: what each adds to the answer.
 
     python benchmarks/sciplex.py --shared ../shared [--model mini] [--cells 200]
 
-Every cell is asked about together with its compound, then again with the compound of another cell, with another cell's profile, and
-with nothing changed. A model that reads both changes its answer with either, and never otherwise. The question is one that ``mini``
-was trained on, with simulated cells and other molecules: it says what the two are. What a drug does to a cell it has never seen.
+Every cell is asked about together with its compound, then again with the compound of another cell, with another cell's
+profile, and with nothing changed. A model that reads both changes its answer with either, and never otherwise. The
+question is one that ``mini`` was trained on, with simulated cells and other molecules: it says what the two are. What a
+drug does to a cell it has never seen.
 """
 
 from __future__ import annotations

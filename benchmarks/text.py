@@ -2,17 +2,20 @@
 
     python benchmarks/text.py --shared ../shared [--model mini] [--limit N] [--threads N]
 
-It needs the extras: ``pip install 'bioverse-sc[text,chem]'``. A model of yours compares only when it was trained on the same share.
+It needs the extras: ``pip install 'bioverse-sc[text,chem]'``. A model of yours compares only when it was trained on the
+same share.
 
-model: what ``bsc.tl.describe`` writes, without and with ``retrieve=True``. nearest: the text of the nearest training entity, copied, by
-words of four residues or by Morgan fingerprints. commonest: the commonest text of the training share; of equally common ones the one
-most like all others (TF-IDF). blank: the language model's text when every soft token is replaced by zeros.
+model: what ``bsc.tl.describe`` writes, without and with ``retrieve=True``. nearest: the text of the nearest training
+entity, copied, by words of four residues or by Morgan fingerprints. commonest: the commonest text of the training
+share; of equally common ones the one most like all others (TF-IDF). blank: the language model's text when every soft
+token is replaced by zeros.
 
-exact name: the text up to its first full stop is the product of the protein. EC class: the first digit after "EC" is that of the
-enzyme's number, of the proteins that have one; a text without a number is wrong. BLEU is over words and marks, not pieces of words, and
-METEOR without synonyms, so neither compares with published figures; a copy of a text of fewer than four words has no full BLEU-4. The
-brackets hold 95 % intervals of a bootstrap over entities, and a star behind a column says that the interval of the difference holds 0.
-Wall time counts encoding, and making the index of what is near.
+exact name: the text up to its first full stop is the product of the protein. EC class: the first digit after "EC" is
+that of the enzyme's number, of the proteins that have one; a text without a number is wrong. BLEU is over words and
+marks, not pieces of words, and METEOR without synonyms, so neither compares with published figures; a copy of a text of
+fewer than four words has no full BLEU-4. The brackets hold 95 % intervals of a bootstrap over entities, and a star
+behind a column says that the interval of the difference holds 0. Wall time counts encoding, and making the index of
+what is near.
 """
 
 from __future__ import annotations
@@ -63,7 +66,8 @@ class HeldOut:
 
     modality: str
     table: pd.DataFrame
-    """``entity``, ``text``; of proteins also ``product``, ``ec`` (first digit or "") and ``known`` (training proteins with that product)."""
+    """``entity``, ``text``; of proteins also ``product``, ``ec`` (first digit or "") and ``known`` (training
+    proteins with that product)."""
     training: pd.DataFrame
     """``entity`` and ``text`` of the training share."""
 
@@ -275,7 +279,8 @@ def main() -> None:
     if not set(SLOTS) & set(model.projectors):
         sys.exit(f"The model {model.config.name!r} reads {sorted(model.projectors)}; expected protein or molecule.")
     print(
-        f"{model.config.name} ({model.fingerprint}), {model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        f"{model.config.name} ({model.fingerprint}), {model.device}, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}"
     )
     for held in read(a.shared, a.limit):
         if held.modality in model.projectors:

@@ -3,10 +3,10 @@
     python benchmarks/train.py                  the bundled model, and a language model of 135 M parameters
     python benchmarks/train.py --device cuda --batch-size 256
 
-Whole steps, as the loop does them: draw the batch, forward, backward, clip, optimizer. Both objectives get the same batch size
-and descriptions, those of the Cell Ontology, in the bundled model's tokens. What CT computes once instead, the vectors of its
-texts, and what both compute once, the embeddings of the cells, is timed too. The larger language model has the shape of
-SmolLM-135M and its encoder that of scGPT's published checkpoints, both with random weights.
+Whole steps, as the loop does them: draw the batch, forward, backward, clip, optimizer. Both objectives get the same
+batch size and descriptions, those of the Cell Ontology, in the bundled model's tokens. What CT computes once instead,
+the vectors of its texts, and what both compute once, the embeddings of the cells, is timed too. The larger language
+model has the shape of SmolLM-135M and its encoder that of scGPT's published checkpoints, both with random weights.
 """
 
 from __future__ import annotations
@@ -122,11 +122,13 @@ def main() -> None:
     rows = [bundled, measure("SmolLM-135M's shape", larger(mini), chosen, options)]
     where = torch.cuda.get_device_name() if options.device != "cpu" else f"{torch.get_num_threads()} CPU threads"
     print(
-        f"Batch of {options.batch_size} descriptions out of {len(chosen):,}, float32, {where}, torch {torch.__version__}, "
+        f"Batch of {options.batch_size} descriptions out of {len(chosen):,}, float32, {where}, torch "
+        f"{torch.__version__}, "
         f"transformers {transformers.__version__}, bioverse-sc {bsc.__version__}\n"
     )
     print(
-        "| language model | parameters | tokens of an example | CT step | AR step | AR / CT | once: vectors of the texts | once: 1,000 cells |"
+        "| language model | parameters | tokens of an example | CT step | AR step | AR / CT | once: vectors of the "
+        "texts | once: 1,000 cells |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     print("\n".join(rows))

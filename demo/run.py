@@ -41,7 +41,8 @@ def main() -> None:
         print(f"{'':19}{example['bioverse_reasoning']}")
     claims = obs["bioverse_genes_supported"].sum() + obs["bioverse_genes_unsupported"].sum()
     print(
-        f"\nOf {claims} claims about genes in the reasoning, {obs['bioverse_genes_supported'].sum() / claims:.1%} hold in their cell."
+        f"\nOf {claims} claims about genes in the reasoning, {obs['bioverse_genes_supported'].sum() / claims:.1%} "
+        "hold in their cell."
     )
     print("Wrote demo/pbmc68k_annotated.h5ad and demo/alignment_umap.png")
 

@@ -1,8 +1,8 @@
 """Write the locks beside this file: make lock
 
-``locked`` is what make and CI install, ``lowest`` the oldest versions that pyproject.toml allows, on Python 3.11. Each is three files:
-everything but torch; torch's CPU build; torch as the package index has it, with CUDA on Linux. ``build`` builds the few packages that
-come as sources, and this package.
+``locked`` is what make and CI install, ``lowest`` the oldest versions that pyproject.toml allows, on Python 3.11. Each
+is three files: everything but torch; torch's CPU build; torch as the package index has it, with CUDA on Linux.
+``build`` builds the few packages that come as sources, and this package.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 EXTRAS = ("test", "dev", "doc", "benchmarks")
 
-# sha256 of PyTorch's wheels for the CPU, which no general package index has. To lock another version of torch, copy them here from
-# the list of wheels that PyTorch publishes.
+# sha256 of PyTorch's wheels for the CPU, which no general package index has. To lock another version of torch, copy
+# them here from the list of wheels that PyTorch publishes.
 TORCH_CPU = {
     "2.13.0": {
         "cp311-cp311-manylinux_2_28_x86_64": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",

@@ -1,4 +1,7 @@
-"""Calls public functions and says which global states they have changed; run by ``test_quiet.py`` in a process of its own."""
+"""Calls public functions and says which global states they have changed.
+
+Run by ``test_quiet.py`` in a process of its own.
+"""
 
 import logging
 import os

@@ -54,7 +54,10 @@ def accuracy():
 
 def test_it_needs_no_extra_but_its_own():
     file = str(BENCHMARKS / "accuracy.py")
-    code = f"import runpy, sys; sys.modules['rdkit'] = None; sys.argv = [{file!r}, '--help']; runpy.run_path({file!r}, run_name='__main__')"
+    code = (
+        f"import runpy, sys; sys.modules['rdkit'] = None; sys.argv = [{file!r}, '--help']; runpy.run_path({file!r}, "
+        "run_name='__main__')"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Fetch labelled cells from CZ CELLxGENE Census: up to so many of each type and donor, raw counts, normal primary tissue.
+"""Fetch labelled cells from CZ CELLxGENE Census: so many of each type and donor, raw counts, normal primary tissue.
 
     python cells.py -o runs/cells.h5ad [--per-type-and-donor 300] [--cells 500000] [--census 2025-01-30]
 

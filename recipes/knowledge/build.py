@@ -2,8 +2,9 @@
 
     python recipes/knowledge/build.py ../shared/data/knowledge
 
-Sources: Cell Ontology 2024-08-16 (CC BY 4.0), Cell Marker Accordion (MIT), HGNC and Ensembl names (public).
-Writes ``cell_ontology.tsv.gz`` and ``markers.tsv.gz`` beside ``bioverse_sc.ontology``, ``genes.tsv.gz`` beside ``bioverse_sc.pp``.
+Sources: Cell Ontology 2024-08-16 (CC BY 4.0), Cell Marker Accordion (MIT), HGNC and Ensembl names (public). Writes
+``cell_ontology.tsv.gz`` and ``markers.tsv.gz`` beside ``bioverse_sc.ontology``, ``genes.tsv.gz`` beside
+``bioverse_sc.pp``.
 """
 
 from __future__ import annotations

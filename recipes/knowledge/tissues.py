@@ -2,8 +2,8 @@
 
     python recipes/knowledge/tissues.py ../shared/data/knowledge
 
-Sources: Cell Marker Accordion (MIT), its column Uberon_tissue; the tissues of the CellProfileLibrary (CC BY 4.0) with the
-terms of ``recipes/mini/profile_labels.csv``. Writes ``tissues.tsv.gz`` beside ``bioverse_sc.ontology``.
+Sources: Cell Marker Accordion (MIT), its column Uberon_tissue; the tissues of the CellProfileLibrary (CC BY 4.0) with
+the terms of ``recipes/mini/profile_labels.csv``. Writes ``tissues.tsv.gz`` beside ``bioverse_sc.ontology``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from build import PACKAGE, write
 
 from bioverse_sc.ontology import cell_ontology
 
-# The first pattern that occurs in the name of a part says which organ it is of. Parts of no organ (nerve, lymphatic vessel,
-# "immune system") are left out.
+# The first pattern that occurs in the name of a part says which organ it is of. Parts of no organ (nerve, lymphatic
+# vessel, "immune system") are left out.
 ORGANS = [
     ("lymph node", r"lymph node|subcapsular sinus"),
     ("spleen", r"spleen|splenic|periarterial lymphatic sheath|penicillar arteriole"),
@@ -90,7 +90,10 @@ def organ(part: str) -> str | None:
 
 
 def of_markers(folder: Path) -> pd.DataFrame:
-    """Terms with markers in a tissue from two sources, or five markers: one or two genes of one paper are often a slip."""
+    """Terms with markers in a tissue from two sources, or five markers.
+
+    One or two genes of one paper are often a slip.
+    """
     raw = pd.read_csv(folder / "cellmarker_accordion_human.tsv.gz", sep="\t", low_memory=False)
     raw = raw[raw["marker_type"] == "positive"]
     raw = raw.assign(tissue=raw["Uberon_tissue"].map({part: organ(part) for part in raw["Uberon_tissue"].unique()}))

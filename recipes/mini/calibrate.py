@@ -2,10 +2,11 @@
 
     python recipes/mini/calibrate.py --shared ../shared --model src/bioverse_sc/bundled/mini [--min-confidence 0.4]
 
-The curve (isotonic regression) leads from the probability of the best label to how often such a label fits the author's: equal to it,
-below it or above it in the Cell Ontology. Each set counts with at most 1,000 cells. It changes no label but those that back off.
-The table says how the expected calibration error (ECE) of each set is with the curve of all sets, and with one that was fitted
-without that set. pbmc68k_reduced is left out, as its author labels were assigned by correlation, and he_liver_20 has 20 cells.
+The curve (isotonic regression) leads from the probability of the best label to how often such a label fits the
+author's: equal to it, below it or above it in the Cell Ontology. Each set counts with at most 1,000 cells. It changes
+no label but those that back off. The table says how the expected calibration error (ECE) of each set is with the curve
+of all sets, and with one that was fitted without that set. pbmc68k_reduced is left out, as its author labels were
+assigned by correlation, and he_liver_20 has 20 cells.
 """
 
 from __future__ import annotations

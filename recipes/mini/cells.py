@@ -29,9 +29,12 @@ _TECHNICAL = re.compile(
 
 # Genes that interferons raise in most cells, and those that they raise only where they are expressed at all.
 _INTERFERON = (
-    "ISG15 ISG20 IFI6 IFI27 IFI35 IFI44 IFI44L IFIT1 IFIT2 IFIT3 IFIT5 IFITM1 IFITM2 IFITM3 IFIH1 MX1 MX2 OAS1 OAS2 OAS3 OASL "
-    "LY6E RSAD2 HERC5 HERC6 USP18 EPSTI1 CMPK2 DDX58 DDX60 DDX60L PARP9 PARP14 SAMD9 SAMD9L XAF1 STAT1 STAT2 IRF1 IRF7 IRF9 "
-    "EIF2AK2 BST2 TRIM22 SP100 SP110 PLSCR1 TNFSF10 GBP1 GBP2 GBP4 GBP5 PSMB8 PSMB9 PSME1 PSME2 TAP1 LAP3 NMI UBE2L6 NT5C3A"
+    "ISG15 ISG20 IFI6 IFI27 IFI35 IFI44 IFI44L IFIT1 IFIT2 IFIT3 IFIT5 IFITM1 IFITM2 IFITM3 IFIH1 MX1 MX2 OAS1 OAS2 "
+    "OAS3 OASL "
+    "LY6E RSAD2 HERC5 HERC6 USP18 EPSTI1 CMPK2 DDX58 DDX60 DDX60L PARP9 PARP14 SAMD9 SAMD9L XAF1 STAT1 STAT2 IRF1 "
+    "IRF7 IRF9 "
+    "EIF2AK2 BST2 TRIM22 SP100 SP110 PLSCR1 TNFSF10 GBP1 GBP2 GBP4 GBP5 PSMB8 PSMB9 PSME1 PSME2 TAP1 LAP3 NMI UBE2L6 "
+    "NT5C3A"
 ).split()
 _INTERFERON_WHERE_EXPRESSED = (
     "CXCL9 CXCL10 CXCL11 CCL2 CCL7 CCL8 APOBEC3A IDO1 SERPING1 SIGLEC1 FCGR1A FCGR1B TNFSF13B WARS LGALS9 CD38 VAMP5"
@@ -85,7 +88,10 @@ class Cells:
 
 
 def stimulated(profiles: Profiles, rng: np.random.Generator) -> np.ndarray:
-    """Each profile as interferon changes it, by two to ten times a gene, and more from next to nothing; shape as ``profiles.mean``."""
+    """Each profile as interferon changes it, by two to ten times a gene, and more from next to nothing.
+
+    Shape as ``profiles.mean``.
+    """
     genes = np.array(profiles.genes)
     everywhere, somewhere = np.isin(genes, _INTERFERON), np.isin(genes, _INTERFERON_WHERE_EXPRESSED)
     mean = profiles.mean.copy()
@@ -132,10 +138,11 @@ def simulate_strangers(
 ) -> csr_matrix:
     """Draw cells of types that do not exist, for the label "unknown": counts over the vocabulary.
 
-    Each is simulated from a made-up profile of one of seven kinds, by their shares: a true one whose genes have changed places, all
-    of them or at least half; noise; the mean of all profiles; the log mean of three or four profiles of any types, as a culture that
-    has lost its type looks; a true one drawn towards the log mean of all, with every gene changed; a patchwork of four profiles,
-    each gene as in one of them, as a cell line looks that expresses what no type has together.
+    Each is simulated from a made-up profile of one of seven kinds, by their shares: a true one whose genes have changed
+    places, all of them or at least half; noise; the mean of all profiles; the log mean of three or four profiles of any
+    types, as a culture that has lost its type looks; a true one drawn towards the log mean of all, with every gene
+    changed; a patchwork of four profiles, each gene as in one of them, as a cell line looks that expresses what no type
+    has together.
     """
     rng = np.random.default_rng(seed)
     usable = np.flatnonzero(profiles.usable)

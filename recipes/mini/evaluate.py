@@ -2,13 +2,13 @@
 
     python recipes/mini/evaluate.py --shared ../shared [--model mini]
 
-fine and coarse: agreement with the author labels by the Cell Ontology (``shared/tools/score_labels.py``).
-blank: coarse agreement when every soft token is replaced by zeros. commonest: coarse agreement of always giving one label, the
-best of the model's eight commonest. profile: coarse agreement of the type of the reference profile with the highest Spearman correlation.
-supported: share of the claims about genes, in the reasoning of at most 200 random cells, that hold (``tl.evidence``); free: the same
-when decoding is not bound to the genes that the prompt shows; markers: share of the genes said to be present that the marker
-table has for the label or for a wider type. ECE: expected calibration error of the confidence, where a label is
-right that equals the truth or is below or above it in the Cell Ontology.
+fine and coarse: agreement with the author labels by the Cell Ontology (``shared/tools/score_labels.py``). blank: coarse
+agreement when every soft token is replaced by zeros. commonest: coarse agreement of always giving one label, the best
+of the model's eight commonest. profile: coarse agreement of the type of the reference profile with the highest Spearman
+correlation. supported: share of the claims about genes, in the reasoning of at most 200 random cells, that hold
+(``tl.evidence``); free: the same when decoding is not bound to the genes that the prompt shows; markers: share of the
+genes said to be present that the marker table has for the label or for a wider type. ECE: expected calibration error of
+the confidence, where a label is right that equals the truth or is below or above it in the Cell Ontology.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def free_reasoning(model: BioVerse, adata: ad.AnnData) -> float:
 
 
 def correct_cells(shared: Path, adata: ad.AnnData, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Cells whose author label has a term, and which of them have a label at or below it, or, if it backed off, at or above it."""
+    """Cells whose author label has a term, and which have a label at or below it, or, backed off, at or above it."""
     table = pd.read_csv(shared / "data/labels_to_cl.csv").query("dataset == @name").set_index("label")["cl_ids"]
     truth = adata.obs["cell_type"].astype(str).map(table)
     known = np.flatnonzero(truth.notna() & (adata.obs["bioverse_label_id"] != ""))
@@ -158,7 +158,8 @@ def main() -> None:
     blank_id = ids[label_log_probabilities(model, label_prompt(), zeros, labels)[0].argmax()]
     print(f"blank token gives: {cell_ontology().names.get(blank_id, UNKNOWN)}")
     print(
-        "| set | cells | coarse | fine | macro-F1 | blank | commonest | profile | ECE | unknown | supported | free | markers | labelled cells/s |"
+        "| set | cells | coarse | fine | macro-F1 | blank | commonest | profile | ECE | unknown | supported | free | "
+        "markers | labelled cells/s |"
     )
     print("| --- |" + " ---: |" * 13)
     for name in a.sets:
@@ -183,8 +184,10 @@ def main() -> None:
         error = calibration_error(a.shared, adata, name)
         unknown = (adata.obs["bioverse_label"] == "unknown").mean()
         print(
-            f"| {name} | {adata.n_obs} | {found['coarse']:.3f} | {found['fine']:.3f} | {found['coarse_macro_f1']:.3f} | {blank['coarse']:.3f} "
-            f"| {max(always):.3f} | {baseline['coarse']:.3f} | {error:.3f} | {unknown:.3f} | {supported:.3f} | {free_reasoning(model, part):.3f} | {marker_share(part):.3f} | {speed:.0f} |",
+            f"| {name} | {adata.n_obs} | {found['coarse']:.3f} | {found['fine']:.3f} | {found['coarse_macro_f1']:.3f} "
+            f"| {blank['coarse']:.3f} "
+            f"| {max(always):.3f} | {baseline['coarse']:.3f} | {error:.3f} | {unknown:.3f} | {supported:.3f} | "
+            f"{free_reasoning(model, part):.3f} | {marker_share(part):.3f} | {speed:.0f} |",
             flush=True,
         )
 

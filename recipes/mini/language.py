@@ -99,10 +99,10 @@ def start_to_copy(model: LlamaForCausalLM, *, seed: int, sharpness: float = 3.0,
     """Let two heads of the first two layers start as induction heads, which then train with all else.
 
     In the first layer one head looks at the word before and one at the word before that, and both write what they read
-    into parts of the residual stream of their own. In the second layer one head looks for a place after the current word,
-    one for a place after the previous word and a comma, and both write the word that they find there. So the model can
-    repeat what its prompt holds from the start; a model of this size does not find that by itself in the steps that it
-    gets (Olsson et al., In-context learning and induction heads, 2022).
+    into parts of the residual stream of their own. In the second layer one head looks for a place after the current
+    word, one for a place after the previous word and a comma, and both write the word that they find there. So the
+    model can repeat what its prompt holds from the start; a model of this size does not find that by itself in the
+    steps that it gets (Olsson et al., In-context learning and induction heads, 2022).
     """
     config = model.config
     width, size = config.hidden_size, config.hidden_size // config.num_attention_heads
@@ -151,7 +151,10 @@ def article(name: str) -> str:
 
 
 def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generator) -> str:
-    """What a biologist would write: what marks the type or a wider one, what speaks against similar types, and how sure that is."""
+    """What a biologist would write.
+
+    What marks the type or a wider one, what speaks against similar types, and how sure that is.
+    """
     if not term:
         high = f"; {join(case.genes[:2])} {'is' if len(case.genes) == 1 else 'are'} high" if case.genes else ""
         return f"No known type is like this cell{high}."
@@ -179,7 +182,8 @@ def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generat
     n_marking = len(sentences)
     if not sentences and rest:
         sentences.append(
-            f"None of its highest genes is a known marker of this type; {join(rest)} {'is' if len(rest) == 1 else 'are'} high."
+            f"None of its highest genes is a known marker of this type; {join(rest)} "
+            f"{'is' if len(rest) == 1 else 'are'} high."
         )
     if lists := absent_lists(case.absent):
         # as the prompt says it, so that a small language model can copy it

@@ -1,4 +1,4 @@
-"""What the language model of ``mini`` learns to say about proteins and molecules, and about several entities together."""
+"""What ``mini`` learns to say about proteins and molecules, and about several entities together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Real cells without labels: their likely types, and views of them that the encoder trains on beside simulated cells."""
+"""Real cells without labels.
+
+Their likely types, and views of them that the encoder trains on beside simulated cells.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +66,8 @@ def likely_types(
 ) -> np.ndarray:
     """Type of each real cell, or -1 where none is likely; shape (cells of all sets,).
 
-    A logistic regression from encoder vectors of simulated cells to their types gives probabilities of the real cells, which are
-    spread over their neighbours: what a shallow cell does not show, its neighbours do.
+    A logistic regression from encoder vectors of simulated cells to their types gives probabilities of the real cells,
+    which are spread over their neighbours: what a shallow cell does not show, its neighbours do.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     classifier.fit(encoder.encode(simulated, genes, batch_size=128), types)
@@ -97,8 +100,8 @@ def views(
 ) -> csr_matrix:
     """Views of real cells as other laboratories might have them, shape (rows, genes).
 
-    Molecules are lost at random, up to four fifths of a cell's, and more of some genes than of others, alike in each group of cells;
-    half of the groups have a panel of genes, of which variable ones are more likely.
+    Molecules are lost at random, up to four fifths of a cell's, and more of some genes than of others, alike in each
+    group of cells; half of the groups have a panel of genes, of which variable ones are more likely.
     """
     rng = np.random.default_rng(seed)
     n_genes = counts.shape[1]

@@ -1,15 +1,18 @@
 """Train the reading of cells on, with real cells beside simulated ones, and leave everything else of a model as it is.
 
-    python recipes/mini/refine.py --shared ../shared --model /tmp/mini-simulated --work /tmp/refined --out src/bioverse_sc/bundled/mini
+    python recipes/mini/refine.py --shared ../shared --model /tmp/mini-simulated --work /tmp/refined
+        --out src/bioverse_sc/bundled/mini
 
-The model is what ``train.py`` wrote; ``calibrate.py`` follows. Every step leaves its result in the work folder and is skipped when
-that is there; training inside a step resumes from its last checkpoint. Two CPU cores need about an hour.
+The model is what ``train.py`` wrote; ``calibrate.py`` follows. Every step leaves its result in the work folder and is
+skipped when that is there; training inside a step resumes from its last checkpoint. Two CPU cores need about an hour.
 
-1. types      give real cells without labels their likely types: a classifier on the encoder's vectors, spread over neighbours
+1. types      give real cells without labels their likely types: a classifier on the encoder's vectors, spread over
+  neighbours
 2. encoder    train the encoder on, with simulated cells, views of the real ones, and cells of types that do not exist
 3. projector  train the projector of cells for the new encoder; the language model and its adapter do not change
 4. average    the mean of the weights before and after, of the encoder and of the projector, is better than either
-5. unknown    train the averaged projector on, with more kinds of types that do not exist; the mean of before and after again
+5. unknown    train the averaged projector on, with more kinds of types that do not exist; the mean of before and after
+  again
 """
 
 from __future__ import annotations
@@ -172,7 +175,10 @@ class Refine:
         return ScGPTEncoder.from_folder(folder)
 
     def fit_heads(self, encoder: ScGPTEncoder, targets: np.ndarray) -> None:
-        """New heads for the frozen encoder, which a model ships without: untrained ones would spoil what it has learned."""
+        """New heads for the frozen encoder, which a model ships without.
+
+        Untrained ones would spoil what it has learned.
+        """
         r = self.recipe
         counts, types = self.simulated(r.heads.steps * r.heads.batch_size, seed=2, balance=0.5)
         shape = encoder.module.config
@@ -215,7 +221,10 @@ class Refine:
     def train_projector(
         self, model: BioVerse, name: str, kinds: Sequence[float], label: TrainConfig, contrastive: TrainConfig | None
     ) -> None:
-        """Steps 3 and 5, in place: stage 1, then labels through the frozen language model, with the loss of stage 1 beside."""
+        """Steps 3 and 5, in place.
+
+        Stage 1, then labels through the frozen language model, with the loss of stage 1 beside.
+        """
         vectors, types = self.vectors(model.encoders["rna"], name, kinds)
         texts = [self.run.ontology.describe(term) for term in self.run.terms]
         descriptions = Descriptions([*texts, "This is not a cell of a known type."], types)
@@ -253,7 +262,10 @@ def joined(*parts: tuple[csr_matrix, np.ndarray]) -> tuple[csr_matrix, np.ndarra
 
 @torch.no_grad()
 def average(module: torch.nn.Module, other: torch.nn.Module, *, share: float) -> None:
-    """Mean of the weights of two modules, in the first one (model soups, Wortsman et al. 2022); ``share`` is the other one's."""
+    """Mean of the weights of two modules, in the first one (model soups, Wortsman et al. 2022).
+
+    ``share`` is the other one's.
+    """
     for mine, others in zip(module.parameters(), other.parameters(), strict=True):
         mine.lerp_(others, share)
 

@@ -47,8 +47,9 @@ def read_proteins(shared: Path, *, held_out: float, seed: int) -> Proteins:
 def protein_encoder(*, width: int, layers: int, heads: int, inner_width: int, seed: int) -> Esm2Encoder:
     """Make an untrained encoder of ESM-2's architecture that tells short motifs apart from the start.
 
-    Each head of the first layer looks at one neighbour in the chain, and each inner unit of it answers to few motifs only. So the
-    mean over the residues is a random projection of the motifs of a sequence, which a training of minutes does not find.
+    Each head of the first layer looks at one neighbour in the chain, and each inner unit of it answers to few motifs
+    only. So the mean over the residues is a random projection of the motifs of a sequence, which a training of minutes
+    does not find.
     """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "vocab.txt").write_text("\n".join(ESM_TOKENS))

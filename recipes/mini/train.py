@@ -2,17 +2,18 @@
 
     python recipes/mini/train.py --shared ../shared --work /tmp/mini --out src/bioverse_sc/bundled/mini
 
-Every step leaves its result in the work folder and is skipped when that is there; training inside a step resumes from its
-last checkpoint. Two CPU cores need about an hour and a half.
+Every step leaves its result in the work folder and is skipped when that is there; training inside a step resumes from
+its last checkpoint. Two CPU cores need about an hour and a half.
 
 1. cells     simulate cells from reference profiles
-2. encoders  train an scGPT-format encoder on them (masked values and types), an ESM-2-format encoder of proteins (masked
-             residues) and a ChemBERTa-format encoder of molecules (masked tokens and fingerprints)
+2. encoders  train an scGPT-format encoder on them (masked values and types), an ESM-2-format encoder of proteins
+             (masked residues) and a ChemBERTa-format encoder of molecules (masked tokens and fingerprints)
 3. vectors   embed fresh simulated cells, list their informative genes; embed proteins and molecules
 4. text      make the tokenizer and the language model; train it on knowledge text
 5. align     stage 1, contrastive, each modality on its own
 6. instruct  stage 2: labels of cells (LoRA and their projector), then descriptions of proteins and molecules, then
-             reasoning, descriptions and questions of all three modalities (LoRA, and the projectors of proteins and molecules)
+             reasoning, descriptions and questions of all three modalities (LoRA, and the projectors of proteins and
+             molecules)
 7. save      write the bundle
 
 Then ``refine.py`` trains the reading of cells on, with real cells.
@@ -128,7 +129,8 @@ class Recipe:
     tokens_per_entity: int = 4
     """Soft tokens of a protein or a molecule; a cell has one."""
     no_repeat_ngram_size: int = 8
-    """Without it two fifths of the descriptions of molecules never end. A quarter of the true ones repeat that many tokens."""
+    """Without it two fifths of the descriptions of molecules never end. A quarter of the true ones repeat that many
+    tokens."""
     text: TrainConfig = TrainConfig(
         steps=1400, batch_size=64, learning_rate=2e-3, mixed_precision="bf16", checkpoint_every=100, max_tokens=700
     )
@@ -324,7 +326,10 @@ class Run:
         )
 
     def _kept(self, kind: type[E], train: Callable[[], tuple[E, list[str]]]) -> E:
-        """An encoder that was trained before, or a new one, with standardised vectors; in half precision, as it ships."""
+        """An encoder that was trained before, or a new one, with standardised vectors.
+
+        In half precision, as it ships.
+        """
         folder = self.work / f"{kind.modality}_encoder"
         if not folder.exists():
             encoder, texts = train()
@@ -362,7 +367,8 @@ class Run:
     def vectors(self, model: BioVerse) -> tuple[np.ndarray, np.ndarray]:
         """Step 3: vectors and types of fresh cells; the types are places in ``names``.
 
-        The cells of types that do not exist come last. Counts of the first cells of both kinds are kept for the reasoning.
+        The cells of types that do not exist come last. Counts of the first cells of both kinds are kept for the
+        reasoning.
         """
         path = self.work / "vectors.npz"
         if not path.exists():
@@ -387,7 +393,10 @@ class Run:
         return np.concatenate([stored["vectors"], strange]), types
 
     def cases(self, model: BioVerse, types: np.ndarray, rng: np.random.Generator) -> list[tuple[int, Case]]:
-        """Step 6: rows of cells, and what the reasoning is shown of them: the true label or a wider one, at any confidence."""
+        """Step 6.
+
+        Rows of cells, and what the reasoning is shown of them: the true label or a wider one, at any confidence.
+        """
         kept, strange = (load_npz(self.work / f"reasoned_{kind}.npz") for kind in ("cells", "strangers"))
         counts = csr_matrix(vstack([kept, strange]))
         rows = np.r_[: kept.shape[0], np.flatnonzero(types == len(self.terms))[: strange.shape[0]]]
@@ -488,7 +497,10 @@ class Run:
         return examples
 
     def copy_exercises(self, words: Sequence[str], rng: np.random.Generator, n: int) -> list[Example]:
-        """Descriptions after up to three texts of random words, equal to the first: so the language model learns to copy at all."""
+        """Descriptions after up to three texts of random words, equal to the first.
+
+        So the language model learns to copy at all.
+        """
         examples = []
         for _ in range(n):
             texts = [" ".join(rng.choice(words, size=rng.integers(3, 24))) for _ in range(rng.integers(1, 4))]
@@ -497,7 +509,10 @@ class Run:
         return examples
 
     def reading_exercises(self, rng: np.random.Generator, n: int, *, share_molecules: float = 0.12) -> list[Example]:
-        """Descriptions after the texts of what is near: the first of three texts drawn at random, or what is true of a protein."""
+        """Descriptions after the texts of what is near.
+
+        The first of three texts drawn at random, or what is true of a protein.
+        """
         texts = {mod: memory.table["text"].to_numpy() for mod, memory in self.memory.items()}
         found = [i for i, near in enumerate(self.nearest["protein"]) if texts["protein"][i] in near]
         examples = []
@@ -513,7 +528,10 @@ class Run:
         return examples
 
     def weights(self, modality: str) -> np.ndarray:
-        """How often each training protein or molecule is drawn: less when no other has its text, so that it teaches a name only."""
+        """How often each training protein or molecule is drawn.
+
+        Less when no other has its text, so that it teaches a name only.
+        """
         texts = self.memory[modality].table["text"]
         alone = texts.map(texts.value_counts()).to_numpy() == 1
         return np.where(alone, 0.5, 1.0) if modality == "protein" else np.ones(len(texts))
@@ -634,8 +652,9 @@ class Run:
     ) -> list[Example]:
         """Step 6: descriptions, some of them with the nearest known texts, and questions in one or two turns.
 
-        The description beside known texts is the one of these that is most like the true one: all soft tokens of the training share are
-        learned by heart, so that nothing would be read from the texts if the true one were asked for.
+        The description beside known texts is the one of these that is most like the true one: all soft tokens of the
+        training share are learned by heart, so that nothing would be read from the texts if the true one were asked
+        for.
         """
         texts, turns = self.memory[modality].table["text"].to_numpy(), self.turns(modality)
         weights = self.weights(modality)

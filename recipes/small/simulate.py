@@ -2,8 +2,8 @@
 
     python recipes/small/simulate.py --shared ../shared -o runs/cells.h5ad [--cells 6000]
 
-Each profile set (a study of an organ) stands for a donor, so that whole sets are held out. Labels are the authors' own words
-as Cell Ontology names.
+Each profile set (a study of an organ) stands for a donor, so that whole sets are held out. Labels are the authors' own
+words as Cell Ontology names.
 """
 
 from __future__ import annotations

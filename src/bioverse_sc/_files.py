@@ -116,7 +116,10 @@ def check_output(path: Path, known: Sequence[str], what: str) -> str:
     folder = path.resolve().parent
     if not folder.is_dir():
         state = "a file" if folder.exists() else "not there"
-        msg = f"{what} {str(path)!r} cannot be written: the folder {str(folder)!r} is {state}. Make it first: mkdir -p '{folder}'"
+        msg = (
+            f"{what} {str(path)!r} cannot be written: the folder {str(folder)!r} is {state}. Make it first: mkdir -p "
+            f"'{folder}'"
+        )
         raise FileNotFoundError(msg)
     if kind == ".zarr":
         is_store = path.is_dir() and any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zattrs"))
@@ -142,10 +145,16 @@ def check_fits(data: AnnData | MuData, kind: str, what: str) -> None:
     """Raise when a format cannot hold what was read."""
     is_mudata = hasattr(data, "mod")
     if is_mudata and kind == ".h5ad":
-        msg = f"{what} ends with .h5ad, and the input is MuData; name it .h5mu or .zarr, or .csv for a table of the results."
+        msg = (
+            f"{what} ends with .h5ad, and the input is MuData; name it .h5mu or .zarr, or .csv for a table of the "
+            "results."
+        )
         raise ValueError(msg)
     if not is_mudata and kind == ".h5mu":
-        msg = f"{what} ends with .h5mu, and the input is AnnData; name it .h5ad or .zarr, or .csv for a table of the results."
+        msg = (
+            f"{what} ends with .h5mu, and the input is AnnData; name it .h5ad or .zarr, or .csv for a table of the "
+            "results."
+        )
         raise ValueError(msg)
 
 
@@ -187,7 +196,7 @@ def results(adata: AnnData, stem: str) -> pd.DataFrame:
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """Give a name in the same folder to write to; what is there is moved to its place at the end, and is gone after an error.
+    """Give a name in the same folder to write to; it takes its place at the end, and is gone after an error.
 
     What a process that was killed has left there of the same file is removed.
     """

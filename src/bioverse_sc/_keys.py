@@ -34,7 +34,8 @@ class Keys:
         check_name(self.stem, "key_added", example="monocytes")
         if self.stem in _ENCODERS:
             msg = (
-                f"key_added is {self.stem!r}, and .obsm['X_{self.stem}'] is where the vectors of that encoder go. Give another "
+                f"key_added is {self.stem!r}, and .obsm['X_{self.stem}'] is where the vectors of that encoder go. "
+                "Give another "
                 f"name, such as key_added='my_{self.stem}'."
             )
             raise ValueError(msg)
@@ -70,7 +71,10 @@ class Keys:
 
     @staticmethod
     def score_column(text: str) -> str:
-        """Column of a text in the scores: ``|`` for slashes, of which files make groups, and a hash for the end of a long text."""
+        """Column of a text in the scores.
+
+        ``|`` for slashes, of which files make groups, and a hash for the end of a long text.
+        """
         column = text.replace("/", "|").replace("\\", "|")
         if len(column.encode("utf-8", "replace")) <= LONGEST:
             return column
@@ -158,7 +162,10 @@ def check_name(name: object, what: str, *, example: str) -> None:
         msg = f"{what} is {name!r}; expected a name with letters. {hint}"
         raise ValueError(msg)
     if found := [letter for letter in "/\\" if letter in name]:
-        msg = f"{what} is {name!r}; with {found[0]!r} in a name a file could not be read again. Try {name.replace(found[0], '_')!r}."
+        msg = (
+            f"{what} is {name!r}; with {found[0]!r} in a name a file could not be read again. Try "
+            f"{name.replace(found[0], '_')!r}."
+        )
         raise ValueError(msg)
     check_storable(name, what)
     if name.startswith("."):

@@ -56,7 +56,10 @@ SHARE = 0.1
 def progress(
     *, total: int, description: str, initial: int = 0, unit: str = "step", hidden: bool = False
 ) -> tqdm | ProgressLog:
-    """Make a progress bar, a notebook widget in Jupyter; lines of the log where there is no terminal; nothing when ``settings.progress`` is off."""
+    """Make a progress bar, a notebook widget in Jupyter; lines of the log where there is no terminal.
+
+    Nothing when ``settings.progress`` is off.
+    """
     shown = not hidden and settings.progress
     if shown and not (sys.stderr.isatty() or _in_notebook()):
         return ProgressLog(total=total, initial=initial, description=description, unit=unit)

@@ -50,7 +50,7 @@ def layer_names(adata: AnnData) -> list[str]:
 
 
 def readable(matrix: Any) -> Any:
-    """Give an array or sparse matrix of a number type that scipy computes with, CSR or CSC; the same one where it is so already.
+    """Give an array or sparse matrix (CSR or CSC) of a number type that scipy computes with; the same one if it is so.
 
     Half precision, which scipy does not know, is read as float32; a masked value as NaN.
     """

@@ -27,7 +27,7 @@ _held: list[ExitStack] = []
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Leave the global random states as they are, and with ``settings.verbosity="error"`` keep messages of libraries back.
+    """Leave the random states as they are, and with ``settings.verbosity="error"`` keep messages of libraries back.
 
     A public function that computes has it as a decorator.
     """
@@ -67,7 +67,7 @@ def _kept() -> Iterator[None]:
 
 @contextmanager
 def _messages_held() -> Iterator[None]:
-    """Libraries' warnings, and what their loggers say that is no error, where only errors are asked for; filters stay as they are.
+    """Keep back libraries' warnings, and messages that are no error, where only errors are asked for.
 
     The package's own logger goes by the settings.
     """
@@ -89,7 +89,7 @@ def _messages_held() -> Iterator[None]:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers from drawing a bar for weights that load in a moment, and keep back a warning that peft causes."""
+    """Keep back the bar of transformers for weights that load in a moment, and a warning that peft causes."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as of_transformers
 

@@ -131,12 +131,18 @@ class Results:
             value = getattr(self.data, slot.attribute)[slot.key]
             signed = next((w[slot.name] for s in self._steps() if slot.name in (w := self._written(s))), None)
             if signed is None:
-                what = f"{slot} is there already, and bioverse_sc did not write it (or its record in .uns[{self.keys.stem!r}] is gone)"
+                what = (
+                    f"{slot} is there already, and bioverse_sc did not write it (or its record in "
+                    f".uns[{self.keys.stem!r}] is gone)"
+                )
             elif changed := self._changed(signed, value):
                 what = f"{slot} was changed since bioverse_sc wrote it, in {changed} of {self.data.n_obs} rows"
             else:
                 continue
-            msg = f"{what}. It would be lost. Keep it, and write beside it: key_added='another'; or write over it: overwrite=True."
+            msg = (
+                f"{what}. It would be lost. Keep it, and write beside it: key_added='another'; or write over it: "
+                "overwrite=True."
+            )
             raise ValueError(msg)
 
     def _changed(self, signed: Mapping[str, Any], value: Any) -> int:
@@ -151,7 +157,8 @@ class Results:
         stored = self.data.uns.get(self.keys.stem, {})
         if not hasattr(stored, "items"):
             msg = (
-                f".uns[{self.keys.stem!r}] holds a {type(stored).__name__} that bioverse_sc did not write, where it keeps the provenance "
+                f".uns[{self.keys.stem!r}] holds a {type(stored).__name__} that bioverse_sc did not write, where it "
+                "keeps the provenance "
                 "of its results. Rename it, or write under another stem: key_added='another'."
             )
             raise ValueError(msg)

@@ -25,7 +25,10 @@ def check_labels(labels: Sequence[str] | None) -> None:
         msg = "labels is empty. Name the labels to choose from, or leave it out for the model's own label set."
         raise ValueError(msg)
     if repeated := [label for label, n in Counter(labels).items() if n > 1]:
-        msg = f"labels names {', '.join(map(repr, repeated))} more than once. Remove the repeats: list(dict.fromkeys(labels))"
+        msg = (
+            f"labels names {', '.join(map(repr, repeated))} more than once. Remove the repeats: "
+            "list(dict.fromkeys(labels))"
+        )
         raise ValueError(msg)
 
 

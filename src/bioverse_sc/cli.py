@@ -36,7 +36,8 @@ def annotate(
             "--output",
             "-o",
             metavar="OUT",
-            help="Where the annotated data go: .h5ad, .h5mu, .zarr; or a table of the results: .csv, .tsv, .csv.gz, .tsv.gz.",
+            help="Where the annotated data go: .h5ad, .h5mu, .zarr; or a table of the results: .csv, .tsv, .csv.gz, "
+            ".tsv.gz.",
         ),
     ],
     labels: Annotated[
@@ -159,7 +160,8 @@ Shape = Annotated[
 def align(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
     """Stage 1: train a projector; encoder and language model are frozen.
 
-    An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in OUTPUT/metrics.json.
+    An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in
+    OUTPUT/metrics.json.
     """
     from bioverse_sc import train
 
@@ -170,7 +172,8 @@ def align(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
 def instruct(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
     """Stage 2: tune an aligned model to instructions, with LoRA.
 
-    An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in OUTPUT/metrics.json.
+    An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in
+    OUTPUT/metrics.json.
     """
     from bioverse_sc import train
 
@@ -235,7 +238,8 @@ def info() -> None:
         encoder = model.encoders["rna"]
         parameters = sum(p.numel() for p in model.language_model.parameters())
         typer.echo(
-            f"model {name}: {encoder.name} with {len(encoder.genes)} genes, language model of {parameters / 1e6:.1f} M parameters, "
+            f"model {name}: {encoder.name} with {len(encoder.genes)} genes, language model of {parameters / 1e6:.1f} "
+            "M parameters, "
             f"{len(model.config.labels)} labels, fingerprint {model.fingerprint}"
         )
 

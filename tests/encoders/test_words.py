@@ -55,8 +55,8 @@ def test_real_proteins_are_read(ending):
         assert clean_sequence(text, row)
 
 
-WORDS = """unknown Unknown UNKNOWN None none nan NaN NAN NA N/A n/a null NULL - ? <NA> protein Protein missing TBD '' (none)
-undefined antibody isotype control #N/A unassigned other seq"""
+WORDS = """unknown Unknown UNKNOWN None none nan NaN NAN NA N/A n/a null NULL - ? <NA> protein Protein missing TBD
+'' (none) undefined antibody isotype control #N/A unassigned other seq"""
 PHRASES = [
     "not available",
     "no sequence",

@@ -44,7 +44,8 @@ QWEN = """\
 LLAMA = """\
 {{- '<|begin_of_text|>' -}}
 {%- set first = messages[0].content if messages[0].role == 'system' else '' -%}
-{{- '<|start_header_id|>system<|end_header_id|>\\n\\nToday Date: ' + strftime_now('%d %b %Y') + '\\n\\n' + first + '<|eot_id|>' -}}
+{{- '<|start_header_id|>system<|end_header_id|>\\n\\nToday Date: ' + strftime_now('%d %b %Y') -}}
+{{- '\\n\\n' + first + '<|eot_id|>' -}}
 {%- for turn in messages if turn.role != 'system' -%}
 {{- '<|start_header_id|>' + turn.role + '<|end_header_id|>\\n\\n' + turn.content | trim + '<|eot_id|>' -}}
 {%- endfor -%}
@@ -63,7 +64,8 @@ GEMMA = """\
 {{- '<bos>' -}}
 {%- for turn in messages -%}
 {%- if turn.role == 'system' -%}{{- raise_exception('no system turn') -}}{%- endif -%}
-{{- '<start_of_turn>' + ('model' if turn.role == 'assistant' else turn.role) + '\\n' + turn.content | trim + '<end_of_turn>\\n' -}}
+{{- '<start_of_turn>' + ('model' if turn.role == 'assistant' else turn.role) + '\\n' -}}
+{{- turn.content | trim + '<end_of_turn>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
 """
@@ -310,8 +312,10 @@ def test_a_template_that_loses_or_repeats_turns_is_an_error(template):
 def test_a_system_text_that_moves_to_the_last_question_is_left_out():
     tokenizer = make_tokenizer()
     tokenizer.chat_template = (
-        "{% if messages[0]['role'] == 'system' %}{% set s = messages[0]['content'] %}{% set messages = messages[1:] %}{% endif %}"
-        "{% for m in messages %}{% if m['role'] == 'user' %}[INST]{% if loop.last and s %}{{ s }} {% endif %}{{ m['content'] }}[/INST]"
+        "{% if messages[0]['role'] == 'system' %}{% set s = messages[0]['content'] %}{% set messages = messages[1:] "
+        "%}{% endif %}"
+        "{% for m in messages %}{% if m['role'] == 'user' %}[INST]{% if loop.last and s %}{{ s }} {% endif %}{{ "
+        "m['content'] }}[/INST]"
         "{% else %}{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
     )
     assert ChatFormat.of(tokenizer) == ChatFormat("[INST]", "[/INST]", "<|end|>", "[INST]")

@@ -334,8 +334,8 @@ SYMBOLS = ["CD3D", "CD3E", "MS4A1", "CD79A", "NKG7", "GNLY", "LYZ", "INS", "COL1
 def shown_by_hand(model, prompt, soft, shown, n):
     """The likeliest token, again and again, that is no symbol, or one that is shown and not yet written.
 
-    Where a sentence or a part of one begins and a symbol is twenty times as likely as any word, it is one of these, or the end of a
-    sentence is the end.
+    Where a sentence or a part of one begins and a symbol is twenty times as likely as any word, it is one of these, or
+    the end of a sentence is the end.
     """
     tokenizer = model.tokenizer
     spelled = {symbol: tokenizer.encode(f" {symbol}", add_special_tokens=False) for symbol in SYMBOLS}

@@ -195,5 +195,6 @@ def test_what_a_cell_lacks_and_how_certain_its_label_is_follow_its_genes():
     absent = {"B cell": ["CD19", "MS4A1"], "monocyte": ["LYZ"], "mast cell": []}
     assert (
         written(absent=absent, confidence="low", runner_up="B cell")
-        == " Genes: CD3E, CD2. Missing: CD19, MS4A1 of the B cell and LYZ of the monocyte. Confidence: low. Next: B cell. Why?*"
+        == " Genes: CD3E, CD2. Missing: CD19, MS4A1 of the B cell and LYZ of the monocyte. Confidence: low. Next: B "
+        "cell. Why?*"
     )

@@ -179,9 +179,10 @@ def test_any_text_can_be_a_label(label):
 @pytest.mark.parametrize(
     "label",
     [
-        "unknown", "Unknown", "UNASSIGNED", "Unassigned cells", "unknown cell type", "Unknown_1", "other", "Other cells", "others",
-        "none", "None of these", "none of the above", "NA", "N/A", "nan", "?", "--", "not assigned", "no label", "un-assigned",
-        "ambiguous", "undetermined", "unlabelled", "unlabeled", "unclassified", "the rest", "everything else", "Other/unknown", "misc.",
+        "unknown", "Unknown", "UNASSIGNED", "Unassigned cells", "unknown cell type", "Unknown_1", "other",
+        "Other cells", "others", "none", "None of these", "none of the above", "NA", "N/A", "nan", "?", "--",
+        "not assigned", "no label", "un-assigned", "ambiguous", "undetermined", "unlabelled", "unlabeled",
+        "unclassified", "the rest", "everything else", "Other/unknown", "misc.",
     ],
 )  # fmt: skip
 def test_words_for_none_of_these(label):

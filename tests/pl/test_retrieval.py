@@ -22,7 +22,7 @@ def _close():
 
 
 def make(n=40, n_texts=50, *, seed=0):
-    """Scores as they are stored, own texts in another order than the columns, one missing and one that was not scored."""
+    """Scores as they are stored, own texts in another order than the columns, one missing and one not scored."""
     rng = np.random.default_rng(seed)
     texts = [f"this is the long description/of molecule number {i} of all" for i in range(n_texts)]
     own = rng.permutation(n_texts)[:n]

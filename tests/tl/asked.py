@@ -42,7 +42,10 @@ def make_three(folder):
 
 
 def make_cells():
-    """Cells, antibodies of some of them in another order, compounds of some of them; c1 is in all three, c4 has no known gene."""
+    """Cells, antibodies of some of them in another order, compounds of some of them.
+
+    C1 is in all three, c4 has no known gene.
+    """
     rng = np.random.default_rng(0)
     counts = rng.poisson(2.0, size=(4, len(GENES))).astype(np.float32)
     counts[3] = 0

@@ -688,7 +688,8 @@ def test_absent_markers_are_of_the_other_type_alone_and_not_in_the_cell():
     assert absent_markers("", {"T cell": t_cell}, column, set()) == {}
 
 
-# --- clusters and budgets ----------------------------------------------------------------------------------------------
+# --- clusters and budgets
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ MORE = {
 
 
 class Letters(torch.nn.Module):
-    """Output layer that writes letters, in plain text after a space as training does, so that a text has one spelling."""
+    """Output layer that writes letters, in plain text after a space as training does: a text has one spelling."""
 
     def __init__(self, tokenizer, *, plain):
         super().__init__()
@@ -645,7 +645,8 @@ def test_it_can_be_written_down(encoders):
     chat.ask("What?")
     chat.ask("Which_one?")
     assert str(chat) == (
-        "Cell 1 c1 (rna), Cell 2 c2 (rna)\n\nQuestion: What?\nAnswer: a *B* cell\n\nQuestion: Which_one?\nAnswer: a *B* cell"
+        "Cell 1 c1 (rna), Cell 2 c2 (rna)\n\nQuestion: What?\nAnswer: a *B* cell\n\nQuestion: Which_one?\nAnswer: a "
+        "*B* cell"
     )
     assert chat.to_markdown() == (
         "Cell 1 c1 (rna), Cell 2 c2 (rna)\n\n**Question:** What?\n\n**Answer:** a \\*B\\* cell\n\n"

@@ -31,7 +31,8 @@ def said(text, **kwargs):
         ("It lacks CD19, MS4A1 and CD79A.", [], ["CD19", "MS4A1", "CD79A"]),
         ("CD3E without CD19.", ["CD3E"], ["CD19"]),
         (
-            "CD3E is another. Missing: CD19, MS4A1 of the B cell and LYZ of the monocyte, which is against both. CD2 fits.",
+            "CD3E is another. Missing: CD19, MS4A1 of the B cell and LYZ of the monocyte, which is against both. CD2 "
+            "fits.",
             ["CD3E", "CD2"],
             ["CD19", "MS4A1", "LYZ"],
         ),

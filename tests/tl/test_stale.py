@@ -1,4 +1,7 @@
-"""What was computed from something that has changed since is computed anew; what is the user's is never written over."""
+"""What was computed from something that has changed since is computed anew.
+
+What is the user's is never written over.
+"""
 
 import anndata as ad
 import numpy as np

@@ -2,8 +2,8 @@
 
     python -m torch.distributed.run --nproc_per_node=2 -m tests.train.run_sharded FOLDER
 
-accelerate refuses FSDP on the CPU, so its part is done here as it does it: blocks and the whole are sharded, and the optimizer
-gets the sharded parameters. All the rest is the package's own loop.
+accelerate refuses FSDP on the CPU, so its part is done here as it does it: blocks and the whole are sharded, and the
+optimizer gets the sharded parameters. All the rest is the package's own loop.
 """
 
 import json

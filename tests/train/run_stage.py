@@ -2,7 +2,8 @@
 
     python -m tests.train.run_stage '[["contrastive", "FOLDER", {"steps": 4, ...}], ...]'
 
-Each trains a tiny model without dropout and writes ``FOLDER/result.safetensors`` (what was trained) and ``FOLDER/history.json``.
+Each trains a tiny model without dropout and writes ``FOLDER/result.safetensors`` (what was trained) and
+``FOLDER/history.json``.
 """
 
 import json

@@ -134,7 +134,10 @@ def products(config, *, batch, length):
 
 
 def test_operations_of_frozen_weights_are_forward_and_one_backward(language_model):
-    """Frozen weights have no products for their own gradients: twice the forward pass, not three times; attention has them."""
+    """Frozen weights have no products for their own gradients: twice the forward pass, not three times.
+
+    Attention has them.
+    """
     linear, head, attention = products(LlamaConfig.from_pretrained(language_model), batch=4, length=64)
     found = dry_run(align(language_model))
     assert found.flops == pytest.approx(2 * linear + 2 * head + 3 * attention, rel=0.01)

@@ -1,4 +1,7 @@
-"""The part of torchtext's vocabulary that scGPT uses; torchtext itself is discontinued and does not load beside a current torch."""
+"""The part of torchtext's vocabulary that scGPT uses.
+
+Torchtext itself is discontinued and does not load beside a current torch.
+"""
 
 from torch import nn
 

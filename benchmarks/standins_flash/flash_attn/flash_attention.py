@@ -1,4 +1,7 @@
-"""flash-attn's layer, for a CPU and written down plainly: to run scGPT's own layers, which need its names and its pre-norm."""
+"""flash-attn's layer, for a CPU and written down plainly.
+
+To run scGPT's own layers, which need its names and its pre-norm.
+"""
 
 import torch
 from torch import nn

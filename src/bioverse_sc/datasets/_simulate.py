@@ -47,8 +47,8 @@ def simulate_counts(
 ) -> csr_matrix:
     """Draw one cell for each chosen profile.
 
-    Counts are Poisson around the profile times a log-normal gene effect (so over-dispersed, close to gamma-Poisson), scaled
-    to the cell's depth, plus ambient counts from the mean of the profile's set.
+    Counts are Poisson around the profile times a log-normal gene effect (so over-dispersed, close to gamma-Poisson),
+    scaled to the cell's depth, plus ambient counts from the mean of the profile's set.
 
     Parameters
     ----------

@@ -32,7 +32,10 @@ def _published() -> dict[str, Any]:
 
 
 def known_encoders() -> dict[str, str]:
-    """Names that :func:`get_encoder` knows, each with a description: registered ones, and published scGPT checkpoints."""
+    """Names that :func:`get_encoder` knows, each with a description.
+
+    Registered ones, and published scGPT checkpoints.
+    """
     published = {name: entry["description"] for name, entry in _published()["checkpoints"].items()}
     return {**dict.fromkeys(_factories, "registered"), **{name: f"scGPT: {text}" for name, text in published.items()}}
 
@@ -70,7 +73,10 @@ def register(name: str, factory: Callable[[], CellEncoder], *, overwrite: bool =
         raise ValueError(msg)
     check_name(name, "name", example="mine")
     if not callable(factory):
-        msg = f"factory is {type(factory).__name__}; expected a function or class that gives the encoder when it is called."
+        msg = (
+            f"factory is {type(factory).__name__}; expected a function or class that gives the encoder when it is "
+            "called."
+        )
         raise TypeError(msg)
     _factories[name] = factory
 
@@ -92,7 +98,8 @@ def restore(name: str, folder: Path) -> CellEncoder | None:
             return encoder
     if folder.is_dir():
         msg = (
-            f"The model's encoder {name!r} is none of this package. Register its class, which has from_folder(), before the "
+            f"The model's encoder {name!r} is none of this package. Register its class, which has from_folder(), "
+            "before the "
             f"model is loaded: bsc.encoders.register({name!r}, TheClass)"
         )
         raise ValueError(msg)
@@ -127,10 +134,11 @@ def get_encoder(
     Parameters
     ----------
     name_or_path
-        A registered name, the name of a published scGPT checkpoint such as ``"whole-human"``, a folder with ``args.json``,
-        ``vocab.json`` and ``best_model.pt`` or ``model.safetensors``, or a hub repository ``"owner/name"`` with these files.
-        Of proteins an ESM-2 checkpoint, and of molecules a ChemBERTa one, in the format of transformers: a folder, or a hub
-        repository such as ``"facebook/esm2_t12_35M_UR50D"`` or ``"DeepChem/ChemBERTa-77M-MLM"``.
+        A registered name, the name of a published scGPT checkpoint such as ``"whole-human"``, a folder with
+        ``args.json``, ``vocab.json`` and ``best_model.pt`` or ``model.safetensors``, or a hub repository
+        ``"owner/name"`` with these files. Of proteins an ESM-2 checkpoint, and of molecules a ChemBERTa one, in the
+        format of transformers: a folder, or a hub repository such as ``"facebook/esm2_t12_35M_UR50D"`` or
+        ``"DeepChem/ChemBERTa-77M-MLM"``.
     modality
         What the encoder reads, where its name does not say it: ``"rna"``, ``"protein"`` or ``"molecule"``.
     revision
@@ -191,7 +199,8 @@ def _folder(name_or_path: str | Path, revision: str | None) -> Path:
         return kept
     if published is not None:
         msg = (
-            f"The scGPT checkpoint {name!r} ({published['description']}) is not on this machine, and no hub repository holds it in "
+            f"The scGPT checkpoint {name!r} ({published['description']}) is not on this machine, and no hub "
+            "repository holds it in "
             f"scGPT's own format. Its authors publish it at {published['url']} (see {_published()['page']}): put "
             f"{_in_words(FILES)} of it into {kept}, or pass the folder where you have them"
             f"{f', as ./{name}' if here.is_dir() else ''}."

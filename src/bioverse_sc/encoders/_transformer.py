@@ -1,4 +1,7 @@
-"""What ESM-2 and ChemBERTa share: a frozen transformer of transformers over token sequences, read in batches of a token budget."""
+"""What ESM-2 and ChemBERTa share.
+
+A frozen transformer of transformers over token sequences, read in batches of a token budget.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TOKENS = {"cpu": 1024, "other": 65_536}
-"""Positions per forward pass at most, padding included; few on a CPU, where they fill the cores already and stay in the caches."""
+"""Positions per forward pass at most, padding included; few on a CPU, where they fill the cores already and stay in
+the caches."""
 
 
 class TransformerEncoder:
@@ -58,8 +62,8 @@ class TransformerEncoder:
         FileNotFoundError
             When it, or a file of it, is not there and cannot be fetched.
         ValueError
-            When it is of another architecture, when weights are missing or damaged, or when its tokenizer does not read the letters
-            of this modality; for a folder with a revision.
+            When it is of another architecture, when weights are missing or damaged, or when its tokenizer does not read
+            the letters of this modality; for a folder with a revision.
         """
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -74,10 +78,16 @@ class TransformerEncoder:
                 try:
                     config = AutoConfig.from_pretrained(source, revision=revision)
                 except ValueError as error:
-                    msg = f"{source!r} is no checkpoint of transformers; {cls.name} expects one of type {cls.model_type!r}. {error}"
+                    msg = (
+                        f"{source!r} is no checkpoint of transformers; {cls.name} expects one of type "
+                        f"{cls.model_type!r}. {error}"
+                    )
                     raise ValueError(msg) from error
                 if config.model_type != cls.model_type:
-                    msg = f"The checkpoint {source!r} is of type {config.model_type!r}; {cls.name} expects {cls.model_type!r}."
+                    msg = (
+                        f"The checkpoint {source!r} is of type {config.model_type!r}; {cls.name} expects "
+                        f"{cls.model_type!r}."
+                    )
                     raise ValueError(msg)
                 tokenizer = _tokenizer(AutoTokenizer, source, revision, cls.letters)
                 module, report = AutoModel.from_pretrained(
@@ -143,8 +153,8 @@ class TransformerEncoder:
     ) -> np.ndarray:
         """Pool the hidden states of token sequences, shape (sequences, width).
 
-        Sequences of about one length are computed together. ``pool`` gets the hidden states, shape (batch, positions, width), and
-        a mask of what is no padding.
+        Sequences of about one length are computed together. ``pool`` gets the hidden states, shape (batch, positions,
+        width), and a mask of what is no padding.
         """
         found = np.zeros((len(tokens), self.width), dtype=np.float32)
         budget = TOKENS["cpu" if self.device.type == "cpu" else "other"]
@@ -166,7 +176,10 @@ class TransformerEncoder:
 
 
 def _tokenizer(auto: Any, source: str, revision: str | None, letters: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; where its files are missing, transformers fails in many ways, or gives one that reads nothing."""
+    """Load a tokenizer.
+
+    Where its files are missing, transformers fails in many ways, or gives one that reads nothing.
+    """
     try:
         tokenizer = auto.from_pretrained(source, revision=revision)
         unread = unread_letters(tokenizer, letters)
@@ -175,7 +188,8 @@ def _tokenizer(auto: Any, source: str, revision: str | None, letters: str) -> Pr
         raise ValueError(msg) from error
     if unread:
         msg = (
-            f"The tokenizer of {source!r} does not read {', '.join(map(repr, unread))}: its files are missing (tokenizer.json, or "
+            f"The tokenizer of {source!r} does not read {', '.join(map(repr, unread))}: its files are missing "
+            "(tokenizer.json, or "
             "vocab.txt), or it is not of this modality."
         )
         raise ValueError(msg)
@@ -194,7 +208,8 @@ def _not_there(name: str, source: str, revision: str | None, error: OSError, *, 
     if folder:
         return f"The folder {source!r} is no complete {name} checkpoint, with {files}: {error}"
     return (
-        f"The {name} checkpoint {source!r}{f' at {revision}' if revision else ''} is neither a folder nor to be fetched. Without access "
+        f"The {name} checkpoint {source!r}{f' at {revision}' if revision else ''} is neither a folder nor to be "
+        "fetched. Without access "
         f"to the hub, download it elsewhere (hf download {source} --local-dir FOLDER) and pass the folder: {files}."
     )
 
@@ -247,7 +262,7 @@ def check_input(texts: Sequence[str], what: str, batch_size: int | None, words: 
 
 
 def token_batches(lengths: Sequence[int], budget: int, batch_size: int | None = None) -> Iterator[list[int]]:
-    """Yield indices of sequences, the longest first, so that a batch with its padding has no more than ``budget`` positions.
+    """Yield indices of sequences, the longest first; a batch with its padding has no more than ``budget`` positions.
 
     Parameters
     ----------

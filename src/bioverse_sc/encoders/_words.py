@@ -1,4 +1,7 @@
-"""Words in the place of sequences and SMILES: most are made of letters that these have as well, so they would be read without an error."""
+"""Words in the place of sequences and SMILES.
+
+Most are made of letters that these have as well, so they would be read without an error.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,25 @@ from bioverse_sc.pp._genes import gene_table
 
 MISSING = frozenset(
     "na nan none null nil nat missing unknown unk undefined undetermined unspecified unassigned unavailable unnamed "
-    "uncharacterized uncharacterised unidentified anonymous ambiguous empty blank absent other others any all various mixed failed "
-    "invalid error pending todo tbd tba tbc placeholder default dummy test example true false yes nd n.d n.a n/a n\\a #n/a #na "
+    "uncharacterized uncharacterised unidentified anonymous ambiguous empty blank absent other others any all various "
+    "mixed failed "
+    "invalid error pending todo tbd tba tbc placeholder default dummy test example true false yes nd n.d n.a n/a n\\a "
+    "#n/a #na "
     "<na> #value! #ref! #name? ? ?? ??? - _ / # withheld confidential proprietary redacted".split()
 )
-"""What stands for a missing value in tables, in lower case; words of two or more are found by :data:`_MISSING_PHRASE`."""
+"""What stands for a missing value in tables, in lower case; words of two or more are found by
+:data:`_MISSING_PHRASE`."""
 _MISSING_PHRASE = re.compile(
     r"(no|not|non|missing|unknown|without|n/?a)[ _-]+[a-z]+([ _-]+[a-z]+)*|[a-z]+[ _-]+(unknown|missing|unavailable)"
 )
 PROTEIN_WORDS = frozenset(
-    "protein proteins peptide peptides sequence sequences seq aa aaseq fasta antibody antigen isotype control ctrl igg marker receptor "
+    "protein proteins peptide peptides sequence sequences seq aa aaseq fasta antibody antigen isotype control ctrl "
+    "igg marker receptor "
     "ligand enzyme kinase gene name label target hashtag background negative positive".split()
 )
 MOLECULE_WORDS = frozenset(
-    "smiles smile molecule compound drug vehicle control ctrl untreated mock solvent pbs dmso water media medium negative positive".split()
+    "smiles smile molecule compound drug vehicle control ctrl untreated mock solvent pbs dmso water media medium "
+    "negative positive".split()
 )
 NO_ENTITY = {"protein": PROTEIN_WORDS, "molecule": MOLECULE_WORDS}
 """By modality, words that only say what the column holds."""

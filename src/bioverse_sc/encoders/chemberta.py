@@ -31,8 +31,8 @@ class ChembertaEncoder(TransformerEncoder):
 
     Source: Chithrananda et al., ChemBERTa, arXiv 2010.09885; Ahmad et al., ChemBERTa-2, arXiv 2209.01712.
 
-    SMILES are checked and made canonical by RDKit (``pip install 'bioverse-sc[chem]'``), so that two ways of writing a molecule
-    give one vector.
+    SMILES are checked and made canonical by RDKit (``pip install 'bioverse-sc[chem]'``), so that two ways of writing a
+    molecule give one vector.
     """
 
     name = "chemberta"

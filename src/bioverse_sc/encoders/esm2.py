@@ -27,8 +27,9 @@ class Esm2Encoder(TransformerEncoder):
 
     Source: Lin et al., Science 379, 1123-1130 (2023).
 
-    Lower case is read as upper case; stops (``*``) at the end and gaps (``-``, ``.``) are left out; J (leucine or isoleucine) is read
-    as X. A sequence beyond 1,022 residues is read in windows of about equal length, and their means are weighted by length.
+    Lower case is read as upper case; stops (``*``) at the end and gaps (``-``, ``.``) are left out; J (leucine or
+    isoleucine) is read as X. A sequence beyond 1,022 residues is read in windows of about equal length, and their means
+    are weighted by length.
     """
 
     name = "esm2"
@@ -54,8 +55,9 @@ class Esm2Encoder(TransformerEncoder):
         Raises
         ------
         ValueError
-            For a sequence that is empty, holds an illegal character, looks like nucleotides, or is a word, the symbol of a gene or
-            an accession; the message gives its row. A stop at the end, as in ``"GAG*"``, says that a short one is meant.
+            For a sequence that is empty, holds an illegal character, looks like nucleotides, or is a word, the symbol
+            of a gene or an accession; the message gives its row. A stop at the end, as in ``"GAG*"``, says that a short
+            one is meant.
         TypeError
             For one text instead of a list of them.
         """
@@ -109,7 +111,7 @@ def clean_sequence(sequence: str, row: int) -> str:
 
 
 def _like_nucleotides(sequence: str) -> bool:
-    """Whether at least 30 letters are those of nucleotides, all four of them, with at most one in 20 for an ambiguous base.
+    """Whether 30 letters or more are those of nucleotides, all four, with at most one in 20 for an ambiguous base.
 
     A repeat of one to three of them may be a protein: silk, or poly-alanine.
     """

@@ -12,8 +12,8 @@ from scipy.sparse import issparse
 class Precomputed:
     """What a projector has to know of vectors from elsewhere (scVI, Geneformer, UCE, PCA of a reference).
 
-    Two representations of one name and width count as the same one; that they come from the same model is the user's word.
-    A projector for them is configured with :attr:`name`, :attr:`fingerprint` and :attr:`width`.
+    Two representations of one name and width count as the same one; that they come from the same model is the user's
+    word. A projector for them is configured with :attr:`name`, :attr:`fingerprint` and :attr:`width`.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ class Precomputed:
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
             msg = (
-                f"{self.use_rep!r} holds NaN or infinite values in {bad.sum()} of {len(vectors)} rows, the first is row {np.argmax(bad)}. "
+                f"{self.use_rep!r} holds NaN or infinite values in {bad.sum()} of {len(vectors)} rows, the first is "
+                f"row {np.argmax(bad)}. "
                 "Compute it again, or leave those cells out."
             )
             raise ValueError(msg)

@@ -1,4 +1,7 @@
-"""How well vectors are aligned, and how good labels, their confidence and texts are. Plain functions over arrays and lists."""
+"""How well vectors are aligned, and how good labels, their confidence and texts are.
+
+Plain functions over arrays and lists.
+"""
 
 from bioverse_sc.metrics._alignment import alignment_metrics, knn_agreement, modality_gap, retrieval_at_k
 from bioverse_sc.metrics._calibration import apply_calibration, fit_isotonic, fit_temperature, reliability_table

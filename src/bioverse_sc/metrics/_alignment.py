@@ -13,8 +13,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 def retrieval_at_k(queries: np.ndarray, items: np.ndarray, true_item: np.ndarray, k: int) -> float:
     """Share of the queries whose true item is among the ``k`` items of highest cosine.
 
-    An item that is as close as the true one, up to rounding, comes before it, and a query of length zero, which is equally
-    close to all, never finds its item: vectors that have collapsed to one point are not retrieved.
+    An item that is as close as the true one, up to rounding, comes before it, and a query of length zero, which is
+    equally close to all, never finds its item: vectors that have collapsed to one point are not retrieved.
 
     Parameters
     ----------
@@ -53,7 +53,10 @@ def _items_before(queries: np.ndarray, items: np.ndarray, true_item: np.ndarray)
 
 
 def before_own(similarity: np.ndarray, true_item: np.ndarray) -> np.ndarray:
-    """How many items come before each query's own, given the cosines, shape (queries, items); infinitely many where that is NaN."""
+    """How many items come before each query's own, given the cosines, shape (queries, items).
+
+    Infinitely many where that is NaN.
+    """
     own = np.take_along_axis(similarity, true_item[:, None], axis=1)
     before = (similarity >= own - _rounding(similarity)).sum(axis=1) - 1.0
     before[np.isnan(own[:, 0])] = np.inf
@@ -61,12 +64,18 @@ def before_own(similarity: np.ndarray, true_item: np.ndarray) -> np.ndarray:
 
 
 def _rounding(similarity: np.ndarray) -> float:
-    """By how much equal cosines may differ: a product may differ in its last digits with the place of an item in the matrix."""
+    """By how much equal cosines may differ.
+
+    A product may differ in its last digits with the place of an item in the matrix.
+    """
     return max(1e-12, float(np.finfo(similarity.dtype).eps))
 
 
 def cosines(vectors: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Cosine of each vector with each item, shape (vectors, items), float32; NaN for a vector or an item of length zero."""
+    """Cosine of each vector with each item, shape (vectors, items), float32.
+
+    NaN for a vector or an item of length zero.
+    """
     vectors, items = np.asarray(vectors), np.asarray(items)
     unit_items = _unit(items).T
     found = np.empty((len(vectors), len(items)), dtype=np.float32)
@@ -78,10 +87,10 @@ def cosines(vectors: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def text_retrieval(entities: np.ndarray, texts: np.ndarray, true_text: np.ndarray) -> dict[str, float]:
-    """Share of the texts, among those that have entities, with one of their own among the 1, 5 and 10 entities of highest cosine.
+    """Share of the texts that have entities with one of their own among the 1, 5 and 10 of highest cosine.
 
-    As in :func:`retrieval_at_k`, what is as close as the nearest own entity comes before it, and an entity of length zero is
-    neither found nor in the way.
+    As in :func:`retrieval_at_k`, what is as close as the nearest own entity comes before it, and an entity of length
+    zero is neither found nor in the way.
 
     Parameters
     ----------

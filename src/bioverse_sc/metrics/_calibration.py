@@ -36,8 +36,8 @@ def reliability_table(confidence: ArrayLike, correct: ArrayLike, n_bins: int = 1
 
     Returns
     -------
-    A row for each bin with the columns ``lower``, ``upper``, ``n_cells``, ``confidence`` and ``accuracy``; the last two are NaN
-    in an empty bin.
+    A row for each bin with the columns ``lower``, ``upper``, ``n_cells``, ``confidence`` and ``accuracy``; the last two
+    are NaN in an empty bin.
 
     Raises
     ------
@@ -58,8 +58,9 @@ def reliability_table(confidence: ArrayLike, correct: ArrayLike, n_bins: int = 1
 def fit_temperature(log_probabilities: ArrayLike, truth: ArrayLike) -> float:
     """Temperature that makes the true labels likeliest.
 
-    Log-probabilities divided by it and normalised again are the calibrated ones: more than 1 makes a model less certain. It
-    does not change which label is the best. The mean negative log-likelihood is minimised between 0.01 and 100.
+    Log-probabilities divided by it and normalised again are the calibrated ones: more than 1 makes a model less
+    certain. It does not change which label is the best. The mean negative log-likelihood is minimised between 0.01 and
+    100.
 
     Source: Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2.
 
@@ -81,13 +82,19 @@ def fit_temperature(log_probabilities: ArrayLike, truth: ArrayLike) -> float:
     scores = np.asarray(log_probabilities, dtype=np.float64)
     columns = np.asarray(truth)
     if scores.ndim != 2 or scores.shape[0] == 0 or scores.shape[1] < 2:
-        msg = f"log_probabilities has the shape {scores.shape}; expected (cells, labels) with a cell and two labels at least."
+        msg = (
+            f"log_probabilities has the shape {scores.shape}; expected (cells, labels) with a cell and two labels at "
+            "least."
+        )
         raise ValueError(msg)
     if not np.isfinite(scores).all():
         msg = "log_probabilities holds values that are not finite; leave out the labels or cells that they belong to."
         raise ValueError(msg)
     if columns.shape != scores.shape[:1] or columns.dtype.kind not in "iu":
-        msg = f"truth has the shape {columns.shape} and the type {columns.dtype}; expected {len(scores)} whole numbers, one for each cell."
+        msg = (
+            f"truth has the shape {columns.shape} and the type {columns.dtype}; expected {len(scores)} whole numbers, "
+            "one for each cell."
+        )
         raise ValueError(msg)
     if columns.min() < 0 or columns.max() >= scores.shape[1]:
         msg = f"truth runs from {columns.min()} to {columns.max()}; expected columns from 0 to {scores.shape[1] - 1}."
@@ -106,8 +113,8 @@ def fit_temperature(log_probabilities: ArrayLike, truth: ArrayLike) -> float:
 def fit_isotonic(confidence: ArrayLike, correct: ArrayLike) -> tuple[list[float], list[float]]:
     """Curve from confidence to how often labels of this confidence are right, which never falls.
 
-    Cells are gathered by confidence, at most fifty groups of at least twenty cells each, before the regression: so the curve
-    is short, and its ends are no single cells.
+    Cells are gathered by confidence, at most fifty groups of at least twenty cells each, before the regression: so the
+    curve is short, and its ends are no single cells.
 
     Source: Zadrozny and Elkan, Transforming classifier scores into accurate multiclass probability estimates, KDD 2002;
     :class:`sklearn.isotonic.IsotonicRegression`.
@@ -166,7 +173,10 @@ def apply_calibration(confidence: ArrayLike, x: ArrayLike, y: ArrayLike) -> np.n
     """
     values, x, y = (np.asarray(array, dtype=np.float64) for array in (confidence, x, y))
     if x.ndim != 1 or x.shape != y.shape or x.size == 0:
-        msg = f"x and y have the shapes {x.shape} and {y.shape}; expected two lists of the same length, such as fit_isotonic gives."
+        msg = (
+            f"x and y have the shapes {x.shape} and {y.shape}; expected two lists of the same length, such as "
+            "fit_isotonic gives."
+        )
         raise ValueError(msg)
     if not ((np.diff(x) > 0).all() and (np.diff(y) >= 0).all() and y[0] >= 0 and y[-1] <= 1):
         msg = "x and y are no calibration curve; expected x to rise, and y to lie between 0 and 1 and nowhere to fall."

@@ -49,15 +49,16 @@ def macro_f1(true: Labels, predicted: Labels, classes: Labels) -> float:
     true
         Labels, shape (cells,), all of them among ``classes``.
     predicted
-        Labels, shape (cells,). One that is missing or not among ``classes`` is wrong, and lowers no other class's precision.
+        Labels, shape (cells,). One that is missing or not among ``classes`` is wrong, and lowers no other class's
+        precision.
     classes
         The labels to average over, shape (classes,).
 
     Raises
     ------
     ValueError
-        When there are no cells or classes, when lengths differ, when a true label is missing or not among the classes, or
-        when a class is named twice.
+        When there are no cells or classes, when lengths differ, when a true label is missing or not among the classes,
+        or when a class is named twice.
     """
     from sklearn.metrics import f1_score
 
@@ -88,12 +89,12 @@ def macro_f1(true: Labels, predicted: Labels, classes: Labels) -> float:
 def sctab_accuracy(true: Labels, predicted: Labels) -> float:
     """Share of right predictions when a kind of the true cell type is right too.
 
-    Data sets are annotated in different depth. A prediction is right when it is the true type or, at any depth, a kind of
-    it: it agrees with the author as far as the author went. A type that the true one is a kind of is wrong, as the
+    Data sets are annotated in different depth. A prediction is right when it is the true type or, at any depth, a kind
+    of it: it agrees with the author as far as the author went. A type that the true one is a kind of is wrong, as the
     author was more exact; so is anything else.
 
-    Source: Fischer et al., scTab, Nat. Commun. 15, 6611 (2024), and ``docs/classification-evaluation-metrics.md`` of its
-    code. There the rule precedes a macro F1, see :func:`sctab_macro_f1`.
+    Source: Fischer et al., scTab, Nat. Commun. 15, 6611 (2024), and ``docs/classification-evaluation-metrics.md`` of
+    its code. There the rule precedes a macro F1, see :func:`sctab_macro_f1`.
 
     Parameters
     ----------
@@ -147,9 +148,9 @@ def sctab_macro_f1(true: Labels, predicted: Labels, classes: Labels) -> float:
 def popv_agreement(true: Labels, predicted: Labels) -> dict[str, float]:
     """Shares of predictions by how near they are to the true cell type in the Cell Ontology.
 
-    ``exact``: the true type. ``sibling``: another type that shares a parent with it. ``parent``: a parent of the true type,
-    one step too coarse. ``child``: a child of it, one step too fine. ``no_match``: anything else, two steps up or down as
-    well. Parents are direct ``is_a`` relations, and the first that holds in this order counts.
+    ``exact``: the true type. ``sibling``: another type that shares a parent with it. ``parent``: a parent of the true
+    type, one step too coarse. ``child``: a child of it, one step too fine. ``no_match``: anything else, two steps up or
+    down as well. Parents are direct ``is_a`` relations, and the first that holds in this order counts.
 
     Source: Ergen et al., popV, Nat. Genet. 56, 2731 (2024), as in ``_ontology_accuracy`` of its code
     (``popv/reproducibility/_accuracy.py``).
@@ -195,8 +196,8 @@ def _relation(true: str, predicted: str | None, ontology: CellOntology) -> str:
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins: int = 15) -> float:
     """How far confidence is from accuracy, 0 to 1; 0 when they agree.
 
-    Predictions are sorted into bins of equal width, which include their upper edge; the distance between mean confidence
-    and accuracy in a bin is weighted by the share of the predictions that fall into it.
+    Predictions are sorted into bins of equal width, which include their upper edge; the distance between mean
+    confidence and accuracy in a bin is weighted by the share of the predictions that fall into it.
 
     Source: Guo et al., On calibration of modern neural networks, ICML 2017, equation 3.
 
@@ -228,7 +229,10 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins
         )
         raise ValueError(msg)
     if not np.isin(correct, (0, 1)).all():
-        msg = "correct holds something other than 0 and 1; expected whether each label is right: correct = true == predicted"
+        msg = (
+            "correct holds something other than 0 and 1; expected whether each label is right: correct = true == "
+            "predicted"
+        )
         raise ValueError(msg)
     bins = np.digitize(confidence, np.linspace(0, 1, n_bins + 1)[1:-1], right=True)
     # per bin, n * |accuracy - confidence| is the distance of the two sums

@@ -21,10 +21,10 @@ def bleu(
 ) -> float:
     """BLEU of a corpus over n-grams of up to ``max_order`` tokens, equally weighted and not smoothed, 0 to 1.
 
-    ``max_order=2`` is the BLEU-2 and ``max_order=4`` the BLEU-4 of papers about captions of molecules, which count pieces
-    of words: their figures compare with yours only when ``tokenize`` is their tokenizer, see below. An order of which no
-    n-gram matches makes the whole score 0. nltk counts a candidate that is shorter than n tokens as one n-gram that does
-    not match, so copies of very short texts score less than 1.
+    ``max_order=2`` is the BLEU-2 and ``max_order=4`` the BLEU-4 of papers about captions of molecules, which count
+    pieces of words: their figures compare with yours only when ``tokenize`` is their tokenizer, see below. An order of
+    which no n-gram matches makes the whole score 0. nltk counts a candidate that is shorter than n tokens as one n-gram
+    that does not match, so copies of very short texts score less than 1.
 
     Source: Papineni et al., BLEU, ACL 2002; computed by ``nltk.translate.bleu_score.corpus_bleu``.
 

@@ -38,8 +38,8 @@ class BioVerse(nn.Module):
     encoders
         Frozen encoders by modality. They hold no trainable parameters of this module.
     gene_reference
-        By gene, its mean expression over many cell types (scaled to 10,000) and its weight: what the genes of a cell are
-        compared with to find the informative ones.
+        By gene, its mean expression over many cell types (scaled to 10,000) and its weight: what the genes of a cell
+        are compared with to find the informative ones.
     memory
         Known proteins or molecules by modality, with their texts; the nearest are shown with ``retrieve=True``.
     """
@@ -156,7 +156,10 @@ class BioVerse(nn.Module):
             getattr(model, f"{name}_checkpointing_disable")()
 
     def merge_adapter(self) -> BioVerse:
-        """Add the LoRA weights into the language model, in place: it runs faster, and cannot be trained on as an adapter."""
+        """Add the LoRA weights into the language model, in place.
+
+        It runs faster, and cannot be trained on as an adapter.
+        """
         from peft import PeftModel
 
         if isinstance(self.language_model, PeftModel):

@@ -88,11 +88,13 @@ class ModelConfig:
     temperature: float = 1.0
     """Calibration: divides the log-probabilities of labels before they become confidences."""
     calibration: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Curve from the probability of a label to how often it is right; see :func:`bioverse_sc.metrics.apply_calibration`."""
+    """Curve from the probability of a label to how often it is right; see
+    :func:`bioverse_sc.metrics.apply_calibration`."""
     min_confidence: float = 0.0
     """Below this probability a label backs off to a wider one; see :func:`bioverse_sc.ontology.back_off`."""
     no_repeat_ngram_size: int = 0
-    """Of descriptions and answers, unless the caller chooses; keeps a small language model from going round in circles."""
+    """Of descriptions and answers, unless the caller chooses; keeps a small language model from going round in
+    circles."""
     prompts: dict[str, str] = field(default_factory=lambda: dict(PROMPTS))
     """Templates; see :data:`bioverse_sc.models.PROMPTS`."""
     chat: ChatFormat | None = None
@@ -110,7 +112,10 @@ class ModelConfig:
         """Read; an unknown version or key is an error."""
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if (version := stored.pop("format_version", None)) not in range(1, FORMAT_VERSION + 1):
-            msg = f"{path}: format version {version}; this package reads up to version {FORMAT_VERSION}. Update bioverse-sc."
+            msg = (
+                f"{path}: format version {version}; this package reads up to version {FORMAT_VERSION}. Update "
+                "bioverse-sc."
+            )
             raise ValueError(msg)
         stored["projectors"] = {mod: ProjectorConfig(**values) for mod, values in stored["projectors"].items()}
         stored["labels"] = tuple(stored["labels"])

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from bioverse_sc.models import BioVerse
 
 UNLIKELY = float(np.log(20))
-"""A word this far (in log-probability) below the likeliest gene was not what the language model was about to write: a twentieth."""
+"""A word this far (in log-probability) below the likeliest gene was not what the language model was about to write:
+a twentieth."""
 WHOLE = -1
 """In the place of the token that follows a name, where the name is at its end."""
 
@@ -25,15 +26,16 @@ class ShownGenes:
     """A constraint of decoding: of all gene symbols, only those that the prompt shows may be written, each once.
 
     Genes that the prompt lists as missing may be written after the word that the model's template puts before that list
-    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. That list begins with a gene, one
-    follows each comma after a gene, no comma stands right after the last, and where none is left the word is not written.
+    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. That list begins with a
+    gene, one follows each comma after a gene, no comma stands right after the last, and where none is left the word is
+    not written.
 
-    At the beginning, and after a full stop, a semicolon or "and", the language model may want some gene twenty times as much as any
-    word. Then it writes the likeliest one that it may; where none is left, the answer ends at the full stop.
-    Which of the genes are written, in what order and in what words stays with the language model.
+    At the beginning, and after a full stop, a semicolon or "and", the language model may want some gene twenty times as
+    much as any word. Then it writes the likeliest one that it may; where none is left, the answer ends at the full
+    stop. Which of the genes are written, in what order and in what words stays with the language model.
 
-    It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Where the template has no such
-    word, missing genes may be written anywhere.
+    It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Where the template
+    has no such word, missing genes may be written anywhere.
 
     Parameters
     ----------
@@ -114,7 +116,10 @@ class GenesLeft:
         """Whether the sentence names a gene that the prompt shows."""
 
     def __call__(self, scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Close tokens for the next choice, in place. ``wanted`` is the highest score of all genes where it is pausing."""
+        """Close tokens for the next choice, in place.
+
+        ``wanted`` is the highest score of all genes where it is pausing.
+        """
         shut = self.closed[self.missing, torch.arange(len(scores), device=scores.device)]
         if self.in_list.any():
             shut = shut | (self.in_list[:, None] & ~self.is_gene)
@@ -168,12 +173,12 @@ class ShownTypes:
 
 
 class TypeNames:
-    """A constraint of decoding: a name that begins as that of a type that the prompt shows does not go on as that of another type.
+    """A constraint of decoding: a name that begins as that of a type in the prompt does not go on as that of another.
 
-    Names of cell types are long and alike, and a small language model writes one for the other: but for one word, the naive CD8 T
-    cell has the name of the naive CD4 T cell. In a sentence that names a gene of the cell, the label and wider types count as
-    shown; in what is said to be missing, the types whose markers are listed; elsewhere, all of these. Words that go on with no name
-    stay open, and any word may follow a whole one.
+    Names of cell types are long and alike, and a small language model writes one for the other: but for one word, the
+    naive CD8 T cell has the name of the naive CD4 T cell. In a sentence that names a gene of the cell, the label and
+    wider types count as shown; in what is said to be missing, the types whose markers are listed; elsewhere, all of
+    these. Words that go on with no name stay open, and any word may follow a whole one.
 
     Parameters
     ----------
@@ -189,7 +194,8 @@ class TypeNames:
         self.known = _continuations(spelled[name] for name in names)
         """Tokens that follow each beginning of a name."""
         self.shown: list[list[dict[tuple[int, ...], set[int]]]] = []
-        """The same of the types that each prompt shows, where the sentence names a gene, in what is missing, and elsewhere."""
+        """The same of the types that each prompt shows, where the sentence names a gene, in what is missing, and
+        elsewhere."""
 
     def of(self, shown: Sequence[ShownTypes]) -> TypeNames:
         """The constraint of some prompts, by the types that each of them shows."""

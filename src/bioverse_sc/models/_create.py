@@ -43,16 +43,16 @@ def create(
     load_in_4bit: bool = False,
     device: str | None = None,
 ) -> BioVerse:
-    """Make a new model, to be trained: a language model, encoders, and an untrained projector for each (arXiv 2510.01428).
+    """Make a model to be trained: a language model, encoders, and a new projector for each (arXiv 2510.01428).
 
     Parameters
     ----------
     language_model
-        Any causal language model of transformers: a hub id, a folder, or a model of this package, such as ``"mini"``, whose
-        language model lies in its folder and is used without the adapter.
+        Any causal language model of transformers: a hub id, a folder, or a model of this package, such as ``"mini"``,
+        whose language model lies in its folder and is used without the adapter.
     encoders
-        Frozen encoders by modality, such as ``{"rna": bsc.encoders.get_encoder("whole-human")}``. :class:`Precomputed` stands for
-        vectors from elsewhere.
+        Frozen encoders by modality, such as ``{"rna": bsc.encoders.get_encoder("whole-human")}``. :class:`Precomputed`
+        stands for vectors from elsewhere.
     name
         Of the model; stored with every result.
     revision
@@ -62,8 +62,8 @@ def create(
     labels
         Label set of annotation.
     prompts
-        Templates in the place of some of the defaults: ``"label"``, ``"reason"``, ``"describe"``, ``"entity"``, ``"ask"``,
-        ``"nearest"``.
+        Templates in the place of some of the defaults: ``"label"``, ``"reason"``, ``"describe"``, ``"entity"``,
+        ``"ask"``, ``"nearest"``.
     chat
         Whether prompts are put as turns of the language model's chat template; by default when it has one.
     dtype
@@ -103,8 +103,10 @@ def create(
     )
     if tokenizer.eos_token_id is None:
         msg = (
-            f"The tokenizer of {str(language_model)!r} has no end-of-sequence token, so answers would not end. In a copy of the "
-            "language model's folder, write the token that it ends with as 'eos_token' into tokenizer_config.json, and pass the "
+            f"The tokenizer of {str(language_model)!r} has no end-of-sequence token, so answers would not end. In a "
+            "copy of the "
+            "language model's folder, write the token that it ends with as 'eos_token' into tokenizer_config.json, "
+            "and pass the "
             "folder."
         )
         raise ValueError(msg)
@@ -141,17 +143,24 @@ def _check_encoders(encoders: Mapping[str, Any], shapes: Mapping[str, ProjectorS
         raise ValueError(msg)
     for modality, encoder in encoders.items():
         if not modality.isidentifier():
-            msg = f"{modality!r} cannot be the name of a modality; expected letters, digits and underscores, such as 'rna'."
+            msg = (
+                f"{modality!r} cannot be the name of a modality; expected letters, digits and underscores, such as "
+                "'rna'."
+            )
             raise ValueError(msg)
         if missing := [member for member in ("name", "fingerprint", "width") if not hasattr(encoder, member)]:
             msg = (
-                f"The {modality} encoder is a {type(encoder).__name__}, which lacks {', '.join(missing)}; expected what "
+                f"The {modality} encoder is a {type(encoder).__name__}, which lacks {', '.join(missing)}; expected "
+                "what "
                 "bsc.encoders.get_encoder() gives, or bsc.encoders.Precomputed."
             )
             raise TypeError(msg)
         check_name(encoder.name, f"The name of the {modality} encoder", example="mine")
         if hasattr(encoder, "encode") and encoder.modality != modality:
-            msg = f"The encoder {encoder.name!r} is given as {modality!r}, but reads {encoder.modality!r}; give it as that."
+            msg = (
+                f"The encoder {encoder.name!r} is given as {modality!r}, but reads {encoder.modality!r}; give it as "
+                "that."
+            )
             raise ValueError(msg)
     if unknown := shapes.keys() - encoders.keys():
         msg = f"projectors names {sorted(unknown)}, which have no encoder; there are encoders of {sorted(encoders)}."

@@ -1,8 +1,9 @@
 """Free text: the one loop that writes answers, of a batch and of a conversation.
 
-``generate`` of transformers, with the constraints as a ``LogitsProcessor``, writes the same texts at 0.6 of the speed: 19 reasonings
-a second of CPU time, and this loop 31 (256 real cells, ``mini``, batches of 128, one thread, transformers 5.24, November 2026;
-``benchmarks/decoding.py``). It keeps answers that have ended in the batch, and computes the logits of every token.
+``generate`` of transformers, with the constraints as a ``LogitsProcessor``, writes the same texts at 0.6 of the speed:
+19 reasonings a second of CPU time, and this loop 31 (256 real cells, ``mini``, batches of 128, one thread, transformers
+5.24, November 2026; ``benchmarks/decoding.py``). It keeps answers that have ended in the batch, and computes the logits
+of every token.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ __all__ = [
 ]
 
 DROPPED_SHARE = 1 / 8
-"""Answers that must have ended, as a share of those in work, before they leave the batch: leaving copies keys and values."""
+"""Answers that must have ended, as a share of those in work, before they leave the batch: leaving copies keys and
+values."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +232,8 @@ def write_on(
     key
         Name of the conversation and its turn, for the draws.
     read
-        What was read of the conversation before; writing goes on from there, and its cache is written to. One of anything else
-        is not used.
+        What was read of the conversation before; writing goes on from there, and its cache is written to. One of
+        anything else is not used.
     """
     n_read = 0 if read is None else len(read.ids)
     if read is not None and (read.ids != ids[:n_read] or n_read == len(ids)):
@@ -291,7 +293,8 @@ def generate_text(
     limit = model.max_positions or np.inf
     if (longest := max(len(of.ids) for of in tokens)) > limit:
         msg = (
-            f"The prompt has {longest} tokens; the language model reads {limit} at most. Ask a shorter question, show fewer "
+            f"The prompt has {longest} tokens; the language model reads {limit} at most. Ask a shorter question, show "
+            "fewer "
             "entities, or leave retrieve=True out."
         )
         raise ValueError(msg)

@@ -76,7 +76,8 @@ def model_folder(model: str | Path, revision: str | None = None) -> Path:
     if isinstance(model, str) and _HUB_ID.fullmatch(model):
         return _fetch(model, revision)
     msg = (
-        f"There is no model {str(model)!r}: it is neither one that ships with the package ({', '.join(bundled_models())}), "
+        f"There is no model {str(model)!r}: it is neither one that ships with the package "
+        f"({', '.join(bundled_models())}), "
         "nor a folder that bsc.models.save() wrote, nor a hub repository such as 'owner/name'."
     )
     raise ValueError(msg)
@@ -103,16 +104,21 @@ def _fetch(repository: str, revision: str | None) -> Path:
             )
         else:
             msg = (
-                f"The hub repository {repository!r}{at} could not be fetched ({type(error).__name__}), and there is no folder "
+                f"The hub repository {repository!r}{at} could not be fetched ({type(error).__name__}), and there is "
+                "no folder "
                 "of that name. If its name is right and this machine has no access to the hub, download it elsewhere "
-                f"(hf download {repository}{f' --revision {revision}' if revision else ''} --local-dir FOLDER), and pass the "
+                f"(hf download {repository}{f' --revision {revision}' if revision else ''} --local-dir FOLDER), and "
+                "pass the "
                 "folder."
             )
         raise FileNotFoundError(msg) from error
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises; it lets errors of its HTTP library through, which is another one in each major version."""
+    """What the hub's client raises.
+
+    It lets errors of its HTTP library through, which is another one in each major version.
+    """
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
     http = [base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError" and issubclass(base, Exception)]
@@ -131,25 +137,27 @@ def load(
 ) -> BioVerse:
     """Load a model.
 
-    That its parts fit together is checked: widths, encoders, the tokenizer's vocabulary, samples of the language model's weights.
+    That its parts fit together is checked: widths, encoders, the tokenizer's vocabulary, samples of the language
+    model's weights.
 
     Parameters
     ----------
     model
-        Name of a bundled model, path of a saved one, or a hub repository ``"owner/name"``. A folder wins over a repository.
+        Name of a bundled model, path of a saved one, or a hub repository ``"owner/name"``. A folder wins over a
+        repository.
     revision
         Branch, tag or commit of the hub repository.
     language_model
-        Hub id or folder of the base language model, where it is not where the model has it from: a copy on a machine without
-        access to the hub. A saved copy of the model still names the first place.
+        Hub id or folder of the base language model, where it is not where the model has it from: a copy on a machine
+        without access to the hub. A saved copy of the model still names the first place.
     device
         Torch device; ``bsc.settings.device`` by default.
     merge_adapter
-        Add the LoRA weights into the language model, which is faster. Keep them apart to train on. An adapter of a language
-        model in 4 bits always stays apart, since the sum would be rounded to 4 bits.
+        Add the LoRA weights into the language model, which is faster. Keep them apart to train on. An adapter of a
+        language model in 4 bits always stays apart, since the sum would be rounded to 4 bits.
     load_in_4bit
-        Read the language model in 4 bits (NF4 with double quantisation, Dettmers et al. 2023, QLoRA), computing in bfloat16; it
-        needs about a quarter of the memory. Its weights are not compared with those of training.
+        Read the language model in 4 bits (NF4 with double quantisation, Dettmers et al. 2023, QLoRA), computing in
+        bfloat16; it needs about a quarter of the memory. Its weights are not compared with those of training.
 
     Raises
     ------
@@ -213,7 +221,10 @@ def ready(model: BioVerse, device: str | None) -> BioVerse:
 
 
 def known_commit(source: str, revision: str | None) -> str | None:
-    """Commit that a revision of a language model's hub repository stood for when it was loaded; ``None`` for a folder."""
+    """Commit that a revision of a language model's hub repository stood for when it was loaded.
+
+    ``None`` for a folder.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     if _is_bundled(source) or Path(source).exists():
@@ -260,7 +271,8 @@ def load_language_model(
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if load_in_4bit:
         options = _four_bits(device or settings.torch_device())
-    # transformers may take another class of tokenizer, with more tokens, for an architecture; what we saved stays as it was
+    # transformers may take another class of tokenizer, with more tokens, for an architecture; what we saved stays as it
+    # was
     as_saved = {"config": PretrainedConfig()} if (Path(where).parent / CONFIG).is_file() else {}
     at = revision or "main"
     try:
@@ -271,8 +283,10 @@ def load_language_model(
             )
     except OSError as error:
         msg = (
-            f"The language model {str(source)!r}{f' at {revision}' if revision else ''} could not be loaded. If its name is right "
-            "and this machine has no access to the hub, download it elsewhere (config.json, *.safetensors, tokenizer.json), and "
+            f"The language model {str(source)!r}{f' at {revision}' if revision else ''} could not be loaded. If its "
+            "name is right "
+            "and this machine has no access to the hub, download it elsewhere (config.json, *.safetensors, "
+            "tokenizer.json), and "
             f"pass its folder: {instead}"
         )
         raise OSError(msg) from error
@@ -280,11 +294,13 @@ def load_language_model(
     # transformers would leave them at random
     if missing := sorted(report["missing_keys"]):
         msg = (
-            f"The checkpoint of the language model {str(source)!r} lacks {len(missing)} weights, the first is {missing[0]}. "
+            f"The checkpoint of the language model {str(source)!r} lacks {len(missing)} weights, the first is "
+            f"{missing[0]}. "
             "Use a checkpoint of a causal language model."
         )
         raise ValueError(msg)
-    # answers are decoded greedily; a checkpoint's own penalties and sampling would be lost on saving, and change answers
+    # answers are decoded greedily; a checkpoint's own penalties and sampling would be lost on saving, and change
+    # answers
     language_model.generation_config = GenerationConfig.from_model_config(language_model.config)
     return language_model, tokenizer
 
@@ -307,7 +323,10 @@ def _base_folder(source: str | Path) -> str:
 
 
 def _four_bits(device: str) -> dict[str, Any]:
-    """Options of ``from_pretrained``; the norms and embeddings that stay as they are take the format of the computation."""
+    """Options of ``from_pretrained``.
+
+    The norms and embeddings that stay as they are take the format of the computation.
+    """
     from transformers import BitsAndBytesConfig
 
     require("bitsandbytes", "quantized")
@@ -420,7 +439,8 @@ def _check_contract(
             of_projectors.append(f"{name} in {PROJECTORS}: expected {wanted}, found {got}")
     pinned = f" at revision {config.language_model_revision}" if config.language_model_revision else ""
     advice = {
-        f"Use the language model and the tokenizer that it was trained with, {config.language_model!r}{pinned}: download that "
+        f"Use the language model and the tokenizer that it was trained with, {config.language_model!r}{pinned}: "
+        "download that "
         "revision, and pass its folder as language_model.": of_language_model,
         "Register the encoder that it was trained with: bsc.encoders.register().": of_encoders,
         "Copy the whole folder again.": of_projectors,
@@ -454,8 +474,8 @@ def save(
     include_language_model
         Whether the base language model and its tokenizer go into the folder; by default when it has no hub id or path.
     dtype
-        Number format of all weights in the folder; by default the language model keeps its own, and the others are written as
-        float32.
+        Number format of all weights in the folder; by default the language model keeps its own, and the others are
+        written as float32.
 
     Raises
     ------
@@ -488,7 +508,8 @@ def _check_can_be_saved(model: BioVerse, *, inside: bool) -> None:
     config = model.config
     if inside and is_quantized(model.language_model):
         msg = (
-            "The language model is loaded in 4 bits, which cannot be saved. Load it without load_in_4bit, or make the model from "
+            "The language model is loaded in 4 bits, which cannot be saved. Load it without load_in_4bit, or make the "
+            "model from "
             "a language model with a hub id or a folder of its own, and save with include_language_model=False."
         )
         raise ValueError(msg)
@@ -506,7 +527,8 @@ def _check_can_be_saved(model: BioVerse, *, inside: bool) -> None:
     now = base_fingerprint(model.language_model, getattr(torch, config.dtype))
     if config.contract.weights and now not in ("", config.contract.weights):
         msg = (
-            f"The language model's own weights are no longer those of {config.language_model!r}, and would not be saved. Save "
+            f"The language model's own weights are no longer those of {config.language_model!r}, and would not be "
+            "saved. Save "
             "with include_language_model=True."
         )
         raise ValueError(msg)
@@ -561,7 +583,8 @@ def _check_finite(weights: Mapping[str, torch.Tensor]) -> None:
     bad = [name for name, v in weights.items() if v.is_floating_point() and not bool(v.isfinite().all())]
     if bad:
         msg = (
-            f"{len(bad)} weights hold NaN or infinite values, the first is {bad[0]}; nothing was saved. Train again with a lower "
+            f"{len(bad)} weights hold NaN or infinite values, the first is {bad[0]}; nothing was saved. Train again "
+            "with a lower "
             "learning rate, or save in a number format of a wider range than the one asked for."
         )
         raise ValueError(msg)
@@ -646,7 +669,8 @@ def push_to_hub(
         and Path(model.config.language_model).exists()
     ):
         msg = (
-            f"The language model is the folder {model.config.language_model!r} of this machine, which others do not have. Push "
+            f"The language model is the folder {model.config.language_model!r} of this machine, which others do not "
+            "have. Push "
             "with include_language_model=True."
         )
         raise ValueError(msg)
@@ -664,8 +688,10 @@ def push_to_hub(
             api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message)
         except _hub_errors() as error:
             msg = (
-                f"The model could not be pushed to {repo_id!r} ({type(error).__name__}: {error}). Sign in with 'hf auth login', or "
-                "pass a token. On a machine without access to the hub, call bsc.models.save(model, FOLDER), and upload the folder "
+                f"The model could not be pushed to {repo_id!r} ({type(error).__name__}: {error}). Sign in with 'hf "
+                "auth login', or "
+                "pass a token. On a machine without access to the hub, call bsc.models.save(model, FOLDER), and "
+                "upload the folder "
                 f"from another one: hf upload {repo_id} FOLDER"
             )
             raise OSError(msg) from error
@@ -685,7 +711,8 @@ def _model_card(config: ModelConfig, repo_id: str) -> str:
         "",
         f"# {config.name}",
         "",
-        "A [BioVERSE](https://arxiv.org/abs/2510.01428) model: a language model that reads the vectors of biological encoders.",
+        "A [BioVERSE](https://arxiv.org/abs/2510.01428) model: a language model that reads the vectors of biological "
+        "encoders.",
         "",
         f"- language model: {base}",
         *[
@@ -732,5 +759,8 @@ def check_files(folder: Path) -> None:
         raise FileNotFoundError(msg)
     present = file_hashes(folder)
     if altered := [name for name, value in recorded.items() if present[name] != value]:
-        msg = f"The model in {folder} is damaged: {', '.join(altered)} differ from {CHECKSUMS}. Copy the whole folder again."
+        msg = (
+            f"The model in {folder} is damaged: {', '.join(altered)} differ from {CHECKSUMS}. Copy the whole folder "
+            "again."
+        )
         raise ValueError(msg)

@@ -26,7 +26,7 @@ CACHE_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Trie:
-    """Prefixes of token sequences, numbered by length and then by tokens, so that those that extend one follow each other.
+    """Prefixes of token sequences, numbered by length and then by tokens: those that extend one follow each other.
 
     A sequence goes on only until no other has its prefix: what comes then is no choice.
     """
@@ -106,9 +106,10 @@ def label_log_probabilities(
 ) -> np.ndarray:
     """Log-probability of each label when the language model writes the answer and may write nothing but a label.
 
-    The labels make a trie of their tokens. Wherever it branches, the model's probabilities of the tokens that go on are scaled to
-    sum to one, as in constrained decoding; the probability of a label is their product. Prefixes are read level by level; one
-    ``pruned_below`` of the best one of that cell is dropped, and what is left is scaled to sum to one.
+    The labels make a trie of their tokens. Wherever it branches, the model's probabilities of the tokens that go on are
+    scaled to sum to one, as in constrained decoding; the probability of a label is their product. Prefixes are read
+    level by level; one ``pruned_below`` of the best one of that cell is dropped, and what is left is scaled to sum to
+    one.
 
     Parameters
     ----------

@@ -25,16 +25,16 @@ RADIUS, BITS = 2, 2048
 class Memory:
     """Known proteins or molecules with a text each, and which of them are nearest to others.
 
-    Proteins are compared by the words of four residues that they share, weighted by how rare a word is (TF-IDF, cosine);
-    molecules by the Tanimoto similarity of their Morgan fingerprints of radius 2.
+    Proteins are compared by the words of four residues that they share, weighted by how rare a word is (TF-IDF,
+    cosine); molecules by the Tanimoto similarity of their Morgan fingerprints of radius 2.
 
     Parameters
     ----------
     modality
         ``"protein"`` or ``"molecule"``.
     source
-        Table with the columns ``entity`` (sequence or SMILES) and ``text``, or a file that :meth:`write` wrote; a file is read when
-        it is first needed.
+        Table with the columns ``entity`` (sequence or SMILES) and ``text``, or a file that :meth:`write` wrote; a file
+        is read when it is first needed.
     """
 
     def __init__(self, modality: str, source: pd.DataFrame | Path) -> None:
@@ -51,7 +51,10 @@ class Memory:
         if not isinstance(table, pd.DataFrame):
             table = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False)
         if not {"entity", "text"} <= set(table.columns) or not len(table):
-            msg = f"A memory needs the columns 'entity' and 'text' and one row at least; found {len(table)} rows of {list(table.columns)}."
+            msg = (
+                f"A memory needs the columns 'entity' and 'text' and one row at least; found {len(table)} rows of "
+                f"{list(table.columns)}."
+            )
             raise ValueError(msg)
         return table[["entity", "text"]].reset_index(drop=True)
 

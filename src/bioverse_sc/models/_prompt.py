@@ -51,8 +51,9 @@ PROMPTS = {
     "ask": "Question: {question} Answer:",
     "nearest": "Nearest known: {nearest} ",
 }
-"""Default templates. ``reason`` follows the label, with ``absent`` and ``doubt`` in it where there is something to say; ``describe`` is what stage 1 AR aligns with. A question is put as each ``entity``,
-then ``ask``; ``nearest`` stands before an entity whose nearest known texts are shown."""
+"""Default templates. ``reason`` follows the label, with ``absent`` and ``doubt`` in it where there is something to say;
+``describe`` is what stage 1 AR aligns with. A question is put as each ``entity``, then ``ask``; ``nearest`` stands
+before an entity whose nearest known texts are shown."""
 
 _NEXT_TURN = " "
 
@@ -75,7 +76,10 @@ def parse_template(template: str, modality: str | None = None) -> list[Text | En
     """
     for match in _NEARLY.finditer(template):
         if not _PLACE.fullmatch(match[0]):
-            msg = f"{match[0]} in {template!r} is no place of an entity; write [BIO] or [BIO:modality], such as [BIO:rna]."
+            msg = (
+                f"{match[0]} in {template!r} is no place of an entity; write [BIO] or [BIO:modality], such as "
+                "[BIO:rna]."
+            )
             raise ValueError(msg)
     segments: list[Text | Entity] = []
     end = 0
@@ -129,7 +133,10 @@ def label_prompt(label: str | None = None, *, prompts: Mapping[str, str] = PROMP
 
 
 def absent_lists(absent: Mapping[str, Sequence[str]]) -> str:
-    """Markers of other types in words, as a reasoning prompt lists them: 'CD3D, CD3E of the T cell and MS4A1 of the B cell'."""
+    """Markers of other types in words, as a reasoning prompt lists them.
+
+    'CD3D, CD3E of the T cell and MS4A1 of the B cell'.
+    """
     return " and ".join(f"{', '.join(markers)} of the {other}" for other, markers in absent.items() if markers)
 
 
@@ -209,8 +216,8 @@ def question_prompt(
     Parameters
     ----------
     modalities
-        Of each entity, in the order in which they are shown. Where there are several of one, they are called ``Protein 1``,
-        ``Protein 2``.
+        Of each entity, in the order in which they are shown. Where there are several of one, they are called ``Protein
+        1``, ``Protein 2``.
     turns
         Questions with their answers; the last one may be open (``None``).
     nearest
@@ -259,7 +266,8 @@ def _nearest(texts: Sequence[str], prompts: Mapping[str, str]) -> list[Segment]:
 class ChatFormat:
     """What a chat template puts around turns, rendered once.
 
-    It is stored with the model: a template may put today's date into its text, and what a model was trained on has to stay.
+    It is stored with the model: a template may put today's date into its text, and what a model was trained on has to
+    stay.
     """
 
     start: str
@@ -289,7 +297,10 @@ class ChatFormat:
             first, whole = (_render(tokenizer, _turns(n), ask=True) for n in (1, 3))
         marks = [_QUESTION.format(0), _ANSWER.format(0), _QUESTION.format(1)]
         if first.count(marks[0]) != 1 or [whole.count(mark) for mark in marks] != [1, 1, 1]:
-            msg = "The chat template does not write every question and answer once, in their places; this is not supported."
+            msg = (
+                "The chat template does not write every question and answer once, in their places; this is not "
+                "supported."
+            )
             raise ValueError(msg)
         start, ask = first.split(marks[0])
         after = whole.split(marks[1])[1].split(marks[2])[0]
@@ -301,7 +312,10 @@ class ChatFormat:
         end = min(specials, key=after.index)
         before, between = after.split(end, 1)
         if before.strip():
-            msg = f"The chat template writes {before!r} after an answer, before the token that ends it; this is not supported."
+            msg = (
+                f"The chat template writes {before!r} after an answer, before the token that ends it; this is not "
+                "supported."
+            )
             raise ValueError(msg)
         return cls(start, ask, end, between)
 

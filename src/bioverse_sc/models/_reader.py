@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
-"""What transformers call the keys and values of what was read: now, before 5.24, and of state-space models before 5.24."""
+"""What transformers call the keys and values of what was read: now, before 5.24, and of state-space models before
+5.24."""
 
 
 def read_on(language_model: nn.Module, cache: Any = None, **inputs: Any) -> tuple[Any, Any]:
     """Run a language model after what it has read.
 
-    The name that its ``forward`` gives to the cache is asked of ``forward`` itself: versions of transformers, and models whose
-    code comes with their weights, have different ones.
+    The name that its ``forward`` gives to the cache is asked of ``forward`` itself: versions of transformers, and
+    models whose code comes with their weights, have different ones.
 
     Parameters
     ----------
@@ -51,7 +52,8 @@ def read_on(language_model: nn.Module, cache: Any = None, **inputs: Any) -> tupl
     read = next((getattr(out, name) for name in _CACHE_NAMES if hasattr(out, name)), None)
     if read is None:
         msg = (
-            f"{type(language_model).__name__} of transformers {version('transformers')} gives back no cache of what it has read, "
+            f"{type(language_model).__name__} of transformers {version('transformers')} gives back no cache of what "
+            "it has read, "
             "without which an answer cannot go on. Use another language model, or a newer transformers."
         )
         raise TypeError(msg)
@@ -61,8 +63,8 @@ def read_on(language_model: nn.Module, cache: Any = None, **inputs: Any) -> tupl
 class Reader:
     """The language model, asked about the next token alone.
 
-    Where its head is a plain matrix, only the tokens that are asked for are multiplied. Any other head (one that bends the
-    logits, as that of Gemma 2, or has an adapter or four bits) computes all logits itself.
+    Where its head is a plain matrix, only the tokens that are asked for are multiplied. Any other head (one that bends
+    the logits, as that of Gemma 2, or has an adapter or four bits) computes all logits itself.
     """
 
     def __init__(self, language_model: Any) -> None:
@@ -93,7 +95,10 @@ class Reader:
     def read(
         self, cache: Any, positions: torch.Tensor | None, embedded: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Any]:
-        """Read on. Returns the state at the last token of each row, for :meth:`logits`, and the cache of keys and values."""
+        """Read on.
+
+        Returns the state at the last token of each row, for :meth:`logits`, and the cache of keys and values.
+        """
         inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": mask}
         if positions is not None and self.takes_positions:
             inputs["position_ids"] = positions
@@ -113,7 +118,10 @@ class Reader:
         return (logits if self.divisor == 1 else logits / self.divisor).float()
 
     def log_probabilities(self, state: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Log-probability of ``tokens[i]`` after row ``rows[i]``, among the tokens that are given for that row; rows ascend."""
+        """Log-probability of ``tokens[i]`` after row ``rows[i]``, among the tokens that are given for that row.
+
+        Rows ascend.
+        """
         asked, column = np.unique(tokens, return_inverse=True)
         logits = self.logits(state, torch.from_numpy(asked).to(state.device)).cpu().double().numpy()[rows, column]
         first = np.flatnonzero(np.diff(rows, prepend=-1))
@@ -124,7 +132,7 @@ _PLAIN_HEADS: WeakKeyDictionary[PreTrainedModel, nn.Linear | None] = WeakKeyDict
 
 
 def _plain_head(language_model: PreTrainedModel) -> nn.Linear | None:
-    """The head of a language model, when its logits are the head's product with the last hidden state and nothing else."""
+    """The head, when the logits are its product with the last hidden state and nothing else."""
     if language_model not in _PLAIN_HEADS:
         head: Any = language_model.get_output_embeddings()
         if type(head) is not nn.Linear or head.weight.is_meta:
@@ -145,7 +153,10 @@ def _plain_head(language_model: PreTrainedModel) -> nn.Linear | None:
 
 
 def selected(cache: Any, rows: torch.Tensor) -> Any:
-    """A cache of some rows; the one that it is taken from stays as it is, as tensors are replaced and not written to."""
+    """A cache of some rows.
+
+    The one that it is taken from stays as it is, as tensors are replaced and not written to.
+    """
     chosen = copy.copy(cache)
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in chosen.layers:

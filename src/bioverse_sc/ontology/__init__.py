@@ -2,8 +2,8 @@
 
 Labels in a user's own words are matched to terms, and a label that is not certain backs off to a term above it.
 
-Sources: Cell Ontology 2024-08-16 (CC BY 4.0), the Cell Marker Accordion (MIT) and the CellProfileLibrary (CC BY 4.0), in
-compact form; see ``recipes/knowledge``.
+Sources: Cell Ontology 2024-08-16 (CC BY 4.0), the Cell Marker Accordion (MIT) and the CellProfileLibrary (CC BY 4.0),
+in compact form; see ``recipes/knowledge``.
 """
 
 from bioverse_sc.ontology._cell_ontology import UNKNOWN, CellOntology, cell_ontology

@@ -89,7 +89,8 @@ IN_USE = {
     "opc": ["CL:0002453"],
     "pre b": ["CL:0000817"],
     "thrombocyte": ["CL:0000233"],
-    # several readings: hematopoietic or hepatic, stem or stromal, today's cDC1 and cDC2 or yesterday's myeloid and plasmacytoid
+    # several readings: hematopoietic or hepatic, stem or stromal, today's cDC1 and cDC2 or yesterday's myeloid and
+    # plasmacytoid
     "hsc": ["CL:0000037", "CL:0000632"],
     "msc": ["CL:0000134", "CL:0000499"],
     "dc1": ["CL:0000990", "CL:0002394"],
@@ -100,12 +101,14 @@ IN_USE = {
     "stellate": ["CL:0000632", "CL:0002410"],
     "ductal": ["CL:0000068", "CL:0002079"],
 }
-"""What single-cell papers call a term, where the ontology has no such synonym or means another cell by it; in the words that
-:func:`_words` makes. More than one term: ambiguous."""
+"""What single-cell papers call a term, where the ontology has no such synonym or means another cell by it; in the words
+that :func:`_words` makes. More than one term: ambiguous."""
 
 NONE_OF_THESE = frozenset(
-    "ambiguous indeterminate misc miscellaneous na nan nd neither none null other remainder remaining rest unannotated unassigned "
-    "uncertain unclassifiable unclassified unclear undecided undefined undetermined unidentified unk unknown unlabeled unlabelled "
+    "ambiguous indeterminate misc miscellaneous na nan nd neither none null other remainder remaining rest "
+    "unannotated unassigned "
+    "uncertain unclassifiable unclassified unclear undecided undefined undetermined unidentified unk unknown "
+    "unlabeled unlabelled "
     "unlisted unmatched unresolved unspecified unsure untyped".split()
 )
 """Words for cells that are none of the other labels."""
@@ -150,8 +153,8 @@ LINEAGES = {
     "CL:0000039": "germ line cell",
     "CL:0000349": "extraembryonic cell",
 }
-"""The widest terms that a label backs off to. What is neither one of them nor below one groups cells across lineages, by
-what they do or look like ("motile cell", "secretory cell", "nucleate cell", "stem cell"): true, and no help."""
+"""The widest terms that a label backs off to. What is neither one of them nor below one groups cells across lineages,
+by what they do or look like ("motile cell", "secretory cell", "nucleate cell", "stem cell"): true, and no help."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,8 @@ def match_labels(labels: Iterable[str]) -> dict[str, LabelMatch]:
     A label means the term whose name, exact synonym or id it is; case, hyphens, plurals, the order of words, the word
     "cell", and how the presence of a marker is written ("CD14+", "CD14-positive", "CD14") do not matter, and common
     abbreviations are known. A word of six letters or more that the ontology does not use may be one letter off one that
-    it does (:mod:`rapidfuzz`). All words have to be met: similar names, such as "osteoblast" and "osteoclast", or "NK cell"
-    and "NK T cell", are different cells, so a label that is only similar to a name matches nothing.
+    it does (:mod:`rapidfuzz`). All words have to be met: similar names, such as "osteoblast" and "osteoclast", or "NK
+    cell" and "NK T cell", are different cells, so a label that is only similar to a name matches nothing.
 
     Parameters
     ----------
@@ -186,7 +189,7 @@ def match_labels(labels: Iterable[str]) -> dict[str, LabelMatch]:
 
 
 def means_unknown(label: str) -> bool:
-    """Whether a label says that a cell is none of the others: "Unassigned", "other cells", "NA", "none of the above", "?".
+    """Whether a label says that a cell is none of the others: "Unassigned", "other cells", "NA", "?".
 
     Doublets, debris and cells of low quality are something else, which is not told from their types.
 
@@ -210,8 +213,8 @@ def means_unknown(label: str) -> bool:
 def nearest_labels(own: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Which of a user's labels takes what a model gave to each of its own.
 
-    A model's own label goes to itself where the user names it too, else to the user's label whose term is the same or the
-    nearest above, the first of those that are equally near.
+    A model's own label goes to itself where the user names it too, else to the user's label whose term is the same or
+    the nearest above, the first of those that are equally near.
 
     Parameters
     ----------
@@ -253,9 +256,9 @@ def back_off(
     """Label each cell with the most exact term that is certain enough.
 
     The probability of a term is the sum over the labels whose term it is or is above. From the best label of a cell the
-    walk goes up the Cell Ontology until a term's probability reaches ``min_confidence``; of several parents it takes the one
-    with the highest probability, of equal ones the first by name. It ends at ``"unknown"`` above the widest terms of the lineages
-    (:data:`LINEAGES`), as it does at once for a label without a term, which has no parents.
+    walk goes up the Cell Ontology until a term's probability reaches ``min_confidence``; of several parents it takes
+    the one with the highest probability, of equal ones the first by name. It ends at ``"unknown"`` above the widest
+    terms of the lineages (:data:`LINEAGES`), as it does at once for a label without a term, which has no parents.
 
     Parameters
     ----------
@@ -266,18 +269,20 @@ def back_off(
     min_confidence
         From 0 to 1. ``None`` or 0 leaves every cell at its best label.
     calibrate
-        Turns the probabilities of terms into how often such a label is right, before they are compared with ``min_confidence``; it
-        must not fall, such as :func:`bioverse_sc.metrics.apply_calibration`.
+        Turns the probabilities of terms into how often such a label is right, before they are compared with
+        ``min_confidence``; it must not fall, such as :func:`bioverse_sc.metrics.apply_calibration`.
     meanings
-        Of :func:`meanings_of`. What is only a text is not calibrated. The certainty of a guess is lowered by its :attr:`Meaning.trust`, and that of terms above it which are not
-        above what it takes. So a guess gives way to what it and the model's label have in common.
+        Of :func:`meanings_of`. What is only a text is not calibrated. The certainty of a guess is lowered by its
+        :attr:`Meaning.trust`, and that of terms above it which are not above what it takes. So a guess gives way to
+        what it and the model's label have in common.
     given
         Number of the label from which each cell starts; by default its best one.
 
     Returns
     -------
     names
-        Labels, shape (cells,): as they are in ``labels`` where a term has one there, else the term's name, or ``"unknown"``.
+        Labels, shape (cells,): as they are in ``labels`` where a term has one there, else the term's name, or
+        ``"unknown"``.
     ids
         Cell Ontology ids, shape (cells,); ``""`` where there is none.
     confidence
@@ -334,8 +339,8 @@ def runner_up(
     n
         How many, at most one fewer than there are labels.
     given
-        Label of each cell, such as :func:`back_off` gives; where it is not the likeliest one, that one comes first. By default all
-        cells have their likeliest.
+        Label of each cell, such as :func:`back_off` gives; where it is not the likeliest one, that one comes first. By
+        default all cells have their likeliest.
 
     Returns
     -------
@@ -381,7 +386,8 @@ def _check_probabilities(probabilities: ArrayLike, labels: Sequence[str]) -> np.
     # written so that NaN fails as well
     if not ((p >= 0) & (p.sum(axis=1, keepdims=True) <= 1 + 1e-4)).all():
         msg = (
-            "probabilities holds a negative or missing value, or a row whose sum is more than 1; expected probabilities, such "
+            "probabilities holds a negative or missing value, or a row whose sum is more than 1; expected "
+            "probabilities, such "
             "as np.exp(log_probabilities)."
         )
         raise ValueError(msg)
@@ -441,7 +447,10 @@ def _graph(labels: tuple[str, ...]) -> _Graph:
 
 
 def _trusted(graph: _Graph, labels: Sequence[str], meanings: Mapping[str, Meaning]) -> tuple[csr_matrix, np.ndarray]:
-    """What is below each node, a guess in part where the node is not above what it takes; and the trust in each node."""
+    """What is below each node, a guess in part where the node is not above what it takes.
+
+    And the trust in each node.
+    """
     from scipy.sparse import csr_matrix
 
     trust = np.ones(len(graph.names))

@@ -47,7 +47,8 @@ COARSE = {
     "CL:0000586": "germ cell",
     "CL:0000351": "trophoblast cell",
 }
-"""Terms of the coarse level, which are what an atlas calls compartments and major types; with their names in the Cell Ontology."""
+"""Terms of the coarse level, which are what an atlas calls compartments and major types; with their names in the
+Cell Ontology."""
 COUNTED_AS = {
     "CL:0000036": "CL:0000066",  # epithelial fate stem cell: basal cells
     "CL:0000677": "CL:0000066",  # gut absorptive cell: BEST4+ cells
@@ -60,8 +61,8 @@ COUNTED_AS = {
 def coarse_probabilities(probabilities: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, list[str], np.ndarray]:
     """Probabilities of the broad types (:data:`COARSE`) from those of labels, and their names.
 
-    A label counts for the most exact of the broad types that it is a kind of, or is counted in (:data:`COUNTED_AS`); one that is none
-    of them for its lineage, and one without a term for itself.
+    A label counts for the most exact of the broad types that it is a kind of, or is counted in (:data:`COUNTED_AS`);
+    one that is none of them for its lineage, and one without a term for itself.
 
     Parameters
     ----------

@@ -19,10 +19,11 @@ Relation = Literal["same", "wider", "ambiguous", "narrower", "sibling", "text", 
 LEAST_TRUST = 0.65
 """Share of the confidence that is left to a guess whose text has nothing in common with what it takes."""
 DECISIVE = 2 / 3
-"""Share of the likeness that one label of the model needs to be what a neighbour means, where a wider label would be right."""
+"""Share of the likeness that one label of the model needs to be what a neighbour means, where a wider label would be
+right."""
 SIMILAR, ALIKE = 0.15, 0.3
-"""Similarity of texts that a sibling needs where the common parent does not say of which lineage it is; and to come before what is
-right by the ontology."""
+"""Similarity of texts that a sibling needs where the common parent does not say of which lineage it is; and to come
+before what is right by the ontology."""
 SHARPNESS = 4
 """Power of the likeness by which equally near labels share."""
 FLOOR = 1e-3
@@ -37,8 +38,8 @@ class Meaning:
 
     relation: Relation
     """``"same"``: a label of the model, or its term. ``"wider"``: above labels of the model. ``"ambiguous"``: several
-    terms, what is at or below any of them. ``"narrower"``: below one; ``"sibling"``: with a
-    parent in common; these two are guesses. ``"text"``: no term, so scored by its text. ``"nothing"``: a term that takes nothing."""
+    terms, what is at or below any of them. ``"narrower"``: below one; ``"sibling"``: with a parent in common; these two
+    are guesses. ``"text"``: no term, so scored by its text. ``"nothing"``: a term that takes nothing."""
     shares: dict[str, float]
     """By label of the model, the share of its probability that this one takes."""
     similarity: float = 1.0
@@ -71,17 +72,19 @@ class _Claim:
 def meanings_of(own: Sequence[str], labels: Sequence[str]) -> dict[str, Meaning]:
     """What each of a user's labels takes of what a model gives to its own.
 
-    A label of the model goes to the user's label that is the same or the nearest above (:func:`nearest_labels`), or to a parent that takes
-    nothing else. A label that may mean several terms takes what is at or below any of them, and is right in either case.
+    A label of the model goes to the user's label that is the same or the nearest above (:func:`nearest_labels`), or to
+    a parent that takes nothing else. A label that may mean several terms takes what is at or below any of them, and is
+    right in either case.
 
-    A label with a term that takes nothing so is one that the model does not know, and what it takes is a guess: the labels of the model
-    that it is a kind of, and where there are none, those that have a parent in common with it, when that says more than the lineage
-    (:data:`LINEAGES`) or their texts are alike. It takes nothing that the list names too, and nothing that denies it in words ("classical",
-    "non-classical"). It has to be a good guess where a wider label of the list would be right. Where several labels are equally near,
-    they share by their texts. A label that is above some of the model's takes that of its parent too, where nothing else does.
+    A label with a term that takes nothing so is one that the model does not know, and what it takes is a guess: the
+    labels of the model that it is a kind of, and where there are none, those that have a parent in common with it, when
+    that says more than the lineage (:data:`LINEAGES`) or their texts are alike. It takes nothing that the list names
+    too, and nothing that denies it in words ("classical", "non-classical"). It has to be a good guess where a wider
+    label of the list would be right. Where several labels are equally near, they share by their texts. A label that is
+    above some of the model's takes that of its parent too, where nothing else does.
 
-    A list that names most of the model's labels speaks the model's words: a label that it has beside them stands for one that it lacks,
-    whatever their texts.
+    A list that names most of the model's labels speaks the model's words: a label that it has beside them stands for
+    one that it lacks, whatever their texts.
 
     Parameters
     ----------

@@ -16,14 +16,17 @@ N_MARKERS = 20
 
 
 def similarity(one: str, other: str) -> float:
-    """Cosine of the words of two terms' names, synonyms, definitions and markers, weighted by how rare they are (tf-idf), 0 to 1."""
+    """Cosine of the words of two terms (names, synonyms, definitions, markers), weighted by tf-idf, 0 to 1."""
     here, there = _vector(one), _vector(other)
     # in a fixed order, so that the last digit is the same in each run
     return sum(here[word] * there[word] for word in sorted(here.keys() & there.keys()))
 
 
 def contradict(one: str, other: str) -> bool:
-    """Whether one name says what the other denies: "CD16-positive" and "CD16-negative", "classical" and "non-classical"."""
+    """Whether one name says what the other denies.
+
+    "CD16-positive" and "CD16-negative", "classical" and "non-classical".
+    """
     here, there = (set(_words(cell_ontology().names[term])) for term in (one, other))
     return any(_denied(word) in b for a, b in ((here, there), (there, here)) for word in a)
 

@@ -66,15 +66,16 @@ def terms_of_tissue(tissue: str) -> frozenset[str]:
     occurs in the pancreas because ``"pancreatic acinar cell"`` does. ``"blood"`` lists hematopoietic cells alone.
 
     Blood runs through every tissue, and a dissociated piece of it holds what the blood carried there: the leukocytes,
-    erythrocytes and platelets of blood occur in each tissue. Every tissue but the fluids also has immune cells that stay
-    (macrophages, mast cells, plasma cells, mature dendritic cells, innate lymphoid cells), vessels and stroma (endothelial
-    cells, pericytes, smooth muscle cells, fibroblasts). Precursors in blood, such as hematopoietic stem cells, occur elsewhere only where they are listed.
+    erythrocytes and platelets of blood occur in each tissue. Every tissue but the fluids also has immune cells that
+    stay (macrophages, mast cells, plasma cells, mature dendritic cells, innate lymphoid cells), vessels and stroma
+    (endothelial cells, pericytes, smooth muscle cells, fibroblasts). Precursors in blood, such as hematopoietic stem
+    cells, occur elsewhere only where they are listed.
 
     Parameters
     ----------
     tissue
-        Name of a tissue, such as ``"blood"``, ``"bone marrow"`` or ``"gut"``. Case, hyphens, a plural and one wrong letter
-        do not matter.
+        Name of a tissue, such as ``"blood"``, ``"bone marrow"`` or ``"gut"``. Case, hyphens, a plural and one wrong
+        letter do not matter.
 
     Returns
     -------
@@ -113,7 +114,10 @@ def _find_tissue(tissue: str) -> str:
     near = process.extract(asked, sorted(name_of), scorer=fuzz.WRatio, score_cutoff=70, limit=5)
     found = list(dict.fromkeys(name_of[name] for name, _, _ in near))
     hint = f" The nearest: {', '.join(map(repr, found))}." if found else ""
-    msg = f"tissue is {tissue!r}, which is not known.{hint} Expected one of: {', '.join(known_tissues())}; or tissue=None for all."
+    msg = (
+        f"tissue is {tissue!r}, which is not known.{hint} Expected one of: {', '.join(known_tissues())}; or "
+        "tissue=None for all."
+    )
     raise ValueError(msg)
 
 

@@ -35,9 +35,9 @@ def alignment_umap(
 ) -> tuple[Axes, Axes] | None:
     """Draw observations and texts in the language model's embedding space, before and after alignment, side by side.
 
-    Cells, proteins and molecules are coloured dots, biological texts black triangles, everyday texts grey crosses, as in figure
-    2 of BioVERSE (arXiv 2510.01428). Several modalities have a colour each. When :func:`bioverse_sc.tl.alignment` has not been
-    run, it is run first, with its defaults.
+    Cells, proteins and molecules are coloured dots, biological texts black triangles, everyday texts grey crosses, as
+    in figure 2 of BioVERSE (arXiv 2510.01428). Several modalities have a colour each. When
+    :func:`bioverse_sc.tl.alignment` has not been run, it is run first, with its defaults.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def alignment_umap(
         Modality of a MuData, alone with its texts; all that were laid out together by default.
     color
         Column of ``.obs`` of one modality, of a MuData that of ``mod`` or ``"rna"``; the label that
-        :func:`bioverse_sc.tl.annotate` wrote by default. The commonest twelve values of a categorical column have a colour of
-        their own.
+        :func:`bioverse_sc.tl.annotate` wrote by default. The commonest twelve values of a categorical column have a
+        colour of their own.
     key
         Stem of the slots, the ``key_added`` of the functions that wrote them.
     ax
@@ -112,7 +112,10 @@ def alignment_umap(
 
 
 def _compared(data: AnnData | MuData, mod: str | None, keys: Keys) -> tuple[dict[str, AnnData], dict[str, Any]] | None:
-    """Modalities to draw, and what was stored of their layout; ``None`` when there is none of the present soft tokens."""
+    """Modalities to draw, and what was stored of their layout.
+
+    ``None`` when there is none of the present soft tokens.
+    """
     mods = getattr(data, "mod", None)
     names = [mod or "rna"] if mods is None or mod is not None else sorted(mods, key=lambda name: name != "rna")
     parts = {name: modality(data, name) for name in names}
@@ -183,7 +186,10 @@ def _title(when: str, stored: dict[str, Any], mods: list[str]) -> str:
 
 
 def shown_or_axes(ax: T, *, created: bool, show: bool | None) -> T | None:
-    """Show a figure and give nothing, or give its axes; by default it is shown when it was made here and a display is there."""
+    """Show a figure and give nothing, or give its axes.
+
+    By default it is shown when it was made here and a display is there.
+    """
     import matplotlib.pyplot as plt
 
     if show is None:

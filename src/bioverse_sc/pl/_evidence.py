@@ -39,17 +39,18 @@ def evidence(
 ) -> Axes | None:
     """Draw the genes that the reasoning names most, for each label, beside what its cells express.
 
-    A dot is a gene; its size is the share of the group's cells that express it. It is blue as far as the claims about it are
-    supported by the rule of :func:`bioverse_sc.tl.evidence`, vermilion as far as they are not, and grey between. A ring is a gene that the
-    texts say is absent. On the right is the share of all claims of the group that are supported. When
-    :func:`bioverse_sc.tl.evidence` has not been run, it is run first, with its defaults.
+    A dot is a gene; its size is the share of the group's cells that express it. It is blue as far as the claims about
+    it are supported by the rule of :func:`bioverse_sc.tl.evidence`, vermilion as far as they are not, and grey between.
+    A ring is a gene that the texts say is absent. On the right is the share of all claims of the group that are
+    supported. When :func:`bioverse_sc.tl.evidence` has not been run, it is run first, with its defaults.
 
     Parameters
     ----------
     data
         AnnData, or MuData with an ``"rna"`` modality.
     groupby
-        Column of ``.obs`` with the groups, the commonest twenty of which are drawn. With another stem and the default, its label.
+        Column of ``.obs`` with the groups, the commonest twenty of which are drawn. With another stem and the default,
+        its label.
     n
         Genes of each group at most.
     key
@@ -128,7 +129,8 @@ def _grouped(adata: AnnData, keys: Keys, column: str) -> pd.DataFrame:
         group = claims["label"].astype(object)
     else:
         msg = (
-            f"The reasoning was checked in groups of {of_groups!r}; expected groupby={of_groups!r} or {keys.label!r}, found "
+            f"The reasoning was checked in groups of {of_groups!r}; expected groupby={of_groups!r} or {keys.label!r}, "
+            "found "
             f"{column!r}. To check it in each cell, run bsc.tl.evidence(data) first."
         )
         raise ValueError(msg)
@@ -142,7 +144,10 @@ def _grouped(adata: AnnData, keys: Keys, column: str) -> pd.DataFrame:
 
 
 def _most_named(claims: pd.DataFrame, groups: list[Any], n: int) -> pd.DataFrame:
-    """The genes that the texts of each group name most: their row and place, and the share of their claims that is supported."""
+    """The genes that the texts of each group name most.
+
+    Their row and place, and the share of their claims that is supported.
+    """
     found = []
     for row, group in enumerate(groups):
         here = claims[claims["group"] == group].astype({"gene": object, "claim": object})

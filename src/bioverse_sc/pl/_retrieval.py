@@ -32,8 +32,8 @@ def retrieval(
 ) -> Axes | None:
     """Draw the cosines of observations with texts that :func:`bioverse_sc.tl.score` wrote, own pairs on the diagonal.
 
-    An observation's own text has a dot. The title says for how many observations it is the nearest of all texts, or among the
-    nearest five: of all observations with a text among those scored, also of those that are not drawn.
+    An observation's own text has a dot. The title says for how many observations it is the nearest of all texts, or
+    among the nearest five: of all observations with a text among those scored, also of those that are not drawn.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ def retrieval(
     mod
         Modality of a MuData; by default the one that has scores.
     texts_key
-        Column of ``.obs`` with each observation's own text, as it was scored. Without it there are no dots and no retrieval.
+        Column of ``.obs`` with each observation's own text, as it was scored. Without it there are no dots and no
+        retrieval.
     n
         Rows at most, and columns at most; they are taken evenly.
     key
@@ -130,7 +131,10 @@ def _own_columns(adata: AnnData, scores: pd.DataFrame, texts_key: str, mod: str 
 
 
 def _drawn(own: np.ndarray, n_texts: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns to draw: texts with own observations, these in the same order, and then others while there is room."""
+    """Rows and columns to draw.
+
+    Texts with own observations, these in the same order, and then others while there is room.
+    """
     paired, others = np.unique(own[own >= 0]), np.setdiff1d(np.arange(n_texts), own)
     paired = _evenly(paired, n)
     columns = np.concatenate([paired, _evenly(others, n - len(paired))])

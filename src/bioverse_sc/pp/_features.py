@@ -42,9 +42,10 @@ _MOST_SPAN = 2.5
 def other_features(names: Sequence[str], types: pd.Series | None = None) -> np.ndarray:
     """Which features are no genes, shape (features,).
 
-    What a column says goes first. Where it says nothing, the names tell: a mark such as ``CD8a_TotalSeqB``, ``ADT_CD4``, ``IgG1_control``,
-    ``chr1:1000-2000``; or several names of antigens, such as ``CD3`` and ``CD45RA``, beside the genes or in their place. Then what stands among them, and
-    what was numbered because its name is a gene's (``CD4-1``), is an antibody too.
+    What a column says goes first. Where it says nothing, the names tell: a mark such as ``CD8a_TotalSeqB``,
+    ``ADT_CD4``, ``IgG1_control``, ``chr1:1000-2000``; or several names of antigens, such as ``CD3`` and ``CD45RA``,
+    beside the genes or in their place. Then what stands among them, and what was numbered because its name is a gene's
+    (``CD4-1``), is an antibody too.
 
     Parameters
     ----------

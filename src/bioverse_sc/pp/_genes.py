@@ -47,7 +47,8 @@ class GeneMap:
     mouse: bool = False
     """Whether most names look like mouse genes."""
     left_out: int = 0
-    """Columns that an alias, or upper and lower case taken as the same, would make a gene that is there under its own name."""
+    """Columns that an alias, or upper and lower case taken as the same, would make a gene that is there under its
+    own name."""
     of_mouse: int = 0
     """Columns that are marked as genes of the mouse (``mm10_Cd3e``) and left out."""
     min_genes: int = 0
@@ -133,11 +134,12 @@ def looks_like_mouse(names: Sequence[str]) -> bool:
 def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
     """Find the genes of a vocabulary among the names of a data set.
 
-    A name is found as it is, by Ensembl id (with or without version, also within a name), by an alias or previous symbol of HGNC, all of these on
-    either side, or by the name before the number that ``var_names_make_unique`` puts behind a repeat; with the name of
-    a genome before it (``GRCh38_CD3E``), spaces around it, or dots for dashes, as R writes ``HLA.DRA``; and at last with upper
-    and lower case taken as the same. Columns that are found to be one gene are summed. Only a column that differs in case
-    alone from one that is there under its own name, or is an alias of it, is left out: it is another species' gene, or an antibody.
+    A name is found as it is, by Ensembl id (with or without version, also within a name), by an alias or previous
+    symbol of HGNC, all of these on either side, or by the name before the number that ``var_names_make_unique`` puts
+    behind a repeat; with the name of a genome before it (``GRCh38_CD3E``), spaces around it, or dots for dashes, as R
+    writes ``HLA.DRA``; and at last with upper and lower case taken as the same. Columns that are found to be one gene
+    are summed. Only a column that differs in case alone from one that is there under its own name, or is an alias of
+    it, is left out: it is another species' gene, or an antibody.
 
     Where most names look like mouse genes (``Cd3e``), case matters: a mouse gene is never read as the human one.
 
@@ -211,7 +213,9 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
 
 
 def plain_name(name: str, known: Container[str] = ()) -> str:
-    """Take from a name what is not the gene's: a genome, spaces, another name beside an Ensembl id; ``""`` for a gene of the mouse by its prefix.
+    """Take from a name what is not the gene's: a genome, spaces, another name beside an Ensembl id.
+
+    A gene of the mouse, by its prefix, gives ``""``.
 
     Parameters
     ----------

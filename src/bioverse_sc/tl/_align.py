@@ -41,8 +41,8 @@ def align(
 ) -> AnnData | MuData | None:
     """Project encoder vectors into the language model's embedding space; embeds first when that has not been done.
 
-    Vectors of an encoder that was chosen with ``bsc.tl.embed(adata, encoder=...)`` are used when the projector was trained for
-    that encoder and width, and are an error otherwise.
+    Vectors of an encoder that was chosen with ``bsc.tl.embed(adata, encoder=...)`` are used when the projector was
+    trained for that encoder and width, and are an error otherwise.
 
     Source: the projector of BioVERSE (arXiv 2510.01428).
 
@@ -68,8 +68,8 @@ def align(
     ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.embed` sets, if missing, and:
 
     ``.obsm["X_bioverse"]``
-        Soft token of each cell, protein or molecule, shape (observations, width of the language model), float32; the mean where
-        one has several; zeros for a cell without any known gene. Of MuData in each modality.
+        Soft token of each cell, protein or molecule, shape (observations, width of the language model), float32; the
+        mean where one has several; zeros for a cell without any known gene. Of MuData in each modality.
     ``.uns["bioverse"]["align"]``
         Provenance.
     """
@@ -94,7 +94,10 @@ def ensure_alignment(
     gene_symbols: str | None,
     batch_size: int,
 ) -> MatrixProfile | None:
-    """Embed and project, each only when its result is not there yet or out of date; gives the matrix of cells that was read."""
+    """Embed and project, each only when its result is not there yet or out of date.
+
+    Gives the matrix of cells that was read.
+    """
     matrix = ensure_embedding(results, model, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
     if not has_alignment(results, model, mod):
         align_cells(results, model, mod)

@@ -59,12 +59,12 @@ def alignment(
     overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Place observations beside texts in the language model's embedding space, before and after alignment, and measure it.
+    """Place observations beside texts in the embedding space, before and after alignment, and measure it.
 
-    A text lies at the mean of the language model's input token embeddings. There are each observation's own texts, or for
-    cells the descriptions of the model's labels (name, definition, markers), and sentences about everyday things. *Before* is
-    the same projector with its untrained weights. Each of both spaces, with all modalities in it, is laid out by one UMAP with
-    cosine distance.
+    A text lies at the mean of the language model's input token embeddings. There are each observation's own texts, or
+    for cells the descriptions of the model's labels (name, definition, markers), and sentences about everyday things.
+    *Before* is the same projector with its untrained weights. Each of both spaces, with all modalities in it, is laid
+    out by one UMAP with cosine distance.
 
     Source: figure 2 of BioVERSE (arXiv 2510.01428).
 
@@ -80,12 +80,12 @@ def alignment(
         Column of ``.obs`` with a Cell Ontology name, synonym or id for each cell, for the metrics; the label that
         :func:`bioverse_sc.tl.annotate` wrote by default. Cells whose label has no text are left out of the metrics.
     texts_key
-        Column of ``.obs`` with a text for each observation, such as ``"description"``, in one modality or more. A missing value
-        means no text: the observation is left out of the metrics. Cells have these in place of descriptions, unless
-        ``labels_key`` or ``texts`` is given.
+        Column of ``.obs`` with a text for each observation, such as ``"description"``, in one modality or more. A
+        missing value means no text: the observation is left out of the metrics. Cells have these in place of
+        descriptions, unless ``labels_key`` or ``texts`` is given.
     texts
-        Biological texts instead of the descriptions of labels; they are no observation's own, so there are no metrics of cells
-        then. Without cells they go with the first modality.
+        Biological texts instead of the descriptions of labels; they are no observation's own, so there are no metrics
+        of cells then. Without cells they go with the first modality.
     layer, gene_symbols, batch_size
         As for :func:`bioverse_sc.tl.embed`, when the observations are not embedded yet.
     n_neighbors
@@ -106,12 +106,13 @@ def alignment(
     ``.obsm["X_bioverse_umap_before"]``, ``.obsm["X_bioverse_umap_after"]``
         Coordinates of the observations, shape (observations, 2). Of MuData in each modality.
     ``.uns["bioverse"]["alignment"]``
-        Of the modality when one is used, of the MuData when there are several: ``modalities``, ``texts``, ``texts_modality``
-        (``""`` for everyday ones), ``texts_related`` (1 biological, 0 everyday), ``texts_before`` and ``texts_after``
-        (coordinates), and the metrics ``before`` and ``after``, by modality when there are several: ``retrieval_at_1``, ``_5``,
-        ``_10`` (an observation's own text, or that of its label, among the texts of its modality and the everyday ones),
-        ``text_retrieval_at_1``, ``_5``, ``_10`` (one of a text's own observations among those with a text), ``modality_gap``
-        (observations to their texts), ``gap_to_unrelated``, ``knn_agreement``. A modality without texts of its own has none.
+        Of the modality when one is used, of the MuData when there are several: ``modalities``, ``texts``,
+        ``texts_modality`` (``""`` for everyday ones), ``texts_related`` (1 biological, 0 everyday), ``texts_before``
+        and ``texts_after`` (coordinates), and the metrics ``before`` and ``after``, by modality when there are several:
+        ``retrieval_at_1``, ``_5``, ``_10`` (an observation's own text, or that of its label, among the texts of its
+        modality and the everyday ones), ``text_retrieval_at_1``, ``_5``, ``_10`` (one of a text's own observations
+        among those with a text), ``modality_gap`` (observations to their texts), ``gap_to_unrelated``,
+        ``knn_agreement``. A modality without texts of its own has none.
 
     Raises
     ------
@@ -219,7 +220,10 @@ def _with_own_texts(
     if labels_key is None and texts is None:
         return found
     if found == [first]:
-        msg = f"texts_key={texts_key!r} would not be read, as {first!r} has its texts from labels_key or texts; leave one out."
+        msg = (
+            f"texts_key={texts_key!r} would not be read, as {first!r} has its texts from labels_key or texts; leave "
+            "one out."
+        )
         raise ValueError(msg)
     return [name for name in found if name != first]
 
@@ -228,14 +232,20 @@ def _own_texts(column: pd.Series) -> _Texts:
     """Each observation's own text."""
     values = column.astype(object)
     if not values[values.notna()].map(lambda value: isinstance(value, str)).all():
-        msg = f"The column {column.name!r} in .obs holds something that is not a text; expected strings, or a missing value."
+        msg = (
+            f"The column {column.name!r} in .obs holds something that is not a text; expected strings, or a missing "
+            "value."
+        )
         raise ValueError(msg)
     own, texts = pd.factorize(values.map(lambda value: value if isinstance(value, str) and value.strip() else None))
     return _Texts(list(texts), own)
 
 
 def _descriptions(adata: AnnData, model: BioVerse, labels_key: str | None, keys: Keys) -> _Texts:
-    """Texts about the model's labels, of which ``unknown`` is no type; a cell's own is that of its label, where the column is there."""
+    """Texts about the model's labels, of which ``unknown`` is no type.
+
+    A cell's own is that of its label, where the column is there.
+    """
     ontology = cell_ontology()
     labels = [label for label in model.config.labels if label != UNKNOWN]
     terms = [ontology.find(label) for label in labels]

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 LEVELS = ("fine", "coarse")
 LABELLED_AT_ONCE = 4
-"""Batches of cells that are labelled together: a prompt and a label are a few tokens, of which two cores read 1,900 cells a second so, and
-960 by single batches of 128."""
+"""Batches of cells that are labelled together: a prompt and a label are a few tokens, of which two cores read 1,900
+cells a second so, and 960 by single batches of 128."""
 REPRESENTATIVES = 256
 """Cells that texts are written about, unless the user says how many."""
 
@@ -81,15 +81,17 @@ def annotate(
     """Label cells and say why: embeds, aligns and annotates, each step only when its result is not there yet.
 
     The language model reads a cell through its soft token alone and gives every label of the set a probability, over a
-    trie of the labels (BioVERSE, arXiv 2510.01428, with constrained decoding). A label that is not certain enough gives way to
-    a wider one, by the Cell Ontology, and in the end to ``"unknown"``; that is a rule, see :func:`bioverse_sc.ontology.back_off`.
+    trie of the labels (BioVERSE, arXiv 2510.01428, with constrained decoding). A label that is not certain enough gives
+    way to a wider one, by the Cell Ontology, and in the end to ``"unknown"``; that is a rule, see
+    :func:`bioverse_sc.ontology.back_off`.
 
-    Then the language model is shown the label and, by rules, the cell's informative genes (those that exceed the average profile
-    most) and, if its template asks for them, markers of the next likely types that the cell lacks and how certain the label is,
-    and writes the reasoning greedily. A constraint of decoding keeps it from naming a gene that it was not shown, or one twice, and has it
-    name one that is left where it would name another, as far as the tokenizer has a token for the symbol, as that of ``mini`` has. It
-    also keeps a name that begins as the label's, or a wider type's, from going on as that of a look-alike. The words, and which of
-    the shown genes it names, are its own. Its claims about genes are then looked up; see :func:`bioverse_sc.tl.evidence`.
+    Then the language model is shown the label and, by rules, the cell's informative genes (those that exceed the
+    average profile most) and, if its template asks for them, markers of the next likely types that the cell lacks and
+    how certain the label is, and writes the reasoning greedily. A constraint of decoding keeps it from naming a gene
+    that it was not shown, or one twice, and has it name one that is left where it would name another, as far as the
+    tokenizer has a token for the symbol, as that of ``mini`` has. It also keeps a name that begins as the label's, or a
+    wider type's, from going on as that of a look-alike. The words, and which of the shown genes it names, are its own.
+    Its claims about genes are then looked up; see :func:`bioverse_sc.tl.evidence`.
 
     Parameters
     ----------
@@ -98,31 +100,34 @@ def annotate(
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     labels
-        Labels to choose from, in your own words; the model's label set (Cell Ontology names) by default. A label that means a term
-        (see :func:`bioverse_sc.ontology.match_labels`) collects the probability of the model's own labels at and below it; one that
-        the model does not know takes that of its nearest relatives, which is a guess (see :func:`bioverse_sc.ontology.meanings_of`).
-        A message says what each was taken for. What belongs to none of them goes to ``"unknown"``, which words such as "Unassigned" and
-        "other" mean too. A label that means no term is scored by its text, against all that the model knows; where no label means
-        one, the texts share all of the probability between them.
+        Labels to choose from, in your own words; the model's label set (Cell Ontology names) by default. A label that
+        means a term (see :func:`bioverse_sc.ontology.match_labels`) collects the probability of the model's own labels
+        at and below it; one that the model does not know takes that of its nearest relatives, which is a guess (see
+        :func:`bioverse_sc.ontology.meanings_of`). A message says what each was taken for. What belongs to none of them
+        goes to ``"unknown"``, which words such as "Unassigned" and "other" mean too. A label that means no term is
+        scored by its text, against all that the model knows; where no label means one, the texts share all of the
+        probability between them.
     tissue
-        Choose among the labels that occur in this tissue, such as ``"blood"``; see :func:`bioverse_sc.ontology.known_tissues`. A
-        fiftieth of the probability of the others counts as ``"unknown"``, so that a cell that surely is of elsewhere gets no label of here.
+        Choose among the labels that occur in this tissue, such as ``"blood"``; see
+        :func:`bioverse_sc.ontology.known_tissues`. A fiftieth of the probability of the others counts as ``"unknown"``,
+        so that a cell that surely is of elsewhere gets no label of here.
     levels
-        ``("fine", "coarse")`` writes the broad type of each cell as well (T cell, monocyte, epithelial cell and so on), by the same
-        probabilities, summed over the labels below it.
+        ``("fine", "coarse")`` writes the broad type of each cell as well (T cell, monocyte, epithelial cell and so on),
+        by the same probabilities, summed over the labels below it.
     by
         Label each cell, or each cluster by the mean of its cells' probabilities.
     unique
-        With ``by="cluster"``: give each label to one cluster at most, by the assignment whose probabilities have the largest product.
-        No label gives way to a wider one then, unless ``min_confidence`` is given.
+        With ``by="cluster"``: give each label to one cluster at most, by the assignment whose probabilities have the
+        largest product. No label gives way to a wider one then, unless ``min_confidence`` is given.
     reasoning
-        Texts about cells that speak for others (``"representative"``): one of each label, in each cluster where there are clusters,
-        first, and then those that are least like these, up to ``max_cells_to_generate``. Every other cell gets the text of the cell
-        with its label that is nearest over the neighbours graph, or by its vector where there is none. Or a text about each
-        ``"cell"``, which takes some fifteen times as long as its label; or about each ``"cluster"`` of ``groupby``, and there about
-        each label; or ``None``.
+        Texts about cells that speak for others (``"representative"``): one of each label, in each cluster where there
+        are clusters, first, and then those that are least like these, up to ``max_cells_to_generate``. Every other cell
+        gets the text of the cell with its label that is nearest over the neighbours graph, or by its vector where there
+        is none. Or a text about each ``"cell"``, which takes some fifteen times as long as its label; or about each
+        ``"cluster"`` of ``groupby``, and there about each label; or ``None``.
     groupby
-        Column of ``.obs`` with the clusters, for ``by="cluster"`` and ``reasoning="cluster"``, and, if it is there, for representatives.
+        Column of ``.obs`` with the clusters, for ``by="cluster"`` and ``reasoning="cluster"``, and, if it is there, for
+        representatives.
     min_confidence
         Probability, 0 to 1, below which a label gives way to a wider one; 0 never does. The model's own by default.
     n_runner_up
@@ -130,16 +135,18 @@ def annotate(
     probabilities
         Whether to write the probabilities of all labels as well.
     smooth
-        Spread the probabilities over the neighbours graph ``.obsp["connectivities"]`` first (label spreading, Zhou et al. 2003, in
-        closed form, half of the weight on the neighbours). The confidence is then that of the neighbourhood.
+        Spread the probabilities over the neighbours graph ``.obsp["connectivities"]`` first (label spreading, Zhou et
+        al. 2003, in closed form, half of the weight on the neighbours). The confidence is then that of the
+        neighbourhood.
     max_cells_to_generate
-        For ``reasoning="representative"``: how many cells to write about, at most; 256 by default. A label that came too late
-        for the budget has no text.
+        For ``reasoning="representative"``: how many cells to write about, at most; 256 by default. A label that came
+        too late for the budget has no text.
     layer, gene_symbols
         As for :func:`bioverse_sc.tl.embed`.
     batch_size
-        Cells per forward pass; four times as many where labels are scored, which takes a few tokens. It does not change the result beyond rounding. A language model of billions of parameters keeps some
-        50 MB for each cell that it writes about: take fewer where memory is short.
+        Cells per forward pass; four times as many where labels are scored, which takes a few tokens. It does not change
+        the result beyond rounding. A language model of billions of parameters keeps some 50 MB for each cell that it
+        writes about: take fewer where memory is short.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     overwrite
@@ -149,30 +156,33 @@ def annotate(
 
     Returns
     -------
-    ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.embed` and :func:`bioverse_sc.tl.align` set, if
-    missing, and:
+    ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.embed` and :func:`bioverse_sc.tl.align` set,
+    if missing, and:
 
     ``.obs["bioverse_label"]``
         Label, categorical; ``"unknown"`` when none is certain enough, and for a cell without any known gene.
     ``.obs["bioverse_label_id"]``
         Cell Ontology id, categorical; ``""`` when there is none.
     ``.obs["bioverse_confidence"]``
-        How likely the label is right, 0 to 1: its probability, which of a wider label is the sum over those below it, on the
-        model's calibration curve. 0 for a cell that ended at ``"unknown"`` because no wider label was certain enough. For a label that is
-        a guess it is lowered, by how little the texts are alike. NaN for a label that is only a text, as nothing is known of how
-        often such a label is right.
+        How likely the label is right, 0 to 1: its probability, which of a wider label is the sum over those below it,
+        on the model's calibration curve. 0 for a cell that ended at ``"unknown"`` because no wider label was certain
+        enough. For a label that is a guess it is lowered, by how little the texts are alike. NaN for a label that is
+        only a text, as nothing is known of how often such a label is right.
     ``.obs["bioverse_label_coarse"]``, ``.obs["bioverse_label_coarse_id"]``, ``.obs["bioverse_confidence_coarse"]``
         The same of the broad type. Only with ``levels=("fine", "coarse")``.
     ``.obsm["bioverse_probabilities"]``
-        Sparse, shape (cells, labels), float32: the probability of each label, in the order of ``.uns["bioverse"]["annotate"]["labels"]``,
-        ``"unknown"`` last. Not calibrated. Only with ``probabilities=True``.
+        Sparse, shape (cells, labels), float32: the probability of each label, in the order of
+        ``.uns["bioverse"]["annotate"]["labels"]``, ``"unknown"`` last. Not calibrated. Only with
+        ``probabilities=True``.
     ``.obsm["bioverse_runner_up"]``
-        DataFrame with the columns ``label_1``, ``probability_1``, ...: the likeliest of the labels that the cell does not have, which
-        begin with the best one where that gave way to a wider label. Not calibrated. Only with ``n_runner_up``.
+        DataFrame with the columns ``label_1``, ``probability_1``, ...: the likeliest of the labels that the cell does
+        not have, which begin with the best one where that gave way to a wider label. Not calibrated. Only with
+        ``n_runner_up``.
     ``.obs["bioverse_reasoning"]``
         Generated text. Only with ``reasoning``, as the next two.
     ``.obs["bioverse_genes_supported"]``
-        Number of claims of the text about genes, present or absent, that hold in the cell; in the cluster, if it is about one.
+        Number of claims of the text about genes, present or absent, that hold in the cell; in the cluster, if it is
+        about one.
     ``.obs["bioverse_genes_unsupported"]``
         Number of those that do not.
     ``.obs["bioverse_reasoning_of"]``
@@ -185,8 +195,8 @@ def annotate(
     KeyError
         When the clusters or the neighbours graph are asked for and not there.
     ValueError
-        When the data are unusable (see :func:`bioverse_sc.pp.profile`), ``labels`` is empty or has duplicates, the tissue or the
-        model is unknown, a number is out of its range, or a slot holds what this package did not write.
+        When the data are unusable (see :func:`bioverse_sc.pp.profile`), ``labels`` is empty or has duplicates, the
+        tissue or the model is unknown, a number is out of its range, or a slot holds what this package did not write.
     """
     keys = Keys.of(key_added)
     check_labels(labels)
@@ -206,7 +216,8 @@ def annotate(
         clusters = clusters_of(adata, groupby)
     if unique and clusters is not None and len(clusters.categories) > len(chosen) - 1:
         msg = (
-            f"There are {len(clusters.categories)} clusters in .obs[{groupby!r}] and {len(chosen) - 1} labels, so unique=True cannot give "
+            f"There are {len(clusters.categories)} clusters in .obs[{groupby!r}] and {len(chosen) - 1} labels, so "
+            "unique=True cannot give "
             "each cluster a label of its own. Give more labels, join clusters, or leave unique out."
         )
         raise ValueError(msg)
@@ -217,7 +228,8 @@ def annotate(
     genes = known_genes(loaded) if reasoning else []
     if reasoning and not loaded.gene_reference:
         logger.warning(
-            "The model %r has no reference of the genes' means, so its reasoning is shown the highest expressed genes, not the "
+            "The model %r has no reference of the genes' means, so its reasoning is shown the highest expressed "
+            "genes, not the "
             "informative ones.",
             loaded.config.name,
         )

@@ -50,10 +50,10 @@ def ask(
     overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Ask a question about each observation, with one or several entities in the prompt; embeds first when that is missing.
+    """Ask a question about each observation, with one or several entities in the prompt; embeds first if needed.
 
-    Each modality is projected into the language model's embedding space on its own, so that soft tokens of several stand in one
-    prompt (BioVERSE, arXiv 2510.01428)::
+    Each modality is projected into the language model's embedding space on its own, so that soft tokens of several
+    stand in one prompt (BioVERSE, arXiv 2510.01428)::
 
         bsc.tl.ask(mdata, "What does this compound do to this cell?", mod=["molecule", "rna"])
         bsc.tl.ask(
@@ -67,15 +67,16 @@ def ask(
     question
         Text. The model reads it as it is: neither braces nor ``[BIO]`` stand for anything.
     mod
-        Modality or modalities. An observation's entity of each is in its prompt, in this order; of several, the observations that
-        they share by name are asked. By default of an AnnData ``"rna"``, and of a MuData all that the model reads.
+        Modality or modalities. An observation's entity of each is in its prompt, in this order; of several, the
+        observations that they share by name are asked. By default of an AnnData ``"rna"``, and of a MuData all that the
+        model reads.
     beside
         By modality, names of observations whose entities every prompt shows after the observation's own, in this order.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     retrieve
-        Whether to show the model also the texts of the three nearest of the entities that it was trained on, by sequence or
-        SMILES. Cells, and features with abundances, have no text to compare; they go without.
+        Whether to show the model also the texts of the three nearest of the entities that it was trained on, by
+        sequence or SMILES. Cells, and features with abundances, have no text to compare; they go without.
     max_new_tokens
         Tokens of an answer at most.
     temperature
@@ -83,8 +84,8 @@ def ask(
     top_p
         Draws are from the likeliest tokens that together have this probability.
     no_repeat_ngram_size
-        No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all. By default what
-        the model's configuration says.
+        No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all.
+        By default what the model's configuration says.
     seed
         Of the draws. They depend on it and on the observation's name, not on the observations beside it.
     layer, gene_symbols
@@ -100,19 +101,20 @@ def ask(
 
     Returns
     -------
-    ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.embed` sets, if missing, and in the modality, or in the
-    MuData itself when the prompts show several modalities:
+    ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.embed` sets, if missing, and in the
+    modality, or in the MuData itself when the prompts show several modalities:
 
     ``.obs["bioverse_answer"]``
-        Generated text; ``""`` for an observation that was not asked about, or has no vector, as a cell without any known gene.
+        Generated text; ``""`` for an observation that was not asked about, or has no vector, as a cell without any
+        known gene.
     ``.uns["bioverse"]["ask"]``
         Provenance.
 
     Raises
     ------
     ValueError
-        For an empty question, modalities that share no observation, a modality that the model has no projector for, nothing to
-        retrieve, and decoding options out of their range.
+        For an empty question, modalities that share no observation, a modality that the model has no projector for,
+        nothing to retrieve, and decoding options out of their range.
     KeyError
         When a modality, or an observation of ``beside``, is not there.
     TypeError
@@ -218,11 +220,15 @@ def check_modalities(data: AnnData | MuData, mods: Sequence[str], used: Sequence
         msg = "mod is empty; expected a modality such as 'protein', or several, such as ['molecule', 'rna']."
         raise ValueError(msg)
     if repeated := [mod for mod, n in Counter(mods).items() if n > 1]:
-        msg = f"mod names {', '.join(map(repr, repeated))} more than once. To show several of one, name them: beside={{{repeated[0]!r}: [...]}}"
+        msg = (
+            f"mod names {', '.join(map(repr, repeated))} more than once. To show several of one, name them: "
+            f"beside={{{repeated[0]!r}: [...]}}"
+        )
         raise ValueError(msg)
     if len(used) > 1 and not hasattr(data, "mod"):
         msg = (
-            f"Expected MuData for the modalities {list(used)}, found {type(data).__name__}, which holds one; say which, for example "
+            f"Expected MuData for the modalities {list(used)}, found {type(data).__name__}, which holds one; say "
+            "which, for example "
             f"mod={used[-1]!r}, or join several: mudata.MuData({{{used[0]!r}: ..., {used[1]!r}: ...}})"
         )
         raise TypeError(msg)
@@ -251,7 +257,8 @@ def shared_observations(
     if not len(names):
         counts = ", ".join(f"{mod} has {each.n_obs}, such as {each.obs_names[0]!r}" for mod, each in adatas.items())
         msg = (
-            f"No observation is in all of {list(adatas)}: {counts}. Ask about one of them, mod={first!r}, or show chosen ones "
+            f"No observation is in all of {list(adatas)}: {counts}. Ask about one of them, mod={first!r}, or show "
+            "chosen ones "
             f"in every prompt, mod={first!r}, beside={{{others[0][0]!r}: [{others[0][1].obs_names[0]!r}]}}."
         )
         raise ValueError(msg)
@@ -266,7 +273,10 @@ def rows_beside(adata: AnnData, mod: str, names: Sequence[str]) -> np.ndarray:
     check_unique(adata, mod)
     rows = adata.obs_names.get_indexer(pd.Index(names))
     if missing := [name for name, row in zip(names, rows, strict=True) if row < 0]:
-        msg = f"beside[{mod!r}] names {missing}, which are not there; {mod} has {adata.n_obs}, such as {list(adata.obs_names[:3])}."
+        msg = (
+            f"beside[{mod!r}] names {missing}, which are not there; {mod} has {adata.n_obs}, such as "
+            f"{list(adata.obs_names[:3])}."
+        )
         raise KeyError(msg)
     return rows
 
@@ -286,7 +296,8 @@ def _check_vectors(source: Source, rows: np.ndarray) -> None:
     """Raise when an entity that every prompt is to show has no vector."""
     if empty := list(source.adata.obs_names[rows[~source.is_known[rows]]]):
         msg = (
-            f"beside[{source.modality!r}] names {empty}, whose vectors are zero, as of a cell without any known gene; leave them out "
+            f"beside[{source.modality!r}] names {empty}, whose vectors are zero, as of a cell without any known gene; "
+            "leave them out "
             "of beside."
         )
         raise ValueError(msg)

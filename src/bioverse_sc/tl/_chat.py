@@ -58,8 +58,8 @@ class _Said(NamedTuple):
 class Chat:
     """A conversation with the language model about cells, proteins and molecules, in several turns.
 
-    The entities are embedded and projected once. Their soft tokens and the turns so far stay in the language model's key-value
-    cache, so that a question costs only its own tokens and those of its answer. The data are not changed::
+    The entities are embedded and projected once. Their soft tokens and the turns so far stay in the language model's
+    key-value cache, so that a question costs only its own tokens and those of its answer. The data are not changed::
 
         chat = bsc.Chat(adata, "AAACATTGATCAGC-1")
         chat.ask("What is this cell?")
@@ -74,18 +74,19 @@ class Chat:
     Parameters
     ----------
     data
-        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`. Vectors of the model's encoder that are in ``.obsm``
-        are used; otherwise the chosen observations are embedded, and kept to the chat.
+        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`. Vectors of the model's encoder that are in
+        ``.obsm`` are used; otherwise the chosen observations are embedded, and kept to the chat.
     entities
-        Name of an observation, or names in the order in which the prompt shows them. Of a MuData a mapping from modality to such
-        names, unless ``mod`` is given. By default all observations, when they are eight at most.
+        Name of an observation, or names in the order in which the prompt shows them. Of a MuData a mapping from
+        modality to such names, unless ``mod`` is given. By default all observations, when they are eight at most.
     mod
-        Modality. By default of an AnnData ``"rna"``, and of a MuData those that ``entities`` names, or all that the model reads.
+        Modality. By default of an AnnData ``"rna"``, and of a MuData those that ``entities`` names, or all that the
+        model reads.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     retrieve
-        Whether to show the model also the texts of the three nearest of the entities that it was trained on, by sequence or
-        SMILES. Cells, and features with abundances, have no text to compare; they go without.
+        Whether to show the model also the texts of the three nearest of the entities that it was trained on, by
+        sequence or SMILES. Cells, and features with abundances, have no text to compare; they go without.
     max_new_tokens
         Tokens of an answer at most.
     temperature
@@ -93,8 +94,8 @@ class Chat:
     top_p
         Draws are from the likeliest tokens that together have this probability.
     no_repeat_ngram_size
-        No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all. By default what
-        the model's configuration says.
+        No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all.
+        By default what the model's configuration says.
     seed
         Of the draws. They depend on it, on the names of the observations and on the number of the turn.
     layer, gene_symbols
@@ -103,8 +104,8 @@ class Chat:
     Raises
     ------
     ValueError
-        When no observation or more than eight are there and none is named, an observation has a vector of zeros, the model has no
-        projector for a modality or nothing to retrieve, and for decoding options out of their range.
+        When no observation or more than eight are there and none is named, an observation has a vector of zeros, the
+        model has no projector for a modality or nothing to retrieve, and for decoding options out of their range.
     KeyError
         When a modality or an observation is not there.
     TypeError
@@ -162,7 +163,8 @@ class Chat:
                 )
                 if not source.is_known.all():
                     msg = (
-                        f"The vector of {part.obs_names[~source.is_known][0]!r} is zero, as of a cell without any known gene: the model "
+                        f"The vector of {part.obs_names[~source.is_known][0]!r} is zero, as of a cell without any "
+                        "known gene: the model "
                         "has nothing to see. Leave it out of entities."
                     )
                     raise ValueError(msg)
@@ -196,7 +198,8 @@ class Chat:
         Raises
         ------
         ValueError
-            When the question is empty, or the conversation with it and its answer may exceed what the language model reads.
+            When the question is empty, or the conversation with it and its answer may exceed what the language model
+            reads.
         """
         for _ in self.stream(question):
             pass
@@ -243,7 +246,10 @@ class Chat:
             if is_over:
                 return
             if self._said[number:] != [said]:
-                msg = "The conversation went on while this answer was written. Read a stream to its end before the next question."
+                msg = (
+                    "The conversation went on while this answer was written. Read a stream to its end before the next "
+                    "question."
+                )
                 raise RuntimeError(msg)
             self._read = None
 
@@ -286,7 +292,8 @@ class Chat:
                 else "Show fewer entities, leave retrieve=True out, or ask a shorter question."
             )
             msg = (
-                f"The conversation would have {len(found)} tokens, and with an answer of up to {self._decoding.max_new_tokens} "
+                f"The conversation would have {len(found)} tokens, and with an answer of up to "
+                f"{self._decoding.max_new_tokens} "
                 f"(max_new_tokens) {longest}; the language model reads {limit} at most. {remedy}"
             )
             raise ValueError(msg)
@@ -334,7 +341,10 @@ class Chat:
         chosen = self._decoding
         how = f"temperature {chosen.temperature:g}, seed {chosen.seed}" if chosen.temperature else "likeliest tokens"
         model = escape(self._model.config.name)
-        return f'<div style="{_CHAT}"><div>{entities}</div>{turns}<div style="{_FAINT}; font-size: 85%">model {model}, {how}</div></div>'
+        return (
+            f'<div style="{_CHAT}"><div>{entities}</div>{turns}<div style="{_FAINT}; font-size: 85%">model {model}, '
+            f"{how}</div></div>"
+        )
 
 
 # greys that are half transparent stand on a light and on a dark page; texts have the page's own colour
@@ -373,14 +383,18 @@ def _chosen(
             first = {name: str(_modality(data, name).obs_names[0]) for name, n in sizes.items() if n}
             named = first if isinstance(data, MuData) and mod is None else next(iter(first.values()), "name")
             msg = (
-                f"The data have {', '.join(f'{n} observations of {name}' for name, n in sizes.items())}; without names a chat shows "
+                f"The data have {', '.join(f'{n} observations of {name}' for name, n in sizes.items())}; without "
+                "names a chat shows "
                 f"all, when they are 1 to {ALL}. Name those that it is about, for example entities={named!r}."
             )
             raise ValueError(msg)
         return {name: None for name, n in sizes.items() if n}
     if isinstance(entities, Mapping):
         if mod is not None or not isinstance(data, MuData):
-            msg = f"entities is {dict(entities)!r}, by modality; that goes with MuData and without mod. Give the names alone: entities=[...]"
+            msg = (
+                f"entities is {dict(entities)!r}, by modality; that goes with MuData and without mod. Give the names "
+                "alone: entities=[...]"
+            )
             raise TypeError(msg)
         named_by = dict(entities)
     elif mod is None and isinstance(data, MuData):
@@ -393,7 +407,10 @@ def _chosen(
     for name, names in named_by.items():
         listed: list[Any] = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
         if not all(isinstance(each, str) for each in listed):
-            msg = f"entities of {name!r} are {names!r}; expected names of observations, such as {list(_modality(data, name).obs_names[:2])}."
+            msg = (
+                f"entities of {name!r} are {names!r}; expected names of observations, such as "
+                f"{list(_modality(data, name).obs_names[:2])}."
+            )
             raise TypeError(msg)
         if listed:
             chosen[name] = listed
@@ -422,10 +439,16 @@ def _part(data: AnnData | MuData, mod: str, names: list[str] | None) -> AnnData:
     for name in names:
         found = np.flatnonzero(adata.obs_names == name)
         if not len(found):
-            msg = f"There is no observation {name!r} of {mod}; the {adata.n_obs} are {list(adata.obs_names[:4])} and so on."
+            msg = (
+                f"There is no observation {name!r} of {mod}; the {adata.n_obs} are {list(adata.obs_names[:4])} and so "
+                "on."
+            )
             raise KeyError(msg)
         if len(found) > 1:
-            msg = f"{len(found)} observations of {mod} have the name {name!r}. Give each its own: adata.obs_names_make_unique()"
+            msg = (
+                f"{len(found)} observations of {mod} have the name {name!r}. Give each its own: "
+                "adata.obs_names_make_unique()"
+            )
             raise ValueError(msg)
         rows.append(found[0])
     if repeated := [name for name, n in Counter(names).items() if n > 1]:

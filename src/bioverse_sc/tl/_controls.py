@@ -48,18 +48,18 @@ def controls(
     """Say how much of the answer comes from the cell: label some cells again with soft tokens that are not theirs.
 
     ``"cell"``
-        As the cell is: what :func:`bioverse_sc.tl.annotate` gives with ``min_confidence=0``, among the model's own labels; its probability
-        is not calibrated.
+        As the cell is: what :func:`bioverse_sc.tl.annotate` gives with ``min_confidence=0``, among the model's own
+        labels; its probability is not calibrated.
     ``"blank"``
         The soft token is zeros: what the prompt alone makes the model say. All cells get one answer.
     ``"shuffled"``
         Each cell has the soft token of another one of the drawn cells. Labels agree as often as by chance.
     ``"decoy"``
-        Each number of the encoder vectors is shuffled over the cells by itself, and the result projected: it looks like a cell
-        number by number, and is none.
+        Each number of the encoder vectors is shuffled over the cells by itself, and the result projected: it looks like
+        a cell number by number, and is none.
     ``"decoy metadata"``
-        The soft token is the cell's own, but "Metadata: cell type X." stands before it, where X is a wrong label: the one that
-        the model finds likeliest over all cells, or the next one for a cell that has that label.
+        The soft token is the cell's own, but "Metadata: cell type X." stands before it, where X is a wrong label: the
+        one that the model finds likeliest over all cells, or the next one for a cell that has that label.
 
     A model that reads the cell agrees with itself under decoy metadata, and falls to the answer of chance, with less
     confidence, under the three before it.
@@ -96,19 +96,21 @@ def controls(
     ``entropy``
         Of the labels over the cells, in bits; 0 when all have one label.
     ``accuracy``
-        Share of the cells whose label is the true one as it is written, or equal to it or below it in the Cell Ontology, where
-        :func:`bioverse_sc.ontology.match_labels` says what the true ones mean. Only with ``truth``; cells without a true label, or with
-        one that means no term and is none of the model's labels, are left out of it, and counted in the log.
+        Share of the cells whose label is the true one as it is written, or equal to it or below it in the Cell
+        Ontology, where :func:`bioverse_sc.ontology.match_labels` says what the true ones mean. Only with ``truth``;
+        cells without a true label, or with one that means no term and is none of the model's labels, are left out of
+        it, and counted in the log.
 
-    Sets what :func:`bioverse_sc.tl.align` sets, if missing, and nothing else: ``.obsm["X_scgpt"]``, ``.obsm["X_bioverse"]`` and
-    the provenance in ``.uns["bioverse"]``.
+    Sets what :func:`bioverse_sc.tl.align` sets, if missing, and nothing else: ``.obsm["X_scgpt"]``,
+    ``.obsm["X_bioverse"]`` and the provenance in ``.uns["bioverse"]``.
 
     Raises
     ------
     KeyError
         When there is no column ``truth``.
     ValueError
-        When the model has no label set of its own, fewer than two cells have a known gene, or ``n_cells`` is less than two.
+        When the model has no label set of its own, fewer than two cells have a known gene, or ``n_cells`` is less than
+        two.
     """
     keys = Keys.of(key_added)
     import torch
@@ -127,7 +129,8 @@ def controls(
     labels = np.array(loaded.config.labels, dtype=object)
     if len(labels) < 2:
         msg = (
-            f"The model {loaded.config.name!r} has no label set of its own, among which the controls could choose. Create it with "
+            f"The model {loaded.config.name!r} has no label set of its own, among which the controls could choose. "
+            "Create it with "
             "one: bsc.models.create(..., labels=['B cell', 'T cell', ...])."
         )
         raise ValueError(msg)
@@ -136,7 +139,10 @@ def controls(
     vectors = np.asarray(adata.obsm[embedding_slot(results, loaded)], dtype=np.float32)
     real = np.flatnonzero(vectors.any(axis=1))
     if len(real) < 2:
-        msg = f"{len(real)} of {adata.n_obs} cells have a gene that the model knows; expected 2 or more, to exchange them."
+        msg = (
+            f"{len(real)} of {adata.n_obs} cells have a gene that the model knows; expected 2 or more, to exchange "
+            "them."
+        )
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(real, min(n_cells, len(real)), replace=False))

@@ -48,8 +48,8 @@ def describe(
 ) -> AnnData | MuData | None:
     """Describe cells, proteins or molecules; embeds first when that has not been done.
 
-    The language model reads an observation through its soft tokens, as in stage 1 of BioVERSE (arXiv 2510.01428), which trains
-    on such descriptions.
+    The language model reads an observation through its soft tokens, as in stage 1 of BioVERSE (arXiv 2510.01428), which
+    trains on such descriptions.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def describe(
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     retrieve
-        Whether to show the model also the texts of the three nearest of the entities that it was trained on, by sequence or
-        SMILES. Cells, and features with abundances, have no text to compare; they go without.
+        Whether to show the model also the texts of the three nearest of the entities that it was trained on, by
+        sequence or SMILES. Cells, and features with abundances, have no text to compare; they go without.
     max_new_tokens
         Tokens of a description at most.
     temperature
@@ -69,8 +69,8 @@ def describe(
     top_p
         Draws are from the likeliest tokens that together have this probability.
     no_repeat_ngram_size
-        No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all. By default what
-        the model's configuration says.
+        No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all.
+        By default what the model's configuration says.
     seed
         Of the draws. They depend on it and on the observation's name, not on the observations beside it.
     layer, gene_symbols
@@ -96,7 +96,8 @@ def describe(
     Raises
     ------
     ValueError
-        When the model has no projector for a modality, or nothing to retrieve, and for decoding options out of their range.
+        When the model has no projector for a modality, or nothing to retrieve, and for decoding options out of their
+        range.
     """
     from bioverse_sc.models._generate import Decoding
 

@@ -37,7 +37,10 @@ def neighbors_graph(adata: AnnData, embedding: str = "X_scgpt") -> csr_matrix:
     """
     if CONNECTIVITIES not in adata.obsp:
         found = f"it holds {sorted(adata.obsp)}" if len(adata.obsp) else "it is empty"
-        msg = f"There is no neighbours graph in .obsp[{CONNECTIVITIES!r}] ({found}). Make it: bsc.tl.embed(adata); sc.pp.neighbors(adata, use_rep={embedding!r})"
+        msg = (
+            f"There is no neighbours graph in .obsp[{CONNECTIVITIES!r}] ({found}). Make it: bsc.tl.embed(adata); "
+            f"sc.pp.neighbors(adata, use_rep={embedding!r})"
+        )
         raise KeyError(msg)
     return csr_matrix(adata.obsp[CONNECTIVITIES])
 
@@ -47,24 +50,24 @@ def smooth_probabilities(
 ) -> np.ndarray:
     """Spread label probabilities over the neighbours graph: what is left when every cell has heard all others.
 
-    The result is ``(1 - alpha) (I - alpha S)^-1 P``, with ``S`` the connectivities scaled to sum to one by cell: personalised
-    PageRank, or label spreading (Zhou et al. 2003). It is solved for all labels at once by Chebyshev's semi-iteration, whose
-    error is known beforehand, as the spectrum of ``S`` lies in [-1, 1].
+    The result is ``(1 - alpha) (I - alpha S)^-1 P``, with ``S`` the connectivities scaled to sum to one by cell:
+    personalised PageRank, or label spreading (Zhou et al. 2003). It is solved for all labels at once by Chebyshev's
+    semi-iteration, whose error is known beforehand, as the spectrum of ``S`` lies in [-1, 1].
 
     Parameters
     ----------
     probabilities
         Shape (cells, labels); a row sums to one, or is zero where nothing is known of a cell.
     connectivities
-        Weights of neighbours, shape (cells, cells), not negative. The two directions of a link are averaged, and a link to
-        oneself is left out.
+        Weights of neighbours, shape (cells, cells), not negative. The two directions of a link are averaged, and a link
+        to oneself is left out.
     alpha
         Share that comes from the neighbours, from 0 to less than 1.
 
     Returns
     -------
-    Shape (cells, labels), rows sum to one. A cell without neighbours keeps its row. A row of zeros stays, and nothing passes
-    through its cell.
+    Shape (cells, labels), rows sum to one. A cell without neighbours keeps its row. A row of zeros stays, and nothing
+    passes through its cell.
 
     Raises
     ------
@@ -115,13 +118,18 @@ def clusters_of(adata: AnnData, key: str) -> pd.Categorical:
         When a cell has no cluster.
     """
     if key not in adata.obs:
-        msg = f"There is no column {key!r} in .obs, which has {list(adata.obs.columns)}. Make clusters: bsc.tl.embed(adata); sc.pp.neighbors(adata, use_rep='X_scgpt'); sc.tl.leiden(adata, flavor='igraph', key_added={key!r})"
+        msg = (
+            f"There is no column {key!r} in .obs, which has {list(adata.obs.columns)}. Make clusters: "
+            "bsc.tl.embed(adata); sc.pp.neighbors(adata, use_rep='X_scgpt'); sc.tl.leiden(adata, flavor='igraph', "
+            f"key_added={key!r})"
+        )
         raise KeyError(msg)
     column = adata.obs[key]
     missing = adata.obs_names[column.isna()]
     if len(missing):
         msg = (
-            f"{len(missing)} of {adata.n_obs} cells have no cluster in .obs[{key!r}], the first is {missing[0]!r}. Leave them out: "
+            f"{len(missing)} of {adata.n_obs} cells have no cluster in .obs[{key!r}], the first is {missing[0]!r}. "
+            "Leave them out: "
             f"adata = adata[adata.obs[{key!r}].notna()].copy()"
         )
         raise ValueError(msg)
@@ -140,9 +148,9 @@ def label_in_cluster(labels: pd.Series | np.ndarray, clusters: pd.Series | pd.Ca
 def mean_by_cluster(values: np.ndarray, clusters: pd.Categorical) -> np.ndarray:
     """Mean of the rows of each cluster, shape (clusters, columns), in the order of the categories.
 
-    Of probabilities the mean is the share of each label that is expected in the cluster, and as calibrated as its cells. The
-    mean of their logarithms would take the cells for independent views of one label: it is as good as certain in any large
-    cluster, a mixed one too, and one cell that rules a label out would rule it out for all.
+    Of probabilities the mean is the share of each label that is expected in the cluster, and as calibrated as its
+    cells. The mean of their logarithms would take the cells for independent views of one label: it is as good as
+    certain in any large cluster, a mixed one too, and one cell that rules a label out would rule it out for all.
 
     Parameters
     ----------
@@ -167,14 +175,14 @@ def mean_by_cluster(values: np.ndarray, clusters: pd.Categorical) -> np.ndarray:
 def one_label_each(probabilities: np.ndarray, clusters: pd.Categorical) -> np.ndarray:
     """Give clusters different labels, such that the product of their probabilities is the largest.
 
-    It is the assignment problem on log-probabilities (:func:`scipy.optimize.linear_sum_assignment`). A cluster in which nothing is
-    known takes no label.
+    It is the assignment problem on log-probabilities (:func:`scipy.optimize.linear_sum_assignment`). A cluster in which
+    nothing is known takes no label.
 
     Parameters
     ----------
     probabilities
-        Of each label, the same for all cells of a cluster but for cells of which nothing is known; shape (cells, labels). The last label,
-        ``"unknown"``, is given to no cluster.
+        Of each label, the same for all cells of a cluster but for cells of which nothing is known; shape (cells,
+        labels). The last label, ``"unknown"``, is given to no cluster.
     clusters
         Of :func:`clusters_of`; not more than there are labels without the last.
 
@@ -197,8 +205,8 @@ def representatives(
 ) -> np.ndarray:
     """Cells that speak for the others, the most important ones first, so that a smaller budget gives the first of them.
 
-    First comes a cell of every label, then one of every other group of cells with one label and cluster, larger groups first:
-    the cell nearest to the mean of its group. Then, again and again, the cell farthest from those of its label.
+    First comes a cell of every label, then one of every other group of cells with one label and cluster, larger groups
+    first: the cell nearest to the mean of its group. Then, again and again, the cell farthest from those of its label.
 
     Parameters
     ----------
@@ -259,8 +267,8 @@ def propagate(
 ) -> np.ndarray:
     """From which representative each cell takes its text: one of its own label.
 
-    Through the graph it is the one with the shortest way, over cells of the same label, where a link is as long as its weight
-    is small. Where no way leads to one, and without a graph, it is the one with the nearest vector.
+    Through the graph it is the one with the shortest way, over cells of the same label, where a link is as long as its
+    weight is small. Where no way leads to one, and without a graph, it is the one with the nearest vector.
 
     Parameters
     ----------

@@ -56,24 +56,24 @@ def embed(
     overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Embed cells, proteins and molecules with frozen encoders: a model's own, another one, or vectors that are there already.
+    """Embed cells, proteins and molecules: with a model's frozen encoders, another one, or vectors that are there.
 
-    Source: scGPT (Cui et al., Nature Methods 2024): the hidden state of ``<cls>``, at unit length. ESM-2 (Lin et al., Science
-    2023) and ChemBERTa (Chithrananda et al., 2020): the mean hidden state.
+    Source: scGPT (Cui et al., Nature Methods 2024): the hidden state of ``<cls>``, at unit length. ESM-2 (Lin et al.,
+    Science 2023) and ChemBERTa (Chithrananda et al., 2020): the mean hidden state.
 
     Parameters
     ----------
     data
         AnnData of one modality, or MuData. Of cells (``"rna"``) counts, normalised or log-normalised values. Proteins
-        (``"protein"``) have ``.obs["sequence"]``, or are features with ``.var["sequence"]`` and abundances in ``.X``; molecules
-        (``"molecule"``) have ``.obs["smiles"]``.
+        (``"protein"``) have ``.obs["sequence"]``, or are features with ``.var["sequence"]`` and abundances in ``.X``;
+        molecules (``"molecule"``) have ``.obs["smiles"]``.
     mod
         Modality. By default that of the encoder, or of an AnnData ``"rna"``, or of a MuData all that the model reads.
     model
         Name of a bundled model, path of a saved one, or a loaded one; its encoders are used.
     encoder
-        Another encoder of one modality instead: what :func:`bioverse_sc.encoders.get_encoder` takes, an encoder itself, or
-        ``"precomputed"`` for the vectors in ``.obsm[use_rep]``.
+        Another encoder of one modality instead: what :func:`bioverse_sc.encoders.get_encoder` takes, an encoder itself,
+        or ``"precomputed"`` for the vectors in ``.obsm[use_rep]``.
     use_rep
         Key of ``.obsm``, such as ``"X_scVI"``, with ``encoder="precomputed"``.
     layer
@@ -81,8 +81,8 @@ def embed(
     gene_symbols
         Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
     gene_selection
-        Which genes of a cell that has more than the encoder reads: the ``"top"`` ones by value, ties in the order of the
-        vocabulary, or ``"random"`` ones, as in the official scGPT code.
+        Which genes of a cell that has more than the encoder reads: the ``"top"`` ones by value, ties in the order of
+        the vocabulary, or ``"random"`` ones, as in the official scGPT code.
     max_length
         Positions of a cell, ``<cls>`` among them; the checkpoint's ``max_seq_len`` by default.
     seed
@@ -92,12 +92,13 @@ def embed(
     batch_size
         Cells per forward pass at most. It does not change the result beyond rounding.
     cache
-        Folder where vectors are kept by the content that they were computed from (cells, genes, weights, settings), so that
-        another run on the same cells needs no encoder, and an interrupted one goes on. Nothing is kept by default.
+        Folder where vectors are kept by the content that they were computed from (cells, genes, weights, settings), so
+        that another run on the same cells needs no encoder, and an interrupted one goes on. Nothing is kept by default.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     overwrite
-        Whether a slot that this package did not write, or that was changed since, may be written over; it is an error otherwise.
+        Whether a slot that this package did not write, or that was changed since, may be written over; it is an error
+        otherwise.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -109,14 +110,14 @@ def embed(
         Vectors, shape (cells, width), float32; zeros for a cell without any known gene. It is ``"X_<name>"`` for an
         encoder of another name, ``"X_precomputed"`` among them, and ``"X_<key_added>_scgpt"`` with another stem.
     ``.uns["bioverse"]["embed"]``
-        Provenance, with a hash of what was read and of the vector of each cell: later steps embed again what has changed since, and
-        read the same matrix.
+        Provenance, with a hash of what was read and of the vector of each cell: later steps embed again what has
+        changed since, and read the same matrix.
 
     Raises
     ------
     ValueError
-        When the data are unusable (see :func:`bioverse_sc.pp.profile`), the vectors of ``use_rep`` hold NaN, or a slot holds
-        what this package did not write.
+        When the data are unusable (see :func:`bioverse_sc.pp.profile`), the vectors of ``use_rep`` hold NaN, or a slot
+        holds what this package did not write.
     KeyError
         When ``layer``, ``gene_symbols`` or ``use_rep`` is not there.
     FileNotFoundError
@@ -186,7 +187,10 @@ def readable(model: BioVerse, data: AnnData | MuData, mod: str | None) -> list[s
         return ["rna"]
     both = [name for name in model.config.projectors if name in mods]
     if not both:
-        msg = f"The model {model.config.name!r} reads {sorted(model.config.projectors)}, and the MuData has {list(mods)}: none of them."
+        msg = (
+            f"The model {model.config.name!r} reads {sorted(model.config.projectors)}, and the MuData has "
+            f"{list(mods)}: none of them."
+        )
         raise KeyError(msg)
     return both
 
@@ -232,12 +236,13 @@ def embed_cells(
 ) -> MatrixProfile:
     """Embed and write; gives the matrix that was read.
 
-    ``chosen`` says that the user named the encoder, so that nothing else may take its place; ``matrix`` is what to read where that is
-    known already.
+    ``chosen`` says that the user named the encoder, so that nothing else may take its place; ``matrix`` is what to read
+    where that is known already.
     """
     if not isinstance(encoder, TokenEncoder) and (gene_selection, max_length, dtype) != ("top", None, "float32"):
         msg = (
-            f"The encoder {encoder.name!r} has no choice of genes and number formats: leave gene_selection, max_length and "
+            f"The encoder {encoder.name!r} has no choice of genes and number formats: leave gene_selection, "
+            "max_length and "
             "dtype out."
         )
         raise ValueError(msg)
@@ -376,8 +381,10 @@ def own_encoder(model: BioVerse, mod: str = "rna") -> CellEncoder | EntityEncode
     if mod not in model.encoders:
         name, _, width = contract(model, mod)
         msg = (
-            f"The model {model.config.name!r} has no encoder of its own: it reads vectors of {name!r}, width {width}. Give it those "
-            "first, e.g. bsc.tl.embed(adata, encoder='precomputed', use_rep='X_scVI'); an encoder of your own has to be "
+            f"The model {model.config.name!r} has no encoder of its own: it reads vectors of {name!r}, width {width}. "
+            "Give it those "
+            "first, e.g. bsc.tl.embed(adata, encoder='precomputed', use_rep='X_scVI'); an encoder of your own has to "
+            "be "
             "registered, bsc.encoders.register(name, factory), before the model is loaded."
         )
         raise ValueError(msg)
@@ -404,9 +411,10 @@ def ensure_embedding(
 ) -> MatrixProfile | None:
     """Embed with the model's own encoder, unless vectors that fit are there, of what would be read now.
 
-    Vectors of an encoder that the user chose are used, or are an error: they are never replaced in silence by those of another one.
-    What has changed since it was embedded (expression, sequences, SMILES, abundances, vectors from elsewhere) is embedded again, with
-    the same settings. Gives the matrix of cells that was read; ``None`` where there is none.
+    Vectors of an encoder that the user chose are used, or are an error: they are never replaced in silence by those of
+    another one. What has changed since it was embedded (expression, sequences, SMILES, abundances, vectors from
+    elsewhere) is embedded again, with the same settings. Gives the matrix of cells that was read; ``None`` where there
+    is none.
     """
     check_batch_size(batch_size)
     check_read(model, [mod])
@@ -436,7 +444,10 @@ def ensure_embedding(
         if not there:
             raise
         if _is_there(results.data, str(made_by["source"])):
-            msg = f"What the cells were embedded from ({made_by['source']}) has changed since, and cannot be read as it is now. {error}"
+            msg = (
+                f"What the cells were embedded from ({made_by['source']}) has changed since, and cannot be read as it "
+                f"is now. {error}"
+            )
             raise ValueError(msg) from error
         logger.info(
             "    %s, which the cells were embedded from, is no longer there; their vectors are used", made_by["source"]
@@ -479,16 +490,19 @@ def ensure_embedding(
 
 
 def _check_chosen(results: Results, model: BioVerse, mod: str, *, layer: str | None, gene_symbols: str | None) -> None:
-    """Raise when vectors of an encoder that the user chose do not fit the projector, or another matrix is asked for than theirs."""
+    """Raise when the vectors of a chosen encoder do not fit the projector, or another matrix is asked for."""
     made_by = results.made_by("embed")
     name, fingerprint, width = contract(model, mod)
     encoder, of_encoder = str(made_by["encoder"]), str(made_by["encoder_fingerprint"])
     width_there = results.data.obsm[results.keys.embedding(encoder)].shape[1]
     if (encoder, width_there) != (name, width) or fingerprint not in ("", of_encoder):
         msg = (
-            f"The cells were embedded with {encoder!r} ({made_by['source']}), width {width_there}, fingerprint {of_encoder}, but the "
-            f"projector of {model.config.name!r} was trained for {name!r}, width {width}, fingerprint {fingerprint or 'any'}. Train a "
-            "model on those vectors, embed with the model's own encoder, bsc.tl.embed(adata, model=...), or keep both apart with "
+            f"The cells were embedded with {encoder!r} ({made_by['source']}), width {width_there}, fingerprint "
+            f"{of_encoder}, but the "
+            f"projector of {model.config.name!r} was trained for {name!r}, width {width}, fingerprint "
+            f"{fingerprint or 'any'}. Train a "
+            "model on those vectors, embed with the model's own encoder, bsc.tl.embed(adata, model=...), or keep both "
+            "apart with "
             "key_added='another'."
         )
         raise ValueError(msg)
@@ -517,8 +531,8 @@ def matrix_to_read(
 ) -> tuple[MatrixProfile, bool]:
     """The matrix of cells that a step reads, and whether the vectors that are there were made from just that.
 
-    It is the one that is asked for; else the one that was asked for when the cells were embedded; else the one that they were embedded
-    from, as long as it is as it was; else what :func:`bioverse_sc.pp.profile` finds.
+    It is the one that is asked for; else the one that was asked for when the cells were embedded; else the one that
+    they were embedded from, as long as it is as it was; else what :func:`bioverse_sc.pp.profile` finds.
     """
     adata, made_by = results.data, results.made_by("embed")
     asked_then = str(made_by.get("layer", ""))
@@ -548,7 +562,10 @@ def matrix_to_read(
 
 
 def matrix_hashes(adata: AnnData, matrix: MatrixProfile) -> np.ndarray:
-    """Hash of what an encoder reads of each cell: the genes and their values, in whatever order. Shape (cells,), uint64."""
+    """Hash of what an encoder reads of each cell.
+
+    The genes and their values, in whatever order. Shape (cells,), uint64.
+    """
     genes = hash_texts(matrix.gene_map.genes)
     chunks = row_chunks(get_matrix(adata, matrix.source), matrix.gene_map.columns)
     return np.concatenate([hash_sparse_rows(matrix.gene_map.gather(chunk), genes) for _, chunk in chunks])
@@ -560,7 +577,10 @@ def _is_there(adata: AnnData, source: str) -> bool:
 
 
 def _has_changed(results: Results, read: np.ndarray) -> bool:
-    """Whether some vector is none that was made from what there is to read now; of fewer observations or in another order it is."""
+    """Whether some vector is none that was made from what there is to read now.
+
+    Of fewer observations or in another order it is.
+    """
     slot = results.keys.embedding(str(results.made_by("embed").get("encoder", "")))
     if slot not in results.data.obsm:
         return True

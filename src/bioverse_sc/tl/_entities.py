@@ -23,9 +23,9 @@ def entity_vectors(
 ) -> tuple[np.ndarray, str]:
     """Embed the observations of a modality of entities or of features.
 
-    Entities have a text each, ``.obs["sequence"]`` or ``.obs["smiles"]``. Features (the antibodies of CITE-seq) have one each in
-    ``.var`` and abundances in ``.X``: an observation is the mean of its features' vectors, weighted by abundance. Texts that
-    occur several times are embedded once.
+    Entities have a text each, ``.obs["sequence"]`` or ``.obs["smiles"]``. Features (the antibodies of CITE-seq) have
+    one each in ``.var`` and abundances in ``.X``: an observation is the mean of its features' vectors, weighted by
+    abundance. Texts that occur several times are embedded once.
 
     Parameters
     ----------
@@ -54,8 +54,10 @@ def entity_vectors(
         return _of_texts(adata.obs[column], encoder, batch_size), f"obs[{column!r}]"
     if column not in adata.var:
         msg = (
-            f"There is no column {column!r} in .obs (an entity for each observation) or in .var (features with abundances); there "
-            f"are {list(adata.obs.columns)} and {list(adata.var.columns)}. Rename one: adata.obs[{column!r}] = adata.obs[...]"
+            f"There is no column {column!r} in .obs (an entity for each observation) or in .var (features with "
+            "abundances); there "
+            f"are {list(adata.obs.columns)} and {list(adata.var.columns)}. Rename one: adata.obs[{column!r}] = "
+            "adata.obs[...]"
         )
         raise KeyError(msg)
     abundances, where = _abundances(adata, layer)
@@ -65,7 +67,8 @@ def entity_vectors(
         if not np.isfinite(chunk.data).all() or (chunk.data < 0).any():
             msg = (
                 f"The abundances in {where} are negative or not finite; expected counts or "
-                "other amounts, which weigh the features. Centred values (CLR, scaled) do not: name the counts, layer='counts'."
+                "other amounts, which weigh the features. Centred values (CLR, scaled) do not: name the counts, "
+                "layer='counts'."
             )
             raise ValueError(msg)
         total = np.asarray(chunk.sum(axis=1))
@@ -75,7 +78,10 @@ def entity_vectors(
 
 
 def entity_hashes(adata: AnnData, encoder: EntityEncoder, layer: str | None) -> np.ndarray:
-    """Hash of what :func:`entity_vectors` reads of each observation, shape (observations,), uint64; none when it is not there."""
+    """Hash of what :func:`entity_vectors` reads of each observation, shape (observations,), uint64.
+
+    None when it is not there.
+    """
     column = encoder.column
     if column in adata.obs:
         return hash_texts(adata.obs[column])
@@ -108,7 +114,8 @@ def _of_texts(texts: pd.Series, encoder: EntityEncoder, batch_size: int | None) 
     codes, unique = pd.factorize(values.where(~is_blank, None), use_na_sentinel=True)
     if (missing := np.flatnonzero(codes < 0)).size:
         msg = (
-            f"{missing.size} of {len(texts)} rows have no {texts.name}, the first is {texts.index[missing[0]]!r} (row {missing[0]}); leave "
+            f"{missing.size} of {len(texts)} rows have no {texts.name}, the first is {texts.index[missing[0]]!r} (row "
+            f"{missing[0]}); leave "
             "them out, or fill them in."
         )
         raise ValueError(msg)

@@ -43,7 +43,8 @@ MARKS = ("label", "wider type", "another type", "none")
 
 SYMBOL = re.compile(r"[A-Za-z0-9]+(?:[-.][A-Za-z0-9]+)*(?![+])\b")
 
-# what is after a word of `absent` is absent, until a word of `present` or the end of the clause; `after` stands behind its genes
+# what is after a word of `absent` is absent, until a word of `present` or the end of the clause; `after` stands behind
+# its genes
 _PARTS = re.compile(
     r"(?P<end>[;!?\n]|\.(?=\s|$))"
     r"|(?P<after>\b(?:is|are|was|were)\s+(?:\w+\s+)?(?:absent|missing|undetected|not\s+(?:\w+\s+)?(?:expressed|detected|found|seen|present))\b)"
@@ -69,28 +70,31 @@ def evidence(
 ) -> AnnData | MuData | None:
     """Check the reasoning that :func:`bioverse_sc.tl.annotate` wrote: look up every gene that it names.
 
-    This is a rule, and nothing that the model does. Each gene that a text names is one claim, that the gene is present or that
-    it is absent:
+    This is a rule, and nothing that the model does. Each gene that a text names is one claim, that the gene is present
+    or that it is absent:
 
-    - A gene is claimed absent when "lacks", "no", "without", "absent", "negative for" or "does not express" stands before it in
-      its clause, or "is absent" or "is not expressed" behind it. "expresses", "has", "with", "but", "while", "rules out" end what
-      is said to be absent, as the end of the clause does (a full stop, a semicolon). All other genes are claimed present.
+    - A gene is claimed absent when "lacks", "no", "without", "absent", "negative for" or "does not express" stands
+      before it in its clause, or "is absent" or "is not expressed" behind it. "expresses", "has", "with", "but",
+      "while", "rules out" end what is said to be absent, as the end of the clause does (a full stop, a semicolon). All
+      other genes are claimed present.
     - A gene is called a marker when its clause has the word "marker", "mark" or "another", as in "CD3E is another".
-    - A claim that a gene is present is supported when the cell expresses the gene (any count), and, if the text calls it a
-      marker, the marker table has it for the cell's label or for a wider type (see :mod:`bioverse_sc.ontology`).
-    - A claim that a gene is absent is supported when the cell does not express the gene, and the marker table does not have it
-      for the label itself. What marks a wider type need not be in every kind of it: CD3E marks lymphocytes, and B cells lack it.
+    - A claim that a gene is present is supported when the cell expresses the gene (any count), and, if the text calls
+      it a marker, the marker table has it for the cell's label or for a wider type (see :mod:`bioverse_sc.ontology`).
+    - A claim that a gene is absent is supported when the cell does not express the gene, and the marker table does not
+      have it for the label itself. What marks a wider type need not be in every kind of it: CD3E marks lymphocytes, and
+      B cells lack it.
     - A group of cells (``groupby``) expresses a gene when at least a tenth of its cells do.
-    - What cannot be looked up supports nothing: a gene that the data do not measure. For a label that is not in the Cell
-      Ontology, expression alone decides.
+    - What cannot be looked up supports nothing: a gene that the data do not measure. For a label that is not in the
+      Cell Ontology, expression alone decides.
 
     Parameters
     ----------
     data
         AnnData, or MuData with an ``"rna"`` modality, with ``.obs["bioverse_reasoning"]``.
     groupby
-        Column of ``.obs`` with groups of cells, in which those with one label have one text; it is looked up in all of them together.
-        By default the clusters, when :func:`bioverse_sc.tl.annotate` wrote about these; else each cell's text is looked up in the cell.
+        Column of ``.obs`` with groups of cells, in which those with one label have one text; it is looked up in all of
+        them together. By default the clusters, when :func:`bioverse_sc.tl.annotate` wrote about these; else each cell's
+        text is looked up in the cell.
     model
         The model that wrote the texts, as for :func:`bioverse_sc.tl.annotate`; the genes that it knows are looked up.
     layer, gene_symbols
@@ -105,9 +109,10 @@ def evidence(
     ``None``, or a copy when ``copy=True``. Sets:
 
     ``.uns["bioverse"]["evidence"]["claims"]``
-        DataFrame with a row for each claim: ``cell`` (name of the cell or group), ``label``, ``gene``, ``claim`` (``"present"`` or
-        ``"absent"``), ``called_marker``, ``expressed`` (share of the group's cells, 0 or 1 of a cell; NaN when the gene is not
-        measured), ``marker_of`` (``"label"``, ``"wider type"``, ``"another type"`` or ``"none"``) and ``supported``.
+        DataFrame with a row for each claim: ``cell`` (name of the cell or group), ``label``, ``gene``, ``claim``
+        (``"present"`` or ``"absent"``), ``called_marker``, ``expressed`` (share of the group's cells, 0 or 1 of a cell;
+        NaN when the gene is not measured), ``marker_of`` (``"label"``, ``"wider type"``, ``"another type"`` or
+        ``"none"``) and ``supported``.
     ``.uns["bioverse"]["evidence"]``
         Provenance beside it.
 
@@ -206,7 +211,8 @@ def check_reasoning(
     labels
         Of the cells or groups.
     expressed
-        Share of the cells of each row that express each gene, 0 to 1; whether it does, of single cells. Shape (rows, genes).
+        Share of the cells of each row that express each gene, 0 to 1; whether it does, of single cells. Shape (rows,
+        genes).
     genes
         Names of the columns.
     terms
@@ -305,7 +311,10 @@ def claims_of(text: str, known: AbstractSet[str], *, label: str = "") -> list[Cl
 
 
 def known_symbols(genes: Sequence[str]) -> frozenset[str]:
-    """What counts as a gene in a text: the data's genes and the approved symbols; an alias may be a word, as ``T`` is."""
+    """What counts as a gene in a text: the data's genes and the approved symbols.
+
+    An alias may be a word, as ``T`` is.
+    """
     return frozenset(gene_table()[0].values()) | frozenset(genes)
 
 

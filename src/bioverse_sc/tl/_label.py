@@ -32,7 +32,10 @@ def own_labels(model: BioVerse) -> list[str]:
     """The model's label set, without ``unknown``."""
     labels = [label for label in model.config.labels if label != UNKNOWN]
     if not labels:
-        msg = f"The model {model.config.name!r} has no label set of its own; name the labels, labels=['B cell', 'T cell', ...]."
+        msg = (
+            f"The model {model.config.name!r} has no label set of its own; name the labels, labels=['B cell', 'T "
+            "cell', ...]."
+        )
         raise ValueError(msg)
     return labels
 
@@ -51,7 +54,10 @@ def chosen_labels(model: BioVerse, labels: Sequence[str] | None, tissue: str | N
     """
     chosen = own_labels(model) if labels is None else [label for label in labels if not means_unknown(label)]
     if not chosen:
-        msg = f"labels is {list(labels or ())}, which says nothing but {UNKNOWN!r}; expected at least one type of cells, such as 'B cell'."
+        msg = (
+            f"labels is {list(labels or ())}, which says nothing but {UNKNOWN!r}; expected at least one type of cells, "
+            "such as 'B cell'."
+        )
         raise ValueError(msg)
     matches = match_labels(chosen)
     if tissue is not None:
@@ -72,8 +78,10 @@ def _report(meanings: Mapping[str, Meaning], matches: Mapping[str, LabelMatch], 
     """Say what the user's labels were taken for."""
     if all(meaning.relation == "text" for meaning in meanings.values()):
         logger.warning(
-            "None of the labels %s is a term of the Cell Ontology. They mean nothing to the model, which can only compare their texts: "
-            "every cell gets the likeliest one, with a confidence of NaN. Write types of cells; what labels are taken for says "
+            "None of the labels %s is a term of the Cell Ontology. They mean nothing to the model, which can only "
+            "compare their texts: "
+            "every cell gets the likeliest one, with a confidence of NaN. Write types of cells; what labels are taken "
+            "for says "
             "bsc.ontology.match_labels(labels).",
             _listed(list(meanings)),
         )
@@ -89,13 +97,15 @@ def _report(meanings: Mapping[str, Meaning], matches: Mapping[str, LabelMatch], 
             )
         elif meaning.relation == "text":
             logger.warning(
-                "label %r is no term of the Cell Ontology and means nothing to the model: it is scored by its text alone, and a cell "
+                "label %r is no term of the Cell Ontology and means nothing to the model: it is scored by its text "
+                "alone, and a cell "
                 "that gets it has a confidence of NaN.",
                 label,
             )
         elif meaning.is_guess:
             logger.warning(
-                "label %r is not among the model's: it takes what the model calls %s, %s (similarity of the texts: %.2f). That is a guess, "
+                "label %r is not among the model's: it takes what the model calls %s, %s (similarity of the texts: "
+                "%.2f). That is a guess, "
                 "and its confidence is lowered to %.0f %%.",
                 label,
                 taken,
@@ -107,7 +117,8 @@ def _report(meanings: Mapping[str, Meaning], matches: Mapping[str, LabelMatch], 
             )
         elif meaning.relation == "nothing" and has_own:
             logger.warning(
-                "label %r takes nothing: the model knows no such cells, or the list names them otherwise. Its nearest labels are %s.",
+                "label %r takes nothing: the model knows no such cells, or the list names them otherwise. Its nearest "
+                "labels are %s.",
                 label,
                 _listed(list(meaning.nearest)),
             )
@@ -179,9 +190,9 @@ def label_probabilities(
 ) -> np.ndarray:
     """Probability of each label, shape (cells, labels).
 
-    The model scores its own label set and the asked labels that are not in it, in one trie. An asked label with a term then takes over what
-    the model gave to labels of its own, as :func:`bioverse_sc.ontology.meanings_of` says, and what the model gave to others of its own goes
-    to ``"unknown"``: a cell that is none of these.
+    The model scores its own label set and the asked labels that are not in it, in one trie. An asked label with a term
+    then takes over what the model gave to labels of its own, as :func:`bioverse_sc.ontology.meanings_of` says, and what
+    the model gave to others of its own goes to ``"unknown"``: a cell that is none of these.
 
     Parameters
     ----------
@@ -194,14 +205,15 @@ def label_probabilities(
     batch_size
         Cells per forward pass.
     closed
-        Only :data:`ELSEWHERE` of what the model gave to others of its own labels goes to ``"unknown"``, and the rest is scaled to sum to
-        one: the labels are those that can be expected.
+        Only :data:`ELSEWHERE` of what the model gave to others of its own labels goes to ``"unknown"``, and the rest is
+        scaled to sum to one: the labels are those that can be expected.
     whole
-        Also score what is so unlikely that it is left out otherwise, which takes longer: for comparing labels of which none is likely.
+        Also score what is so unlikely that it is left out otherwise, which takes longer: for comparing labels of which
+        none is likely.
 
-    Where all asked labels are only texts, they share all that ``"unknown"`` does not have: how such texts compare with the labels that the model
-    was trained on says little, how they compare with each other is what can be had. A cell for which they have nothing is scored over
-    them alone.
+    Where all asked labels are only texts, they share all that ``"unknown"`` does not have: how such texts compare with
+    the labels that the model was trained on says little, how they compare with each other is what can be had. A cell
+    for which they have nothing is scored over them alone.
     """
     import torch
 

@@ -68,7 +68,8 @@ def check_request(model: BioVerse, mods: Sequence[str], *, retrieve: bool, batch
     check_read(model, mods)
     if retrieve and not set(mods) & set(model.memory):
         msg = (
-            f"retrieve=True shows the nearest of the known entities, but the model {model.config.name!r} has no memory of "
+            f"retrieve=True shows the nearest of the known entities, but the model {model.config.name!r} has no "
+            "memory of "
             f"{', '.join(mods)}; it has {sorted(model.memory) or 'none'}. Leave it out: retrieve=False."
         )
         raise ValueError(msg)
@@ -103,7 +104,10 @@ def log_use(model: BioVerse, source: Source, *, retrieve: bool) -> None:
     elif memory is None:
         texts = "; no texts: the model has no memory of it"
     elif source.memory is None:
-        texts = f"; no texts: the observations have none of their own{f' (obs[{source.column!r}])' if source.column else ''}"
+        texts = (
+            "; no texts: the observations have none of their "
+            f"own{f' (obs[{source.column!r}])' if source.column else ''}"
+        )
     else:
         texts = f"; the {RETRIEVED} nearest of {len(memory)} known ones by obs[{source.column!r}]"
     name = contract(model, source.modality)[0]
@@ -147,11 +151,13 @@ def written(
     real = np.flatnonzero(np.all([place.source.is_known[place.rows] for place in places], axis=0))
     if len(real) < len(names):
         logger.warning(
-            "%d of %d observations are left out, with an empty text: a vector is zero, as of a cell without any known gene.",
+            "%d of %d observations are left out, with an empty text: a vector is zero, as of a cell without any known "
+            "gene.",
             len(names) - len(real),
             len(names),
         )
-    # prompts of about one length go together, as they are padded to the longest, which come first, as they may be too long
+    # prompts of about one length go together, as they are padded to the longest, which come first, as they may be too
+    # long
     lengths = [-sum(len(text) for place in places for text in place.nearest[i]) for i in real.tolist()]
     order = real[np.argsort(lengths, kind="stable")]
     with progress(total=len(names), initial=len(names) - len(real), description=description, unit="prompt") as bar:

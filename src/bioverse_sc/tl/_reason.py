@@ -155,7 +155,7 @@ class CaseMaker:
 def absent_markers(
     term: str, others: dict[str, str], column: dict[str, int], expressed: set[int]
 ) -> dict[str, list[str]]:
-    """Markers of other types that a cell lacks and that its own type need not have, :data:`ABSENT_SHOWN` of each or none.
+    """Markers of other types that a cell lacks and its own need not have, :data:`ABSENT_SHOWN` of each or none.
 
     Parameters
     ----------
@@ -182,7 +182,10 @@ def absent_markers(
 
 @cache
 def _telling_markers(term: str, other: str) -> list[str]:
-    """Markers of the other term or of wider ones, by two sources or more, that are none of this term; those with the most first."""
+    """Markers of the other term or of wider ones, by two sources or more, that are none of this term.
+
+    Those with the most first.
+    """
     ontology = cell_ontology()
     own = ontology.known_markers(term) if term else {}
     markers = ontology.known_markers(other) if other else {}
@@ -337,7 +340,10 @@ def detected(chunk: csr_matrix) -> csr_matrix:
 def write_reasoning(
     model: BioVerse, vectors: np.ndarray, cases: Sequence[Case], symbols: Sequence[str], *, batch_size: int
 ) -> np.ndarray:
-    """The language model's reasoning about each case; ``""`` where the vector is zeros. ``symbols`` is what counts as a gene."""
+    """The language model's reasoning about each case.
+
+    ``""`` where the vector is zeros. ``symbols`` is what counts as a gene.
+    """
     import torch
 
     from bioverse_sc.models._generate import Decoding, ShownGenes, TypeNames, generate_text

@@ -46,10 +46,10 @@ def score(
     overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Score observations by texts: cosine in the language model's embedding space; embeds and aligns first when that is missing.
+    """Score observations by texts: cosine in the embedding space; embeds and aligns first when that is missing.
 
-    A text lies at the mean of the language model's input token embeddings, a cell, protein or molecule at its soft token: what
-    the contrastive loss of BioVERSE (arXiv 2510.01428) brings together.
+    A text lies at the mean of the language model's input token embeddings, a cell, protein or molecule at its soft
+    token: what the contrastive loss of BioVERSE (arXiv 2510.01428) brings together.
 
     Parameters
     ----------
@@ -75,8 +75,9 @@ def score(
     ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.align` sets, if missing, and:
 
     ``.obsm["bioverse_scores"]``
-        DataFrame, observations by texts, float32, -1 to 1; NaN for a cell without any known gene. The columns are the texts,
-        with ``|`` for slashes, which files do not keep in a name, and a hash at the end of a long one. Of MuData in each modality.
+        DataFrame, observations by texts, float32, -1 to 1; NaN for a cell without any known gene. The columns are the
+        texts, with ``|`` for slashes, which files do not keep in a name, and a hash at the end of a long one. Of MuData
+        in each modality.
     ``.uns["bioverse"]["score"]``
         Provenance, with ``texts`` as they were given, in the order of the columns.
 
@@ -111,7 +112,8 @@ def score(
             slots += results.write("score", {slot: scores}, params)
     if columns != texts:
         logger.info(
-            "    Names of columns have '|' for slashes, and a hash for the end of a long text, as files do not keep them."
+            "    Names of columns have '|' for slashes, and a hash for the end of a long text, as files do not keep "
+            "them."
         )
     return data if copy else None
 
@@ -126,11 +128,17 @@ def check_texts(texts: Sequence[str]) -> None:
         raise ValueError(msg)
     for place, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
-            msg = f"texts[{place}] is {text!r}; expected words, as an empty text has no place in the embedding space. Remove it from texts."
+            msg = (
+                f"texts[{place}] is {text!r}; expected words, as an empty text has no place in the embedding space. "
+                "Remove it from texts."
+            )
             raise ValueError(msg)
         check_storable(text, f"texts[{place}]")
     if repeated := [text for text, n in Counter(texts).items() if n > 1]:
-        msg = f"texts holds {', '.join(map(repr, repeated))} more than once. Remove the repeats: list(dict.fromkeys(texts))"
+        msg = (
+            f"texts holds {', '.join(map(repr, repeated))} more than once. Remove the repeats: "
+            "list(dict.fromkeys(texts))"
+        )
         raise ValueError(msg)
 
 
@@ -144,7 +152,8 @@ def _columns(texts: Sequence[str]) -> list[str]:
     if repeated := [column for column, n in Counter(columns).items() if n > 1]:
         alike = [text for text, column in zip(texts, columns, strict=True) if column in repeated]
         msg = (
-            f"texts holds {', '.join(map(repr, alike))}, which are the same with '|' for slashes, as columns are named. Write one in "
+            f"texts holds {', '.join(map(repr, alike))}, which are the same with '|' for slashes, as columns are "
+            "named. Write one in "
             "other words."
         )
         raise ValueError(msg)

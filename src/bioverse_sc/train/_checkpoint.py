@@ -45,8 +45,8 @@ class Progress:
 class Checkpoints:
     """The ``last`` and the ``best`` checkpoint in ``folder/checkpoints``.
 
-    Each is a folder of its own; a small index names them and is replaced in one stroke, so a kill at any moment leaves a
-    whole checkpoint. Parameters that FSDP has sharded are put together, so the files do not depend on the number of
+    Each is a folder of its own; a small index names them and is replaced in one stroke, so a kill at any moment leaves
+    a whole checkpoint. Parameters that FSDP has sharded are put together, so the files do not depend on the number of
     processes.
     """
 
@@ -123,7 +123,10 @@ class Checkpoints:
         _flush(self.folder)
 
     def remove_others(self) -> None:
-        """Remove what the index does not name: older checkpoints, and those that a killed run was writing or removing."""
+        """Remove what the index does not name.
+
+        Older checkpoints, and those that a killed run was writing or removing.
+        """
         names = self.names()
         for other in self.folder.glob("step-*"):
             if other.name not in names.values():
@@ -169,7 +172,10 @@ class Checkpoints:
                 hashes = {}
             damaged = [name for name, value in hashes.items() if file_hash(folder / name) != value]
         except FileNotFoundError as error:
-            msg = f"The checkpoint {folder} is incomplete: it lacks {Path(str(error.filename)).name}. {self._remedy(folder)}"
+            msg = (
+                f"The checkpoint {folder} is incomplete: it lacks {Path(str(error.filename)).name}. "
+                f"{self._remedy(folder)}"
+            )
             raise FileNotFoundError(msg) from error
         except ValueError:
             hashes = {}
@@ -177,7 +183,10 @@ class Checkpoints:
             msg = f"The checkpoint {folder} is damaged: {CHECKSUMS} is not what was written. {self._remedy(folder)}"
             raise ValueError(msg)
         if damaged:
-            msg = f"The checkpoint {folder} is damaged: {', '.join(damaged)} is not what was written. {self._remedy(folder)}"
+            msg = (
+                f"The checkpoint {folder} is damaged: {', '.join(damaged)} is not what was written. "
+                f"{self._remedy(folder)}"
+            )
             raise ValueError(msg)
 
     def _remedy(self, path: Path) -> str:

@@ -1,4 +1,7 @@
-"""Training data from AnnData, MuData and files: descriptions, prompts with answers, splits, balance. No encoder runs here."""
+"""Training data from AnnData, MuData and files.
+
+Descriptions, prompts with answers, splits, balance. No encoder runs here.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +47,10 @@ def split(
     validation
         Share of the donors, or without donors of the observations, between 0 and 1; each side gets one at least.
     donor_key
-        Column of the donors; the first of :data:`DONOR_KEYS` that is there by default. In MuData it is looked for in ``.obs``
-        and in that of each modality. Observations without a donor are never validated on; a warning counts them, as they could
-        be of a donor that is. With fewer than two donors, observations are drawn, and a warning says so: cells of one donor are
-        alike, and the validation is too good.
+        Column of the donors; the first of :data:`DONOR_KEYS` that is there by default. In MuData it is looked for in
+        ``.obs`` and in that of each modality. Observations without a donor are never validated on; a warning counts
+        them, as they could be of a donor that is. With fewer than two donors, observations are drawn, and a warning
+        says so: cells of one donor are alike, and the validation is too good.
     labels_key
         Column whose classes are drawn in proportion, when there are no donors.
     seed
@@ -65,7 +68,8 @@ def split(
     if len(names) > 1:
         if (codes < 0).any():
             logger.warning(
-                "%d of %d observations have no donor. They are trained on, though they could be of a donor that is validated "
+                "%d of %d observations have no donor. They are trained on, though they could be of a donor that is "
+                "validated "
                 "on; fill the column, or leave them out.",
                 (codes < 0).sum(),
                 len(codes),
@@ -73,7 +77,8 @@ def split(
         chosen = np.isin(codes, _drawn(np.zeros(len(names)), validation, seed))
     else:
         logger.warning(
-            "Observations are split at random, because %s. Cells of one donor are alike, so validation will look better than "
+            "Observations are split at random, because %s. Cells of one donor are alike, so validation will look "
+            "better than "
             "new donors will; name the column with donor_key if there is one.",
             why or f"there is one donor, {names[0]!r}",
         )
@@ -98,7 +103,10 @@ def _donors(data: AnnData | MuData | pd.DataFrame, donor_key: str | None) -> tup
 
 
 def _drawn(classes: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Draw a share of things, in proportion to their classes: evenly spaced ones, when those of a class lie together."""
+    """Draw a share of things, in proportion to their classes.
+
+    Evenly spaced ones, when those of a class lie together.
+    """
     n = len(classes)
     if n < 2:
         msg = f"There is nothing to split: {n} observations. Two at least are needed."
@@ -146,9 +154,9 @@ def descriptions(
     labels_key
         Column with Cell Ontology names, synonyms or ids; ``None`` when the template needs none.
     template
-        Text with ``{fields}``: columns of ``obs``, and with ``labels_key`` ``{name}``, the type's name in the Cell Ontology, and
-        ``{description}``, its name, definition and best-known markers; these two stand before columns of the same name. A
-        label that the ontology does not know stands for itself, and a warning names it.
+        Text with ``{fields}``: columns of ``obs``, and with ``labels_key`` ``{name}``, the type's name in the Cell
+        Ontology, and ``{description}``, its name, definition and best-known markers; these two stand before columns of
+        the same name. A label that the ontology does not know stands for itself, and a warning names it.
 
     Returns
     -------
@@ -158,7 +166,8 @@ def descriptions(
     texts = [None if None in row.values() else fill(template, row) for row in values.to_dict("records")]
     if missing := [i for i, text in enumerate(texts) if text is None or not text.strip()]:
         msg = (
-            f"{len(missing)} of {len(texts)} entities have no text: their rows, the first is number {missing[0]}, have no value "
+            f"{len(missing)} of {len(texts)} entities have no text: their rows, the first is number {missing[0]}, "
+            "have no value "
             f"for one of {[key for key in (labels_key, *values.columns) if key]}. Leave them out, or fill the columns."
         )
         raise ValueError(msg)
@@ -201,8 +210,8 @@ def _column_names(data: AnnData | MuData | pd.DataFrame) -> list[str]:
 def _column(data: AnnData | MuData | pd.DataFrame, name: str, mod: str | None = None) -> np.ndarray:
     """Words of a column, ``None`` where it has no value.
 
-    In MuData ``modality:column`` is the modality's own, and not the copy of it that some versions of mudata keep in ``.obs``; a
-    column that ``.obs`` lacks is that of the modality ``mod``.
+    In MuData ``modality:column`` is the modality's own, and not the copy of it that some versions of mudata keep in
+    ``.obs``; a column that ``.obs`` lacks is that of the modality ``mod``.
     """
     there = _column_names(data)
     full = name if name in there else f"{mod}:{name}"
@@ -240,7 +249,10 @@ def _unique(mod: str, names: Sequence[Any]) -> pd.Index:
     index = pd.Index(names).astype(str)
     if not index.is_unique:
         twice = index[index.duplicated()][0]
-        msg = f"The names of {mod!r} are not unique, so that {twice!r} could mean several entities; see obs_names_make_unique."
+        msg = (
+            f"The names of {mod!r} are not unique, so that {twice!r} could mean several entities; see "
+            "obs_names_make_unique."
+        )
         raise ValueError(msg)
     return index
 
@@ -255,10 +267,10 @@ def examples(
     data
         AnnData of one modality, or MuData. In MuData an observation is used where all modalities of the prompt have it.
     prompt
-        Template, such as ``"A cell of the {tissue}: [BIO:rna] Which type is it?"``. ``[BIO:modality]`` is the place of an
-        entity and ``{field}`` a column of ``.obs``; in MuData also ``{modality:field}`` of that modality's ``.obs``, where
-        ``mod:`` may be left away. The places are found before values are filled in, so that a value may hold any text. All
-        places of a modality are of the observation's one entity.
+        Template, such as ``"A cell of the {tissue}: [BIO:rna] Which type is it?"``. ``[BIO:modality]`` is the place of
+        an entity and ``{field}`` a column of ``.obs``; in MuData also ``{modality:field}`` of that modality's ``.obs``,
+        where ``mod:`` may be left away. The places are found before values are filled in, so that a value may hold any
+        text. All places of a modality are of the observation's one entity.
     answer
         Template of the answer.
     mod
@@ -268,8 +280,8 @@ def examples(
 
     Returns
     -------
-    An example for each observation that has a value in every field, and words in the answer; how many lack one is logged.
-    Their rows are rows of the modalities' own arrays of vectors.
+    An example for each observation that has a value in every field, and words in the answer; how many lack one is
+    logged. Their rows are rows of the modalities' own arrays of vectors.
     """
     used = list(dict.fromkeys(s.modality for s in parse_template(prompt, mod) if isinstance(s, Entity)))
     there = list(data.mod) if isinstance(data, MuData) else [mod]
@@ -311,7 +323,8 @@ def _example(segments: list[Text | Entity], answer: str, rows: Mapping[str, Sequ
 def read_table(file: str | Path) -> pd.DataFrame:
     """Read JSON lines (``.jsonl``, ``.json``), Arrow (``.arrow``, ``.feather``) or Parquet (``.parquet``).
 
-    Values are Python's own, as the file has them: nothing becomes a number or a date, and a missing one is ``None`` or NaN.
+    Values are Python's own, as the file has them: nothing becomes a number or a date, and a missing one is ``None`` or
+    NaN.
 
     Parameters
     ----------
@@ -387,13 +400,13 @@ def read_examples(
     Parameters
     ----------
     file
-        See :func:`read_table`. A column named like a modality names the entity of each record, or a list of them when the
-        prompt has several of that modality; the other columns fill the templates.
+        See :func:`read_table`. A column named like a modality names the entity of each record, or a list of them when
+        the prompt has several of that modality; the other columns fill the templates.
     names
         By modality, the names of the entities in the order of their vectors, such as ``{"rna": adata.obs_names}``.
     prompt
-        Template of all prompts. ``None``: each record has its own in the column ``"prompt"``, with its ``[BIO:modality]``
-        places; nothing is filled into it, so braces are only text.
+        Template of all prompts. ``None``: each record has its own in the column ``"prompt"``, with its
+        ``[BIO:modality]`` places; nothing is filled into it, so braces are only text.
     answer
         Template of the answers.
     mod
@@ -468,8 +481,8 @@ def read_pairs(
 
     Returns
     -------
-    Row of each record's entity, and the texts of the records: ``align(model, vectors[rows], descriptions, ...)``. An entity
-    may have several records.
+    Row of each record's entity, and the texts of the records: ``align(model, vectors[rows], descriptions, ...)``. An
+    entity may have several records.
     """
     table = read_table(file)
     named = _column(table, mod)

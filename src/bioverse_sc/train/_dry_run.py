@@ -121,8 +121,8 @@ class DryRun:
 def dry_run(run: AlignRun | InstructRun, *, shape: str | Path | None = None, device: str | None = None) -> DryRun:
     """Build a stage's language model, adapter and projector with random weights, and time its steps on one process.
 
-    Every example is as long as ``train.max_tokens`` and has targets in its second half. No data, tokenizer or weights are read:
-    only the language model's ``config.json``.
+    Every example is as long as ``train.max_tokens`` and has targets in its second half. No data, tokenizer or weights
+    are read: only the language model's ``config.json``.
 
     Parameters
     ----------
@@ -237,7 +237,8 @@ def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
         notes.append(f"there is no model {run.start!r} yet: taken as bfloat16, with a projector of the default shape")
     else:
         msg = (
-            f"start: there is no saved model {run.start!r} yet, so the shape of its language model is not known. Train stage 1 first, or "
+            f"start: there is no saved model {run.start!r} yet, so the shape of its language model is not known. "
+            "Train stage 1 first, or "
             "pass the language model's config.json: --shape FILE."
         )
         raise FileNotFoundError(msg)
@@ -311,7 +312,10 @@ def _build(shapes: _Shapes, run: AlignRun | InstructRun, device: str) -> BioVers
 
 
 def _counted_attention() -> str:
-    """Attention for models without memory, by its name: what fused kernels compute and keep, which is no matrix of length x length."""
+    """Attention for models without memory, by its name.
+
+    What fused kernels compute and keep, which is no matrix of length x length.
+    """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     def forward(_module: object, query: Any, key: Any, value: Any, *_: object, **__: object) -> tuple[Any, None]:
@@ -424,7 +428,10 @@ def timed(step: Callable[[], object], *, is_cuda: bool = False) -> float:
 
 
 class _AsOnGPU(TorchFunctionMode):
-    """What runs otherwise without memory than on a GPU: autocast's matrix products, and dropout, which keeps a mask of bytes."""
+    """What runs otherwise without memory than on a GPU.
+
+    Autocast's matrix products, and dropout, which keeps a mask of bytes.
+    """
 
     def __init__(self, *, mixed: bool) -> None:
         super().__init__()
@@ -442,8 +449,9 @@ class _AsOnGPU(TorchFunctionMode):
 def count_step(model: BioVerse, size: int, length: int, *, mixed: bool = False) -> tuple[float, int]:
     """Operations of a forward and a backward pass over a micro-batch, and bytes kept between them.
 
-    Both are counted by torch on a model without memory. Gradient checkpointing saves bytes; the operations that it repeats
-    are not counted, as they are no progress. Attention is counted without the half that causality leaves out, as is usual.
+    Both are counted by torch on a model without memory. Gradient checkpointing saves bytes; the operations that it
+    repeats are not counted, as they are no progress. Attention is counted without the half that causality leaves out,
+    as is usual.
     """
     from torch.autograd.graph import saved_tensors_hooks
     from torch.utils.flop_counter import FlopCounterMode

@@ -112,9 +112,9 @@ def pretrain_encoder(
 ) -> list[dict[str, float]]:
     """Train an encoder of cells, in place: masked values, and cell types where they are known.
 
-    A new encoder is pretrained; one that was loaded is trained on, with the heads that came with it. The heads are kept in
-    :attr:`~bioverse_sc.encoders.scgpt.ScGPTEncoder.head_weights`, and ``encoder.save(folder, format="official")`` writes
-    what the ``scgpt`` package loads.
+    A new encoder is pretrained; one that was loaded is trained on, with the heads that came with it. The heads are kept
+    in :attr:`~bioverse_sc.encoders.scgpt.ScGPTEncoder.head_weights`, and ``encoder.save(folder, format="official")``
+    writes what the ``scgpt`` package loads.
 
     Source: the gene expression prediction objectives of scGPT (Cui et al., Nature Methods 2024), from the states of the
     genes and from the state of ``<cls>``, with mean squared error, plus cross entropy of the type.
@@ -145,7 +145,8 @@ def pretrain_encoder(
     shape = encoder.module.config
     if shape.input_emb_style == "category" and not 0 <= shape.mask_value < shape.n_values:
         msg = (
-            f"mask_value is {shape.mask_value}, but with input_emb_style 'category' it is a row of the value embedding, 0 to "
+            f"mask_value is {shape.mask_value}, but with input_emb_style 'category' it is a row of the value "
+            "embedding, 0 to "
             f"{shape.n_values - 1}; scGPT uses n_bins + 1, {shape.n_bins + 1}."
         )
         raise ValueError(msg)

@@ -145,17 +145,19 @@ def fit(
     Parameters
     ----------
     task
-        Trained in place. With ``validation`` it ends with the weights of the lowest validation loss, were it that of the start.
+        Trained in place. With ``validation`` it ends with the weights of the lowest validation loss, were it that of
+        the start.
     source
         Its examples.
     config
         Steps, batch size, rates.
     validation
-        Examples that are not trained on. They are measured before the first step, every ``config.validate_every`` steps,
-        and after the last.
+        Examples that are not trained on. They are measured before the first step, every ``config.validate_every``
+        steps, and after the last.
     folder
-        Where ``checkpoints/``, ``log.jsonl`` and ``tensorboard/`` go. When it holds a checkpoint of the same configuration,
-        training goes on from there. SIGTERM then saves a checkpoint and ends the process with status 143.
+        Where ``checkpoints/``, ``log.jsonl`` and ``tensorboard/`` go. When it holds a checkpoint of the same
+        configuration, training goes on from there. SIGTERM then saves a checkpoint and ends the process with status
+        143.
     description
         Shown by the progress bar.
 
@@ -167,8 +169,8 @@ def fit(
     Raises
     ------
     FloatingPointError
-        When the loss or its gradient is not finite, before the step is taken; the batch is then in ``folder/not_finite``. Also
-        when the validation loss is not finite.
+        When the loss or its gradient is not finite, before the step is taken; the batch is then in
+        ``folder/not_finite``. Also when the validation loss is not finite.
     ValueError
         When there is nothing to train on, batches cannot be shared out, or a checkpoint is damaged or does not fit.
     FileNotFoundError
@@ -209,7 +211,8 @@ def _fit(
     if ":" in settings.device:
         number = settings.device.split(":")[1]
         msg = (
-            f"Training takes the first device that it sees, and not {settings.device!r}; start Python with CUDA_VISIBLE_DEVICES={number} "
+            f"Training takes the first device that it sees, and not {settings.device!r}; start Python with "
+            f"CUDA_VISIBLE_DEVICES={number} "
             "and leave bsc.settings.device at 'auto'."
         )
         raise ValueError(msg)
@@ -217,13 +220,17 @@ def _fit(
     # precision is ours, as accelerate fixes its own for the life of the process
     if accelerator.mixed_precision not in ("no", config.mixed_precision):
         msg = (
-            f"accelerate is set to mixed_precision {accelerator.mixed_precision!r}, this training to {config.mixed_precision!r}; "
+            f"accelerate is set to mixed_precision {accelerator.mixed_precision!r}, this training to "
+            f"{config.mixed_precision!r}; "
             "set accelerate's to 'no'."
         )
         raise ValueError(msg)
     n_micro = config.micro_batches(accelerator.num_processes)
     if task.whole_batch and n_micro > 1:
-        msg = "A contrastive loss compares all examples of a step, so it takes no micro_batch_size; use a smaller batch_size."
+        msg = (
+            "A contrastive loss compares all examples of a step, so it takes no micro_batch_size; use a smaller "
+            "batch_size."
+        )
         raise ValueError(msg)
     writer = _LogWriter(folder if accelerator.is_main_process else None, tensorboard=config.tensorboard)
     decayed = [p for p in task.trained().values() if p.ndim > 1]

@@ -1,4 +1,7 @@
-"""A stage from a configuration file: read, embed, split, train, measure, save. The command line is a shell over this."""
+"""A stage from a configuration file.
+
+Read, embed, split, train, measure, save. The command line is a shell over this.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,8 @@ class TrainingData:
     donor_key: str | None = None
     """Whole donors are held out; see :func:`split`."""
     validation: float = 0.1
-    """Share of the donors that is held out. Give the stages of one model the same one, so that the same donors stay out."""
+    """Share of the donors that is held out. Give the stages of one model the same one, so that the same donors stay
+    out."""
     measured: int = 5000
     """Entities or examples of these donors that are measured at most, drawn evenly."""
     balance: float = 0.0
@@ -127,7 +131,10 @@ class AlignRun:
                 msg = f"model.encoders and data.use_rep both name {both}; vectors come from one of them."
                 raise ValueError(msg)
             if self.modality not in encoded | stored:
-                msg = f"modality is {self.modality!r}, but model.encoders and data.use_rep name {sorted(encoded | stored)}."
+                msg = (
+                    f"modality is {self.modality!r}, but model.encoders and data.use_rep name "
+                    f"{sorted(encoded | stored)}."
+                )
                 raise ValueError(msg)
 
 
@@ -147,8 +154,8 @@ class InstructRun:
     prompt: str | None = None
     """Template; the model's own question for the label by default."""
     answer: str | None = None
-    """Template; ``{name}`` by default, and ``{answer}`` of records. With ``{name}`` of columns, the names that it was trained on
-    become the model's label set."""
+    """Template; ``{name}`` by default, and ``{answer}`` of records. With ``{name}`` of columns, the names that it was
+    trained on become the model's label set."""
     records: Path | None = None
     """JSON lines, Arrow or Parquet in the place of columns; see :func:`read_examples`."""
     train_projectors: bool = True
@@ -180,7 +187,10 @@ def read_config(file: str | Path, kind: type[T]) -> T:
     from pydantic import TypeAdapter, ValidationError
 
     class Loader(yaml.SafeLoader):
-        """Words stay words: in YAML 1.1 ``no``, a value of mixed_precision, is a boolean. Booleans are read where one is meant."""
+        """Words stay words.
+
+        In YAML 1.1 ``no``, a value of mixed_precision, is a boolean. Booleans are read where one is meant.
+        """
 
         yaml_implicit_resolvers: ClassVar = {
             start: [(tag, form) for tag, form in known if not tag.endswith(":bool")]
@@ -346,7 +356,8 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
             model.config = replace(model.config, labels=labels, temperature=1.0)
             if fields(prompt):
                 logger.warning(
-                    "The prompt has the fields %s, so it cannot become the model's own question: bsc.tl.annotate will ask %r.",
+                    "The prompt has the fields %s, so it cannot become the model's own question: bsc.tl.annotate will "
+                    "ask %r.",
                     fields(prompt),
                     model.config.prompts["label"],
                 )
@@ -371,7 +382,8 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     )
     if not trained or not measured:
         msg = (
-            f"There are {len(trained)} examples of donors to train on, and {len(measured)} of donors that are held out; each "
+            f"There are {len(trained)} examples of donors to train on, and {len(measured)} of donors that are held "
+            "out; each "
             "needs one at least. Change data.validation, or the examples."
         )
         raise ValueError(msg)
@@ -435,12 +447,16 @@ def _begin(config: AlignRun | InstructRun, *, compares: bool) -> None:
 
     _there(config.data.file, "data.file")
     if (config.output / MODEL).exists():
-        msg = f"{config.output / MODEL} is there already: this run is done. Choose another output, or delete {config.output}."
+        msg = (
+            f"{config.output / MODEL} is there already: this run is done. Choose another output, or delete "
+            f"{config.output}."
+        )
         raise FileExistsError(msg)
     n_processes = _processes().num_processes
     if config.train.micro_batches(n_processes) > 1 and compares:
         msg = (
-            "train.micro_batch_size: the contrastive loss compares all examples of a step, so that these cannot be computed in parts. "
+            "train.micro_batch_size: the contrastive loss compares all examples of a step, so that these cannot be "
+            "computed in parts. "
             f"Leave it out, or give each process its share: with {n_processes} of them, batch_size is at most "
             f"{n_processes * (config.train.micro_batch_size or 1)}. Stage 2 can also do without: keep_alignment: false."
         )
@@ -451,7 +467,8 @@ def _begin(config: AlignRun | InstructRun, *, compares: bool) -> None:
         asked, done = _flat(now), _flat(json.loads(noted.read_text(encoding="utf-8")))
         if changed := sorted(key for key in (asked.keys() | done.keys()) - FREE if asked.get(key) != done.get(key)):
             msg = (
-                f"{config.output} holds a run that was begun with another {', '.join(changed)}. Choose another output, or delete it "
+                f"{config.output} holds a run that was begun with another {', '.join(changed)}. Choose another "
+                "output, or delete it "
                 "to begin anew."
             )
             raise ValueError(msg)
@@ -503,7 +520,10 @@ class _Entities:
             self.data = _files.read(source.file)
         self.mods: dict[str, AnnData] = dict(self.data.mod) if isinstance(self.data, MuData) else {mod: self.data}
         if unknown := sorted(({mod} | set(source.use_rep)) - set(self.mods)):
-            msg = f"{source.file} has no modality {', '.join(map(repr, unknown))}, which modality or data.use_rep names; it has {list(self.mods)}."
+            msg = (
+                f"{source.file} has no modality {', '.join(map(repr, unknown))}, which modality or data.use_rep names; "
+                f"it has {list(self.mods)}."
+            )
             raise KeyError(msg)
         rows_of = {name: _rows_of(self.data, name) for name in self.mods}
         of = self.mods[mod]
@@ -543,7 +563,8 @@ class _Entities:
             donors = pd.unique(_donors(self.data, key)[0])
         if len(named := [donor for donor in donors if donor is not None]) < 2:
             msg = (
-                f"data.donor_key: the column {key!r} of {self.source.file} names {len(named)} donors; two are needed at least to hold "
+                f"data.donor_key: the column {key!r} of {self.source.file} names {len(named)} donors; two are needed "
+                "at least to hold "
                 "one out. Name another column; without any, observations are held out."
             )
             raise ValueError(msg)
@@ -566,7 +587,10 @@ class _Entities:
         """Vectors that the data have."""
         key, of = self.source.use_rep[mod], self.mods[mod]
         if key not in of.obsm:
-            msg = f"data.use_rep: there is no slot {key!r} in .obsm of {mod!r} in {self.source.file}; there are {list(of.obsm)}."
+            msg = (
+                f"data.use_rep: there is no slot {key!r} in .obsm of {mod!r} in {self.source.file}; there are "
+                f"{list(of.obsm)}."
+            )
             raise KeyError(msg)
         return of.obsm[key]
 
@@ -574,7 +598,10 @@ class _Entities:
         """Vectors of those modalities that are there, by the model's encoder or from the data."""
         reads = model.config.projectors
         if unread := sorted(({self.modality} | set(self.source.use_rep)) - set(reads)):
-            msg = f"The model {model.config.name!r} reads {sorted(reads)}, and not {unread}, which modality or data.use_rep names."
+            msg = (
+                f"The model {model.config.name!r} reads {sorted(reads)}, and not {unread}, which modality or "
+                "data.use_rep names."
+            )
             raise KeyError(msg)
         return {mod: self._vectors(model, mod) for mod in mods if mod in self.mods}
 
@@ -589,7 +616,8 @@ class _Entities:
                 found = Precomputed.of(key, self.stored(mod))
                 if expected.encoder_fingerprint not in ("", found.fingerprint) or expected.in_width != found.width:
                     msg = (
-                        f"{key!r} has width {found.width}, and the {mod} projector of {model.config.name!r} was made for other vectors: of "
+                        f"{key!r} has width {found.width}, and the {mod} projector of {model.config.name!r} was made "
+                        "for other vectors: of "
                         f"{expected.encoder!r}, width {expected.in_width}."
                     )
                     raise ValueError(msg)

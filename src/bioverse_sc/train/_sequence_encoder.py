@@ -127,21 +127,21 @@ def pretrain_sequence_encoder(
 ) -> list[dict[str, float]]:
     """Train an encoder of proteins or molecules, in place: masked tokens, and targets where they are known.
 
-    Source: masked language modelling as in ESM-2 (Lin et al., Science 2023) and ChemBERTa (Chithrananda et al., 2020), with a head
-    on the mean of the states beside; the heads are not kept.
+    Source: masked language modelling as in ESM-2 (Lin et al., Science 2023) and ChemBERTa (Chithrananda et al., 2020),
+    with a head on the mean of the states beside; the heads are not kept.
 
     Parameters
     ----------
     encoder
         The encoder; all its weights train.
     texts
-        Sequences or SMILES, as its tokenizer reads them. Of one longer than ``config.max_tokens`` a random stretch is read, another
-        one each time.
+        Sequences or SMILES, as its tokenizer reads them. Of one longer than ``config.max_tokens`` a random stretch is
+        read, another one each time.
     config
         Steps, batch size, rates.
     targets
-        Integers of shape (texts,), the class of each text (negative: unknown), for cross entropy; or zeros and ones of shape
-        (texts, properties), for binary cross entropy, summed over the properties.
+        Integers of shape (texts,), the class of each text (negative: unknown), for cross entropy; or zeros and ones of
+        shape (texts, properties), for binary cross entropy, summed over the properties.
     tokens_weight
         Weight of the masked tokens beside the targets.
     folder

@@ -48,7 +48,8 @@ class Descriptions:
     def __post_init__(self) -> None:
         if repeated := [text for text, n in Counter(self.texts).items() if n > 1]:
             msg = (
-                f"{len(repeated)} of the texts are there more than once, the first is {repeated[0]!r}: its entities would be each "
+                f"{len(repeated)} of the texts are there more than once, the first is {repeated[0]!r}: its entities "
+                "would be each "
                 "other's negatives. Give each text once; bsc.train.descriptions does."
             )
             raise ValueError(msg)
@@ -112,7 +113,7 @@ class EntityVectors:
         return len(self.parts)
 
     def take(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors of entities one after the other, shape (vectors, width), and for each the place of its entity in ``rows``."""
+        """Vectors of entities one after the other, shape (vectors, width), and the place of the entity of each."""
         none = np.zeros((0, self.width), dtype=np.float32)
         values = np.concatenate([none, *(self.parts[row] for row in rows)]).astype(np.float32, copy=False)
         return torch.from_numpy(values), torch.from_numpy(np.repeat(np.arange(len(rows)), self.lengths[rows]))
@@ -134,8 +135,8 @@ class PromptSource:
     max_tokens
         Longest example; less when the language model reads less.
     too_long
-        Whether a longer one is an error, or is cut at the end of its last answer; it then lacks its end token, as the text
-        does not end there. :attr:`n_cut` counts them.
+        Whether a longer one is an error, or is cut at the end of its last answer; it then lacks its end token, as the
+        text does not end there. :attr:`n_cut` counts them.
     weights
         How often each example is drawn relative to the others.
     """
@@ -160,7 +161,10 @@ class PromptSource:
                 msg = f"There are vectors of {mod!r}, but the model reads only {sorted(model.config.projectors)}."
                 raise ValueError(msg)
             if of.width != model.config.projectors[mod].in_width:
-                msg = f"The vectors of {mod!r} have width {of.width}; its projector reads {model.config.projectors[mod].in_width}."
+                msg = (
+                    f"The vectors of {mod!r} have width {of.width}; its projector reads "
+                    f"{model.config.projectors[mod].in_width}."
+                )
                 raise ValueError(msg)
         if missing := sorted(set(text_of or ()) - set(vectors)):
             msg = f"There are descriptions of {missing}, but vectors of {sorted(vectors)} only."
@@ -168,7 +172,10 @@ class PromptSource:
         self.text_of = {mod: checked_text_of(self.vectors[mod], of) for mod, of in (text_of or {}).items()}
         prompts = self._tokenized()
         if unanswered := [i for i, p in enumerate(prompts) if np.all(np.equal(p.targets, IGNORED))]:
-            msg = f"{len(unanswered)} of {len(examples)} examples have no written answer, the first is number {unanswered[0]}."
+            msg = (
+                f"{len(unanswered)} of {len(examples)} examples have no written answer, the first is number "
+                f"{unanswered[0]}."
+            )
             raise ValueError(msg)
         limits = {"max_tokens": max_tokens}
         if read := model.max_positions:
@@ -178,7 +185,10 @@ class PromptSource:
         self.lengths: np.ndarray | None = np.array([len(p.ids) for p in self.prompts], dtype=np.int64)
 
     def _tokenized(self) -> list[TokenizedPrompt]:
-        """Prompts of the examples. There may be a great many: what is equal is there once, and integers take 4 bytes."""
+        """Prompts of the examples. There may be a great many.
+
+        What is equal is there once, and integers take 4 bytes.
+        """
         tokenizer, n_tokens, chat = (
             RememberingTokenizer(self.model.tokenizer),
             self.model.n_tokens,
@@ -259,7 +269,8 @@ def shortened(
     # what goes, and the token before it, must be of one answer; soft tokens never are
     if fixed := [i for i in longer if IGNORED in prompts[i].targets[limit - 1 :]]:
         msg = (
-            f"{found}. {len(fixed)} of them, the first is number {fixed[0]}, would lose more than the end of their last "
+            f"{found}. {len(fixed)} of them, the first is number {fixed[0]}, would lose more than the end of their "
+            "last "
             "answer: their question or their soft tokens. Shorten the questions, or raise the limit."
         )
         raise ValueError(msg)

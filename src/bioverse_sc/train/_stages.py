@@ -76,8 +76,8 @@ def align(
     model
         The model.
     vectors
-        Encoder vectors of the entities, shape (entities, width of the encoder); of an encoder that does not pool, one array
-        of shape (length, width) for each entity.
+        Encoder vectors of the entities, shape (entities, width of the encoder); of an encoder that does not pool, one
+        array of shape (length, width) for each entity.
     descriptions
         Texts of the entities.
     config
@@ -85,13 +85,14 @@ def align(
     modality
         Whose projector.
     objective
-        ``"contrastive"`` (CT): InfoNCE in both directions against the mean input-token embedding of the description; the
-        language model does not run. ``"autoregressive"`` (AR): next-token loss of the language model on the description.
+        ``"contrastive"`` (CT): InfoNCE in both directions against the mean input-token embedding of the description;
+        the language model does not run. ``"autoregressive"`` (AR): next-token loss of the language model on the
+        description.
     negatives
         Unrelated texts, for ``"contrastive"``; the package's own sentences by default.
     attraction
-        Weight of one minus the cosine between an entity and its own text, beside InfoNCE, which alone leaves a gap between
-        all entities and all texts. 0 is the loss of the paper.
+        Weight of one minus the cosine between an entity and its own text, beside InfoNCE, which alone leaves a gap
+        between all entities and all texts. 0 is the loss of the paper.
     validation
         Rows of the entities that are measured and not trained on; see :func:`split`.
     weights
@@ -101,9 +102,9 @@ def align(
 
     Returns
     -------
-    The logged metrics. Of the validation entities there are, with ``"contrastive"``, ``validation_retrieval_at_1``, ``_5`` and
-    ``_10``, ``validation_modality_gap`` and ``validation_knn_agreement``; with ``"autoregressive"``, ``validation_loss`` per
-    token, ``validation_token_accuracy`` and ``validation_answer_accuracy``.
+    The logged metrics. Of the validation entities there are, with ``"contrastive"``, ``validation_retrieval_at_1``,
+    ``_5`` and ``_10``, ``validation_modality_gap`` and ``validation_knn_agreement``; with ``"autoregressive"``,
+    ``validation_loss`` per token, ``validation_token_accuracy`` and ``validation_answer_accuracy``.
 
     Raises
     ------
@@ -188,8 +189,9 @@ def instruct(
     train_projectors
         Whether the projectors train too, as in the paper, or the modalities whose projectors do.
     descriptions
-        By modality, the texts of the entities that stage 1 aligned them with. Then the contrastive loss of stage 1 goes on
-        beside the next-token loss, and the projectors do not forget where the texts lie. ``None`` is the loss of the paper.
+        By modality, the texts of the entities that stage 1 aligned them with. Then the contrastive loss of stage 1 goes
+        on beside the next-token loss, and the projectors do not forget where the texts lie. ``None`` is the loss of the
+        paper.
     validation
         Examples that are measured and not trained on.
     weights
@@ -200,7 +202,8 @@ def instruct(
     Returns
     -------
     The logged metrics; of the validation examples ``validation_loss`` per token, ``validation_token_accuracy``, and
-    ``validation_answer_accuracy``: the share of first answers, labels for instance, that greedy decoding writes exactly.
+    ``validation_answer_accuracy``: the share of first answers, labels for instance, that greedy decoding writes
+    exactly.
     """
     from peft import PeftModel
 
@@ -262,7 +265,10 @@ def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trains(name) and parameter.is_floating_point())
     if not any(p.requires_grad for p in model.parameters()):
-        msg = f"The model {model.config.name!r} has nothing that this stage trains; it has {sorted(model.projectors)} projectors."
+        msg = (
+            f"The model {model.config.name!r} has nothing that this stage trains; it has {sorted(model.projectors)} "
+            "projectors."
+        )
         raise ValueError(msg)
     if config.gradient_checkpointing:
         model.checkpoint_gradients(enabled=True)
@@ -279,5 +285,8 @@ def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool
     # not after a failure, which another process may not share: putting shards together waits for all
     unshard(model)
     if reached:
-        msg = f"Parameters that are frozen had gradients: {', '.join(reached[:5])}. This is a fault of the package; report it."
+        msg = (
+            f"Parameters that are frozen had gradients: {', '.join(reached[:5])}. This is a fault of the package; "
+            "report it."
+        )
         raise RuntimeError(msg)

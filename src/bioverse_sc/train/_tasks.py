@@ -39,7 +39,10 @@ class PromptTask(Task):
         self.whole_batch = bool(alignment)
 
     def train(self, mode: bool = True) -> PromptTask:  # noqa: FBT001, FBT002 - torch's own signature
-        """Set the mode; a frozen language model has no dropout, which would only be noise, while its adapters have theirs."""
+        """Set the mode.
+
+        A frozen language model has no dropout, which would only be noise, while its adapters have theirs.
+        """
         super().train(mode)
         language_model = self.model.language_model
         if any(p.requires_grad and "lora_" not in name for name, p in language_model.named_parameters()):
@@ -112,7 +115,7 @@ class PromptTask(Task):
         forward: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
         batches: Iterable[dict[str, torch.Tensor]],
     ) -> dict[str, float]:
-        """Token loss and accuracy over all targets, and the share of first answers that greedy decoding writes exactly."""
+        """Token loss and accuracy over all targets, and the share of first answers that are written exactly."""
         tokens = loss = right = answers = answers_right = 0.0
         for batch in batches:
             out, n = forward(batch), self.weight(batch)
@@ -129,9 +132,9 @@ class ContrastiveTask(Task):
     """Stage 1 CT: InfoNCE in both directions between soft tokens and the mean token embedding of their texts.
 
     Entities of one text are positives of each other; ``negatives`` are unrelated texts that no entity belongs to. The
-    entities of all processes are compared, with gradients to each.
-    InfoNCE only compares: what all texts have in common cancels in it, and entities end up in a cone of their own, far from
-    every text (Liang et al., Mind the gap, 2022). ``attraction`` weighs one minus the cosine to the own text, which closes it.
+    entities of all processes are compared, with gradients to each. InfoNCE only compares: what all texts have in common
+    cancels in it, and entities end up in a cone of their own, far from every text (Liang et al., Mind the gap, 2022).
+    ``attraction`` weighs one minus the cosine to the own text, which closes it.
     """
 
     texts: torch.Tensor

@@ -43,7 +43,8 @@ class ScGPTConfig:
     max_seq_len: int = 1200
     pre_norm: bool = False
     n_input_bins: int | None = None
-    """Rows of the value embedding of the category style, ``n_bins + 2`` by default; a checkpoint's own number is used."""
+    """Rows of the value embedding of the category style, ``n_bins + 2`` by default; a checkpoint's own number is
+    used."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -59,7 +60,8 @@ class ScGPTConfig:
             raise ValueError(msg)
         if self.input_emb_style == "category" and not 0 <= self.pad_value < self.n_values:
             msg = (
-                f"args.json: pad_value is {self.pad_value}, but with input_emb_style 'category' it is a row of the value "
+                f"args.json: pad_value is {self.pad_value}, but with input_emb_style 'category' it is a row of the "
+                "value "
                 f"embedding, 0 to {self.n_values - 1}; scGPT uses n_bins, {self.n_bins}."
             )
             raise ValueError(msg)

@@ -48,7 +48,8 @@ class ScGPTEncoder:
         self.vocabulary = vocabulary
         self.fingerprint = fingerprint
         self.head_weights = dict(head_weights or {})
-        """Weights of the heads of scGPT (masked values, types) that came with the checkpoint or were trained, by name."""
+        """Weights of the heads of scGPT (masked values, types) that came with the checkpoint or were trained, by
+        name."""
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> ScGPTEncoder:
@@ -71,8 +72,8 @@ class ScGPTEncoder:
         dtype
             Number format of the weights in it.
         format
-            ``"safetensors"`` writes ``model.safetensors`` with the encoder alone; ``"official"`` writes ``best_model.pt``
-            with scGPT's own names and with the heads, which the ``scgpt`` package loads.
+            ``"safetensors"`` writes ``model.safetensors`` with the encoder alone; ``"official"`` writes
+            ``best_model.pt`` with scGPT's own names and with the heads, which the ``scgpt`` package loads.
         """
         if format == "official":
             write_official(Path(folder), self.module, self.vocabulary, self.head_weights, dtype=dtype)
@@ -233,7 +234,7 @@ def _cast(module: ScGPT, n_tokens: int, dtype: torch.dtype) -> ScGPT:
 
 
 def length_batches(lengths: np.ndarray, batch_size: int, limit: int) -> Iterator[np.ndarray]:
-    """Cells for each forward pass, of about one length, so that there is little or no padding. Empty cells are left out.
+    """Cells for each forward pass, of about one length, so that there is little padding. Empty cells are left out.
 
     Parameters
     ----------
@@ -291,7 +292,8 @@ def pack_cells(
 
     Returns
     -------
-    Gene ids and values, both of shape (positions,), and the runs of cells of one length: how many, and how long with ``<cls>``.
+    Gene ids and values, both of shape (positions,), and the runs of cells of one length: how many, and how long with
+    ``<cls>``.
     """
     lengths = cells.lengths[rows]
     starts = np.cumsum(lengths + 1) - (lengths + 1)

@@ -1,4 +1,7 @@
-"""Read and write scGPT checkpoint folders: ``args.json``, ``vocab.json``, ``best_model.pt`` or ``model.safetensors``."""
+"""Read and write scGPT checkpoint folders.
+
+``args.json``, ``vocab.json``, ``best_model.pt`` or ``model.safetensors``.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 _ONLY_TRAINING = ("dropout", "mask_value", "n_layers_cls")
 WEIGHT_FILES = ("model.safetensors", "best_model.pt")
 
-# What scGPT computes from the hidden states, and the generative flag, which embeddings do not use. Anything else that is not
-# ours, such as domain-specific norms (dsbn), changes the hidden states and is an error.
+# What scGPT computes from the hidden states, and the generative flag, which embeddings do not use. Anything else that
+# is not ours, such as domain-specific norms (dsbn), changes the hidden states and is an error.
 _IGNORED = re.compile(r"^(decoder|cls_decoder|mvc_decoder|grad_reverse_discriminator|batch_encoder|flag_encoder)\.")
 
 
@@ -34,7 +37,8 @@ def read_folder(folder: Path) -> tuple[ScGPT, GeneVocabulary, str, dict[str, tor
 
     Returns
     -------
-    The network in evaluation mode, its vocabulary, a fingerprint of both, and the tensors of the heads that come with it.
+    The network in evaluation mode, its vocabulary, a fingerprint of both, and the tensors of the heads that come with
+    it.
     """
     weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     missing = [name for name in ("args.json", "vocab.json") if not (folder / name).is_file()]
@@ -94,7 +98,8 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         msg = (
-            f"{path.name} holds more than tensors, which torch.load(weights_only=True) refuses, as loading it could run code. Ask for a "
+            f"{path.name} holds more than tensors, which torch.load(weights_only=True) refuses, as loading it could "
+            "run code. Ask for a "
             "file of the state_dict alone. If you trust this one, write it again where its classes can be imported: "
             "torch.save(torch.load(file, weights_only=False).state_dict(), file)"
         )
@@ -104,7 +109,8 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(stored, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in stored.values()):
         found = list(stored)[:5] if isinstance(stored, dict) else type(stored).__name__
         msg = (
-            f"{path.name} is not a state_dict, a mapping of names to tensors; found {found}. If the weights are under a key of "
+            f"{path.name} is not a state_dict, a mapping of names to tensors; found {found}. If the weights are under "
+            "a key of "
             "it, save what is there: torch.save(torch.load(file)['that key'], file)"
         )
         raise ValueError(msg)

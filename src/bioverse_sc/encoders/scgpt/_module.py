@@ -187,8 +187,8 @@ def _linear(
 ) -> torch.Tensor:
     """Linear layer on a CPU, with what comes after it in the same pass.
 
-    oneDNN is called as torch's own compiler calls it: its products in single precision are a third faster on AMD processors than
-    those of the BLAS behind ``F.linear``.
+    oneDNN is called as torch's own compiler calls it: its products in single precision are a third faster on AMD
+    processors than those of the BLAS behind ``F.linear``.
     """
     if _HAS_ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
         product = torch.ops.mkldnn._linear_pointwise

@@ -1,12 +1,13 @@
 """From rows of a sparse matrix to scGPT's input: gene ids and binned expression values.
 
-Binning follows scGPT (Cui et al., Nature Methods 2024): the quantiles of a cell's own non-zero values are the bin edges.
-Two choices that the official code leaves to chance are fixed here, so that a cell always gives the same result:
+Binning follows scGPT (Cui et al., Nature Methods 2024): the quantiles of a cell's own non-zero values are the bin
+edges. Two choices that the official code leaves to chance are fixed here, so that a cell always gives the same result:
 
 - A value that equals several edges at once (ties) gets the middle one of the bins it could fall in; the official code
   draws one of them.
 - A cell with more genes than fit keeps the highest ones, ties in the order of the vocabulary. The official code draws
-  genes at random; so does ``gene_selection="random"`` here, with numbers that come from the seed and from the cell alone.
+  genes at random; so does ``gene_selection="random"`` here, with numbers that come from the seed and from the cell
+  alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ GeneSelection = Literal["top", "random"]
 
 @dataclass(frozen=True)
 class TokenizedCells:
-    """Cells as ragged arrays: cell ``i`` has the entries ``offsets[i]:offsets[i + 1]``. No special token is included."""
+    """Cells as ragged arrays.
+
+    Cell ``i`` has the entries ``offsets[i]:offsets[i + 1]``. No special token is included.
+    """
 
     gene_ids: np.ndarray
     values: np.ndarray
@@ -73,8 +77,8 @@ def bin_values(values: np.ndarray, n_bins: int) -> np.ndarray:
 def kept_genes(values: np.ndarray, bins: np.ndarray, gene_ids: np.ndarray, limit: int, seed: int | None) -> np.ndarray:
     """Places of the genes of a cell that are kept, ascending: the highest, or with a seed a random sample.
 
-    The sample is drawn from the seed and a hash of the genes and their bins, so it is that of the cell, whatever the batch,
-    the order or the normalisation it comes in.
+    The sample is drawn from the seed and a hash of the genes and their bins, so it is that of the cell, whatever the
+    batch, the order or the normalisation it comes in.
     """
     if seed is None:
         chosen = np.argsort(-values, kind="stable")[:limit]
