@@ -27,12 +27,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
+from bioverse_sc.tl._economy import one_label_each
 from evaluate import read
 from neighbours import mixed, own_probabilities
 
 import bioverse_sc as bsc
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
-from bioverse_sc.tl._economy import one_label_each
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

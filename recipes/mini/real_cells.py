@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import scanpy as sc
+from bioverse_sc.tl._economy import smooth_probabilities
 from scipy.sparse import csr_matrix, vstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bioverse_sc.pp._profile import get_matrix, profile
-from bioverse_sc.tl._economy import smooth_probabilities
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -82,7 +82,7 @@ def annotate(
     import bioverse_sc as bsc
     from bioverse_sc import _files
     from bioverse_sc._keys import Keys
-    from bioverse_sc._modalities import modality
+    from bioverse_sc.read import observations
 
     with _reported_errors():
         stem = Keys.of(key_added).stem
@@ -120,9 +120,9 @@ def annotate(
             key_added=key_added,
             overwrite=overwrite,
         )
-        _files.write(data, output, stem=stem)
+        _files.write(data, output, stem=stem, cells=observations(data))
         typer.echo(f"wrote {output}")
-        adata = modality(data)
+        adata = observations(data)
         if plot is not None:
             # the labels are written by now, whatever becomes of the figure
             bsc.tl.alignment(adata, model=model, key_added=key_added, overwrite=overwrite)
@@ -130,7 +130,7 @@ def annotate(
             with _files.beside(plot) as fresh:
                 plt.savefig(fresh, dpi=200, format=plot.suffix.lower().removeprefix("."))
             typer.echo(f"drew {plot}")
-            _files.write(data, output, stem=stem)
+            _files.write(data, output, stem=stem, cells=observations(data))
         typer.echo(adata.obs[f"{stem}_label"].value_counts().to_string())
 
 

@@ -6,9 +6,9 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
 import bioverse_sc as bsc
-from bioverse_sc._modalities import row_chunks
-from bioverse_sc.pp._genes import gene_table
-from bioverse_sc.pp._profile import fewest_genes
+from bioverse_sc.ontology import gene_table
+from bioverse_sc.read import row_chunks
+from bioverse_sc.read._matrix import fewest_genes
 from tests.same import differences
 
 VOCABULARY = sorted(symbol for name, symbol in gene_table()[1].items() if name == symbol)[1000:1120]

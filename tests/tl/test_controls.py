@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 import bioverse_sc as bsc
+from bioverse_sc.models import label_probabilities
 from bioverse_sc.tl._controls import _is_kind_of, _known_truth
-from bioverse_sc.tl._label import label_probabilities, own_labels
+from bioverse_sc.tl._label import own_labels
 from tests.same import differences
 from tests.tiny import GENES, make_model
 

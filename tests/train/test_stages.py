@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from bioverse_sc import train
+from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.metrics import modality_gap
 from bioverse_sc.models import Answer, Decoding, generate_text, label_log_probabilities, label_prompt
 from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
@@ -254,7 +255,7 @@ def test_an_unknown_objective_is_an_error():
 
 
 def test_everyday_sentences_are_many_and_different():
-    texts = train.general_domain_texts()
+    texts = everyday_texts()
     assert len(texts) >= 150
     assert len(set(texts)) == len(texts)
     assert all(text.strip() == text and len(text) > 20 for text in texts)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
+from bioverse_sc._modality import CELLS
+
 
 class Precomputed:
     """What a projector has to know of vectors from elsewhere (scVI, Geneformer, UCE, PCA of a reference).
@@ -24,7 +26,7 @@ class Precomputed:
     """
 
     name = "precomputed"
-    modality = "rna"
+    mod = CELLS
 
     def __init__(self, use_rep: str, width: int) -> None:
         self.use_rep = use_rep

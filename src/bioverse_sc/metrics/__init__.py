@@ -3,7 +3,14 @@
 Plain functions over arrays and lists.
 """
 
-from bioverse_sc.metrics._alignment import alignment_metrics, knn_agreement, modality_gap, retrieval_at_k
+from bioverse_sc.metrics._alignment import (
+    alignment_metrics,
+    cosines,
+    knn_agreement,
+    modality_gap,
+    retrieval_at_k,
+    text_retrieval,
+)
 from bioverse_sc.metrics._calibration import apply_calibration, fit_isotonic, fit_temperature, reliability_table
 from bioverse_sc.metrics._labels import (
     accuracy,
@@ -20,6 +27,7 @@ __all__ = [
     "alignment_metrics",
     "apply_calibration",
     "bleu",
+    "cosines",
     "expected_calibration_error",
     "fit_isotonic",
     "fit_temperature",
@@ -34,4 +42,5 @@ __all__ = [
     "sctab_accuracy",
     "sctab_macro_f1",
     "text_metrics",
+    "text_retrieval",
 ]

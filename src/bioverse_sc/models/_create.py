@@ -156,11 +156,8 @@ def _check_encoders(encoders: Mapping[str, Any], shapes: Mapping[str, ProjectorS
             )
             raise TypeError(msg)
         check_name(encoder.name, f"The name of the {modality} encoder", example="mine")
-        if hasattr(encoder, "encode") and encoder.modality != modality:
-            msg = (
-                f"The encoder {encoder.name!r} is given as {modality!r}, but reads {encoder.modality!r}; give it as "
-                "that."
-            )
+        if hasattr(encoder, "encode") and encoder.mod != modality:
+            msg = f"The encoder {encoder.name!r} is given as {modality!r}, but reads {encoder.mod!r}; give it as that."
             raise ValueError(msg)
     if unknown := shapes.keys() - encoders.keys():
         msg = f"projectors names {sorted(unknown)}, which have no encoder; there are encoders of {sorted(encoders)}."

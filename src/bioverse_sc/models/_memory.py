@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bioverse_sc._modality import known_modalities, modality_of
 from bioverse_sc._optional import require
 from bioverse_sc.encoders.esm2 import bare_sequence
 
@@ -38,8 +39,9 @@ class Memory:
     """
 
     def __init__(self, modality: str, source: pd.DataFrame | Path) -> None:
-        if modality not in _SIMILARITY:
-            msg = f"A memory is of {' or '.join(map(repr, _SIMILARITY))}; found {modality!r}."
+        if not modality_of(modality).has_text:
+            texts = [repr(mod) for mod in known_modalities() if modality_of(mod).has_text]
+            msg = f"A memory is of {' or '.join(texts)}; found {modality!r}."
             raise ValueError(msg)
         self.modality = modality
         self._source = source
@@ -63,7 +65,7 @@ class Memory:
 
     @cached_property
     def _similarity(self) -> Callable[[Sequence[str]], np.ndarray]:
-        return _SIMILARITY[self.modality](self.table["entity"].tolist())
+        return _SIMILARITY[modality_of(self.modality).similarity](self.table["entity"].tolist())
 
     def nearest(self, entities: Sequence[str], n: int = 3, *, themselves: bool = True) -> list[list[str]]:
         """Find the texts of the nearest known entities, the nearest first, each text once.
@@ -145,4 +147,4 @@ def _by_fingerprints(known: Sequence[str]) -> Callable[[Sequence[str]], np.ndarr
     return similarity
 
 
-_SIMILARITY = {"protein": _by_words, "molecule": _by_fingerprints}
+_SIMILARITY = {"letters": _by_words, "structure": _by_fingerprints}

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bioverse_sc._modality import modality_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -56,8 +58,6 @@ PROMPTS = {
 before an entity whose nearest known texts are shown."""
 
 _NEXT_TURN = " "
-
-_NAMES = {"rna": "Cell", "protein": "Protein", "molecule": "Molecule"}
 
 _PLACE = re.compile(r"\[BIO(?::([A-Za-z_]\w*))?\]")
 _NEARLY = re.compile(r"\[\s*bio\s*(?::[^][]*)?\]", re.IGNORECASE)
@@ -200,7 +200,7 @@ def description_prompt(
     prompts
         Templates of the model.
     """
-    entity = {"entity": _NAMES.get(modality, modality.capitalize())}
+    entity = {"entity": modality_of(modality).title}
     return [*_nearest(nearest, prompts), *filled_prompt(prompts["describe"], entity, modality), Answer(description)]
 
 
@@ -249,7 +249,7 @@ def entity_names(modalities: Sequence[str]) -> list[str]:
     names = []
     for modality in modalities:
         counted[modality] += 1
-        name = _NAMES.get(modality, modality.capitalize())
+        name = modality_of(modality).title
         names.append(f"{name} {counted[modality]}" if list(modalities).count(modality) > 1 else name)
     return names
 

@@ -7,17 +7,23 @@ in compact form; see ``recipes/knowledge``.
 """
 
 from bioverse_sc.ontology._cell_ontology import UNKNOWN, CellOntology, cell_ontology
+from bioverse_sc.ontology._gene_names import ENSEMBL, approved_symbol, gene_table
 from bioverse_sc.ontology._label_set import LabelMatch, back_off, match_labels, means_unknown, nearest_labels, runner_up
+from bioverse_sc.ontology._levels import coarse_probabilities
 from bioverse_sc.ontology._meanings import Meaning, meanings_of
 from bioverse_sc.ontology._tissues import known_tissues, terms_of_tissue
 
 __all__ = [
+    "ENSEMBL",
     "UNKNOWN",
     "CellOntology",
     "LabelMatch",
     "Meaning",
+    "approved_symbol",
     "back_off",
     "cell_ontology",
+    "coarse_probabilities",
+    "gene_table",
     "known_tissues",
     "match_labels",
     "meanings_of",

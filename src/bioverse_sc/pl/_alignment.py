@@ -8,9 +8,9 @@ import numpy as np
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
-from bioverse_sc._modalities import modality
 from bioverse_sc._results import Results
 from bioverse_sc._row_hash import bound_hashes, hash_rows
+from bioverse_sc.read import observations
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,7 +71,7 @@ def alignment_umap(
     keys = Keys(key)
     if color is not None:
         mod = mod or "rna"
-        columns = modality(data, mod).obs.columns
+        columns = observations(data, mod).obs.columns
         if color not in columns:
             msg = f"There is no column {color!r} in .obs; there are {list(columns)}."
             raise KeyError(msg)
@@ -118,19 +118,19 @@ def _compared(data: AnnData | MuData, mod: str | None, keys: Keys) -> tuple[dict
     """
     mods = getattr(data, "mod", None)
     names = [mod or "rna"] if mods is None or mod is not None else sorted(mods, key=lambda name: name != "rna")
-    parts = {name: modality(data, name) for name in names}
-    together = Results(data, keys).made_by("alignment") if mods is not None else {}
+    parts = {name: observations(data, name) for name in names}
+    together = Results(data, keys).made_by("alignment_umap") if mods is not None else {}
     of_layout = [str(name) for name in together.get("modalities", [])]
     if set(of_layout) <= set(mods or {}):
-        wanted = {name: modality(data, name) for name in of_layout if mod in (None, name)}
+        wanted = {name: observations(data, name) for name in of_layout if mod in (None, name)}
         # one that was laid out alone since then has a record of its own
         if wanted and all(
-            _is_of(together, name, adata, keys) and not Results(adata, keys).made_by("alignment")
+            _is_of(together, name, adata, keys) and not Results(adata, keys).made_by("alignment_umap")
             for name, adata in wanted.items()
         ):
             return wanted, together
     for name, adata in parts.items():
-        alone = Results(adata, keys).made_by("alignment")
+        alone = Results(adata, keys).made_by("alignment_umap")
         # an AnnData does not know of what it is
         name = str(next(iter(alone.get("modalities", [name]))))
         if alone and _is_of(alone, name, adata, keys):
@@ -150,12 +150,12 @@ def _is_of(stored: dict[str, Any], name: str, adata: AnnData, keys: Keys) -> boo
 
 def _run_alignment(data: AnnData | MuData, mod: str | None, keys: Keys) -> None:
     """Run it with the bundled model, unless the observations were aligned with another one."""
-    from bioverse_sc._models import get_model
+    from bioverse_sc.models import get_model
     from bioverse_sc.tl import alignment
 
     mods = getattr(data, "mod", None)
     for name in [mod or "rna"] if mods is None or mod is not None else list(mods):
-        made_by = Results(modality(data, name), keys).made_by("align").get("model_fingerprint")
+        made_by = Results(observations(data, name), keys).made_by("align").get("model_fingerprint")
         if made_by not in (None, get_model("mini").fingerprint):
             msg = (
                 f"The {_look(name)[0]} were aligned with another model than 'mini'. Run bsc.tl.alignment(data, "

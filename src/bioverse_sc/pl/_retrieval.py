@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bioverse_sc._keys import Keys
-from bioverse_sc._modalities import modality
 from bioverse_sc.metrics._alignment import before_own
 from bioverse_sc.pl._alignment import shown_or_axes
+from bioverse_sc.read import observations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ def _scored(data: AnnData | MuData, mod: str | None, keys: Keys) -> AnnData:
     if mod is None and len(found) > 1:
         msg = f"The modalities {found} have scores; expected one, such as mod={found[0]!r}."
         raise ValueError(msg)
-    adata = modality(data, mod or next(iter([*found, *mods]), "rna"))
+    adata = observations(data, mod or next(iter([*found, *mods]), "rna"))
     if keys.scores not in adata.obsm:
         arguments = "" if mod is None else f", mod={mod!r}"
         arguments += "" if keys.stem == "bioverse" else f", key_added={keys.stem!r}"

@@ -13,11 +13,10 @@ from anndata import AnnData
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
-from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results
-from bioverse_sc.tl._embed import readable
-from bioverse_sc.tl._prompts import check_request, log_use, source_of
+from bioverse_sc.tl._prompts import check_request, log_use, shown
+from bioverse_sc.tl._subject import Subject, modalities_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -131,8 +130,7 @@ class Chat:
     ) -> None:
         import torch
 
-        from bioverse_sc.models._generate import Decoding
-        from bioverse_sc.models._prompt import entity_names
+        from bioverse_sc.models import Decoding, entity_names, get_model
 
         decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
         self._model = get_model(model)
@@ -149,29 +147,21 @@ class Chat:
         self._nearest: list[Sequence[str]] = []
         soft_tokens = []
         keys = Keys()
-        shown = ", ".join(f"{e.name} {e.observation}" for e in self._entities)
-        with finish_log(f"showing {shown} to {self._model.config.name!r}, from a copy: the data are not changed"):
+        listed = ", ".join(f"{e.name} {e.observation}" for e in self._entities)
+        with finish_log(f"showing {listed} to {self._model.config.name!r}, from a copy: the data are not changed"):
             for name, part in parts.items():
-                source = source_of(
-                    Results(part, keys),
-                    self._model,
-                    name,
-                    retrieve=retrieve,
-                    layer=layer,
-                    gene_symbols=gene_symbols,
-                    batch_size=64,
-                )
-                if not source.is_known.all():
+                subject = Subject(Results(part, keys), self._model, name, layer=layer, gene_symbols=gene_symbols)
+                if not subject.is_known.all():
                     msg = (
-                        f"The vector of {part.obs_names[~source.is_known][0]!r} is zero, as of a cell without any "
+                        f"The vector of {part.obs_names[~subject.is_known][0]!r} is zero, as of a cell without any "
                         "known gene: the model "
                         "has nothing to see. Leave it out of entities."
                     )
                     raise ValueError(msg)
-                log_use(self._model, source, retrieve=retrieve)
-                self._nearest += source.shown(np.arange(part.n_obs)).nearest
+                log_use(subject, retrieve=retrieve)
+                self._nearest += shown(subject, np.arange(part.n_obs), retrieve=retrieve).nearest
                 with torch.inference_mode():
-                    vectors = torch.from_numpy(source.vectors).to(self._model.device)
+                    vectors = torch.from_numpy(subject.vectors).to(self._model.device)
                     soft_tokens.append(self._model.project(name, vectors).flatten(0, 1))
         self._soft_tokens = torch.cat(soft_tokens)
         self._said: list[_Said] = []
@@ -377,7 +367,7 @@ def _chosen(
         msg = f"Expected AnnData or MuData, found {type(data).__name__}."
         raise TypeError(msg)
     if entities is None:
-        mods = readable(model, data, mod)
+        mods = modalities_read(model, data, mod)
         sizes = {name: _modality(data, name).n_obs for name in mods}
         if not 0 < sum(sizes.values()) <= ALL:
             first = {name: str(_modality(data, name).obs_names[0]) for name, n in sizes.items() if n}
@@ -398,7 +388,7 @@ def _chosen(
             raise TypeError(msg)
         named_by = dict(entities)
     elif mod is None and isinstance(data, MuData):
-        example = {readable(model, data, None)[0]: entities}
+        example = {modalities_read(model, data, None)[0]: entities}
         msg = f"The modality of {entities!r} is not said; of a MuData name it: entities={example!r}"
         raise TypeError(msg)
     else:

@@ -24,7 +24,7 @@ from bioverse_sc.train._run import (
 )
 from bioverse_sc.train._sequence_encoder import pretrain_sequence_encoder
 from bioverse_sc.train._sources import Descriptions, Example
-from bioverse_sc.train._stages import align, general_domain_texts, instruct, pretrain_language_model
+from bioverse_sc.train._stages import align, instruct, pretrain_language_model
 
 __all__ = [
     "AlignRun",
@@ -41,7 +41,6 @@ __all__ = [
     "descriptions",
     "dry_run",
     "examples",
-    "general_domain_texts",
     "instruct",
     "metrics_table",
     "pretrain_encoder",

@@ -674,7 +674,7 @@ def _created(new: NewModel, entities: _Entities) -> BioVerse:
         for mod, name in new.encoders.items():
             # of a bundled model, its encoder
             named = model_folder(name) / "encoders" / mod if name in bundled_models() else name
-            encoders[mod] = get_encoder(named, modality=mod, device=_device())
+            encoders[mod] = get_encoder(named, mod=mod, device=_device())
     with _about("data.use_rep"):
         for mod, key in entities.source.use_rep.items():
             encoders[mod] = Precomputed.of(key, entities.stored(mod))
@@ -697,13 +697,13 @@ def _alignment(
     model: BioVerse, modality: str, vectors: np.ndarray, texts: Descriptions, rows: np.ndarray
 ) -> dict[str, float]:
     """How well entities meet their texts, with the projector as it is now."""
+    from bioverse_sc.datasets import everyday_texts
     from bioverse_sc.metrics import alignment_metrics
-    from bioverse_sc.tl._align import projected
-    from bioverse_sc.train._stages import general_domain_texts
+    from bioverse_sc.models import mean_soft_tokens
 
-    soft_tokens = projected(model.projectors[modality], vectors[rows])
+    soft_tokens = mean_soft_tokens(model.projectors[modality], vectors[rows])
     related = model.text_vectors(list(texts.texts)).float().cpu().numpy()
-    unrelated = model.text_vectors(general_domain_texts()).float().cpu().numpy()
+    unrelated = model.text_vectors(everyday_texts()).float().cpu().numpy()
     return alignment_metrics(soft_tokens, related, texts.text_of[rows], unrelated)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from bioverse_sc._quiet import quiet_loading, undisturbed
+from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.train._checkpoint import unshard
 from bioverse_sc.train._config import LoraSettings, TrainConfig
 from bioverse_sc.train._loop import fit, seeded
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bioverse_sc.models import BioVerse
-
-
-def general_domain_texts() -> list[str]:
-    """Sentences about everyday things: unrelated negatives of contrastive training, and of the alignment figure."""
-    text = files("bioverse_sc.train").joinpath("general_domain.txt").read_text(encoding="utf-8")
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 @undisturbed()
@@ -146,7 +140,7 @@ def align(
 def _contrast(
     model: BioVerse, modality: str, descriptions: Descriptions, negatives: Sequence[str] | None, attraction: float
 ) -> ContrastiveTask:
-    unrelated = list(general_domain_texts() if negatives is None else negatives)
+    unrelated = list(everyday_texts() if negatives is None else negatives)
     bank = model.text_vectors(unrelated) if unrelated else None
     return ContrastiveTask(model, modality, model.text_vectors(list(descriptions.texts)), bank, attraction=attraction)
 
