@@ -150,7 +150,7 @@ def test_a_name_may_be_replaced_on_request():
 
 def test_what_is_no_encoder_is_refused():
     register("mine", lambda: object())
-    with pytest.raises(TypeError, match="lacks name, modality"):
+    with pytest.raises(TypeError, match="lacks name, mod, fingerprint, width, genes"):
         get_encoder("mine")
     with pytest.raises(TypeError, match="expected a function or class"):
         register("other", Sums())

@@ -450,7 +450,7 @@ def test_the_fewest_genes_of_a_cell_are_named(pbmc):
 def test_a_near_empty_cell_is_unknown_and_the_number_is_said(pbmc, log):
     cells = pbmc.raw.to_adata()[:6].copy()
     matrix = cells.X.toarray()
-    known = np.isin(cells.var_names, bsc._models.get_model("mini").encoders["rna"].genes)
+    known = np.isin(cells.var_names, bsc.models.get_model("mini").encoders["rna"].genes)
     for row, n in ((1, 1), (2, 5), (3, 14), (4, 15)):
         expressed = np.flatnonzero((matrix[row] > 0) & known)
         matrix[row] = np.where(np.isin(np.arange(matrix.shape[1]), expressed[:n]), matrix[row], 0)

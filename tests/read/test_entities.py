@@ -115,7 +115,7 @@ def test_words_in_the_place_of_proteins_are_refused_with_their_row(encoder, text
 
 def test_an_encoder_from_elsewhere_counts_the_rows_of_the_data(encoder):
     class Strict:
-        name, modality, column, fingerprint, width = "strict", "protein", "sequence", "", 4
+        name, mod, fingerprint, width = "strict", "protein", "", 4
 
         def encode(self, texts, *, batch_size=None):
             if "GG" in texts:

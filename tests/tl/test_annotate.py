@@ -13,11 +13,11 @@ from scipy.sparse import csr_matrix
 import bioverse_sc as bsc
 from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTEncoder
 from bioverse_sc.metrics import apply_calibration
-from bioverse_sc.models import label_log_probabilities, label_probabilities, label_prompt
+from bioverse_sc.models import _label_probabilities, label_log_probabilities, label_probabilities, label_prompt
 from bioverse_sc.ontology import cell_ontology, terms_of_tissue
 from bioverse_sc.read import _matrix, row_chunks
 from bioverse_sc.reasoning import _cases, absent_markers, claims_of, informative_genes, known_symbols
-from bioverse_sc.tl import _current, _label
+from bioverse_sc.tl import _current
 from bioverse_sc.tl._label import chosen_labels
 from tests.same import differences
 from tests.tiny import VECTOR, make_encoder, make_model, make_vectors
@@ -345,7 +345,7 @@ def certain_of(mini, monkeypatch):
             p = np.array([[given.get(label, 0.0) for label in labels]] * len(soft_tokens))
             return p / p.sum(axis=1, keepdims=True)
 
-        monkeypatch.setattr(_label, "calibrated", of)
+        monkeypatch.setattr(_label_probabilities, "calibrated_probabilities", of)
         vectors = make_vectors(2, width=mini.config.projectors["rna"].in_width)
         return lambda labels, **kwargs: label_probabilities(mini, vectors, labels, **kwargs)[0]
 
