@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bioverse_sc.train import AlignRun, InstructRun
+    from bioverse_sc.runs import AlignRun, InstructRun
 
 T = TypeVar("T", "AlignRun", "InstructRun")
 
@@ -163,9 +163,9 @@ def align(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
     An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in
     OUTPUT/metrics.json.
     """
-    from bioverse_sc import train
+    from bioverse_sc import runs
 
-    _train(config, train.AlignRun, train.run_align, shape, dry_run=dry_run)
+    _train(config, runs.AlignRun, runs.run_align, shape, dry_run=dry_run)
 
 
 @train_app.command()
@@ -175,9 +175,9 @@ def instruct(config: Config, dry_run: DryRun = False, shape: Shape = None) -> No
     An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in
     OUTPUT/metrics.json.
     """
-    from bioverse_sc import train
+    from bioverse_sc import runs
 
-    _train(config, train.InstructRun, train.run_instruct, shape, dry_run=dry_run)
+    _train(config, runs.InstructRun, runs.run_instruct, shape, dry_run=dry_run)
 
 
 def _train(
@@ -185,28 +185,28 @@ def _train(
 ) -> None:
     from accelerate import PartialState
 
-    from bioverse_sc import train
+    from bioverse_sc import runs
 
     with _reported_errors():
         if shape is not None and not dry_run:
             msg = "--shape goes with --dry-run."
             raise ValueError(msg)
-        run = train.read_config(config, kind)
+        run = runs.read_config(config, kind)
         if dry_run:
-            typer.echo(str(train.dry_run(run, shape=shape)))
+            typer.echo(str(runs.dry_run(run, shape=shape)))
             return
         do(run)
         if PartialState().is_main_process:
-            typer.echo(train.metrics_table([run.output]))
+            typer.echo(runs.metrics_table([run.output]))
 
 
 @train_app.command()
-def table(runs: Annotated[list[Path], typer.Argument(metavar="OUTPUT...", help="Output folders of runs.")]) -> None:
+def table(folders: Annotated[list[Path], typer.Argument(metavar="OUTPUT...", help="Output folders of runs.")]) -> None:
     """Print the validation metrics of runs, before and after, in one table."""
-    from bioverse_sc.train import metrics_table
+    from bioverse_sc.runs import metrics_table
 
     with _reported_errors():
-        typer.echo(metrics_table(runs))
+        typer.echo(metrics_table(folders))
 
 
 @contextmanager

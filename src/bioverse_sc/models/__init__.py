@@ -1,45 +1,96 @@
 """The BioVERSE model: projector, soft tokens, language model, and their folder on disk."""
 
 from bioverse_sc.models._bioverse import BioVerse
-from bioverse_sc.models._config import Contract, ModelConfig, ProjectorConfig, ProjectorShape
+from bioverse_sc.models._config import Contract, DtypeName, ModelConfig, ProjectorConfig, ProjectorShape
 from bioverse_sc.models._create import create
 from bioverse_sc.models._generate import Decoding, generate_text, label_log_probabilities
-from bioverse_sc.models._io import bundled_models, load, push_to_hub, save
+from bioverse_sc.models._inject import (
+    IGNORED,
+    SLOT,
+    PromptBatch,
+    RememberingTokenizer,
+    TokenizedPrompt,
+    inject,
+    pad_prompts,
+    tokenize_prompt,
+)
+from bioverse_sc.models._io import (
+    CONFIG,
+    INSIDE,
+    bundled_models,
+    is_model,
+    load,
+    model_folder,
+    push_to_hub,
+    save,
+    write_checksums,
+)
 from bioverse_sc.models._memory import Memory
+from bioverse_sc.models._projector import Projector, mean_soft_tokens
 from bioverse_sc.models._prompt import (
     Answer,
     ChatFormat,
     Entity,
+    Segment,
     Text,
+    absent_lists,
     description_prompt,
     entity_names,
+    fields,
+    fill,
+    filled_prompt,
     label_prompt,
+    parse_template,
     question_prompt,
     reasoning_prompt,
+    with_modality,
 )
 
 __all__ = [
+    "CONFIG",
+    "IGNORED",
+    "INSIDE",
+    "SLOT",
     "Answer",
     "BioVerse",
     "ChatFormat",
     "Contract",
     "Decoding",
+    "DtypeName",
     "Entity",
     "Memory",
     "ModelConfig",
+    "Projector",
     "ProjectorConfig",
     "ProjectorShape",
+    "PromptBatch",
+    "RememberingTokenizer",
+    "Segment",
     "Text",
+    "TokenizedPrompt",
+    "absent_lists",
     "bundled_models",
     "create",
     "description_prompt",
     "entity_names",
+    "fields",
+    "fill",
+    "filled_prompt",
     "generate_text",
+    "inject",
+    "is_model",
     "label_log_probabilities",
     "label_prompt",
     "load",
+    "mean_soft_tokens",
+    "model_folder",
+    "pad_prompts",
+    "parse_template",
     "push_to_hub",
     "question_prompt",
     "reasoning_prompt",
     "save",
+    "tokenize_prompt",
+    "with_modality",
+    "write_checksums",
 ]

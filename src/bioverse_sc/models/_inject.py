@@ -160,7 +160,17 @@ class PromptBatch:
 
 
 def pad_prompts(prompts: Sequence[TokenizedPrompt], pad_id: int, *, left: bool) -> PromptBatch:
-    """Pad prompts to one length: on the left to generate, on the right to train."""
+    """Pad prompts to one length: on the left to generate, on the right to train.
+
+    Parameters
+    ----------
+    prompts
+        The prompts.
+    pad_id
+        Token id of padding.
+    left
+        Whether padding stands on the left.
+    """
     longest = max(len(p.ids) for p in prompts)
     ids = torch.full((len(prompts), longest), pad_id)
     targets = torch.full_like(ids, IGNORED)

@@ -65,7 +65,15 @@ def bundled_models() -> list[str]:
 
 
 def model_folder(model: str | Path, revision: str | None = None) -> Path:
-    """Resolve a bundled name, a path or a hub id to a model's folder; what is not on this machine yet is fetched."""
+    """Resolve a bundled name, a path or a hub id to a model's folder; what is not on this machine yet is fetched.
+
+    Parameters
+    ----------
+    model
+        Name of a bundled model, path of a saved one, or its repository on the hub.
+    revision
+        Branch, tag or commit there.
+    """
     path = Path(model)
     here = Path(str(files("bioverse_sc") / "bundled" / model)) if _is_bundled(model) else path
     if here.is_dir():
@@ -306,7 +314,13 @@ def load_language_model(
 
 
 def is_model(source: str | Path) -> bool:
-    """Whether this is a model of this package, and here."""
+    """Whether this is a model of this package, and here.
+
+    Parameters
+    ----------
+    source
+        Name of a bundled model, or a folder.
+    """
     return _is_bundled(source) or (Path(source) / CONFIG).is_file()
 
 
@@ -740,7 +754,13 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def write_checksums(folder: Path) -> None:
-    """Record the hashes of all files."""
+    """Record the hashes of all files.
+
+    Parameters
+    ----------
+    folder
+        Folder of a saved model.
+    """
     (folder / CHECKSUMS).write_text(json.dumps(file_hashes(folder), indent=1) + "\n", encoding="utf-8")
 
 

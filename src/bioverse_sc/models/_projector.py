@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -55,3 +56,28 @@ class Projector(nn.Module):
         Soft tokens, shape (vectors, n_tokens, out_width).
         """
         return self.layers(vectors).unflatten(-1, (self.config.n_tokens, self.config.out_width))
+
+
+ROWS = 4096
+"""Vectors that are projected at a time."""
+
+
+def mean_soft_tokens(projector: nn.Module, vectors: np.ndarray) -> np.ndarray:
+    """Mean soft token of each vector, shape (entities, width); zeros stay zeros, as they are no cell.
+
+    Parameters
+    ----------
+    projector
+        The projector.
+    vectors
+        Of an encoder, shape (entities, in_width).
+    """
+    device = next(projector.parameters()).device
+    out = []
+    with torch.inference_mode():
+        for start in range(0, len(vectors), ROWS):
+            part = torch.from_numpy(np.ascontiguousarray(vectors[start : start + ROWS], dtype=np.float32)).to(device)
+            out.append(projector(part).mean(dim=1).float().cpu().numpy())
+    soft_tokens = np.concatenate(out)  # (entities, width)
+    soft_tokens[~np.asarray(vectors).any(axis=1)] = 0
+    return soft_tokens

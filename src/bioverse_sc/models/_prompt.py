@@ -98,23 +98,55 @@ def parse_template(template: str, modality: str | None = None) -> list[Text | En
 
 
 def with_modality(template: str, modality: str) -> str:
-    """Write the modality into bare ``[BIO]`` places."""
+    """Write the modality into bare ``[BIO]`` places.
+
+    Parameters
+    ----------
+    template
+        Text with places of entities.
+    modality
+        What a bare ``[BIO]`` stands for.
+    """
     parse_template(template, modality)
     return _PLACE.sub(lambda match: f"[BIO:{match[1] or modality}]", template)
 
 
 def fields(template: str) -> list[str]:
-    """Names of the ``{fields}`` of a template."""
+    """Names of the ``{fields}`` of a template.
+
+    Parameters
+    ----------
+    template
+        Text with ``{fields}``.
+    """
     return _FIELD.findall(template)
 
 
 def fill(template: str, values: Mapping[Any, Any]) -> str:
-    """Put values in the place of ``{fields}``; what a value holds is only text, even ``[BIO]`` or braces."""
+    """Put values in the place of ``{fields}``; what a value holds is only text, even ``[BIO]`` or braces.
+
+    Parameters
+    ----------
+    template
+        Text with ``{fields}``.
+    values
+        Value of each field.
+    """
     return _FIELD.sub(lambda match: str(values[match[1]]), template)
 
 
 def filled_prompt(template: str, values: Mapping[Any, Any], modality: str | None = None) -> list[Text | Entity]:
-    """Segments of a template with its values."""
+    """Segments of a template with its values.
+
+    Parameters
+    ----------
+    template
+        Text with ``{fields}`` and places of entities.
+    values
+        Value of each field.
+    modality
+        What a bare ``[BIO]`` stands for.
+    """
     parsed = parse_template(template, modality)
     return [Text(fill(s.text, values)) if isinstance(s, Text) else s for s in parsed]
 
@@ -136,6 +168,11 @@ def absent_lists(absent: Mapping[str, Sequence[str]]) -> str:
     """Markers of other types in words, as a reasoning prompt lists them.
 
     'CD3D, CD3E of the T cell and MS4A1 of the B cell'.
+
+    Parameters
+    ----------
+    absent
+        By another type: markers of it that were not found in the cell.
     """
     return " and ".join(f"{', '.join(markers)} of the {other}" for other, markers in absent.items() if markers)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
-from bioverse_sc._modalities import CHUNK, modality
+from bioverse_sc._modalities import modality
 from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
@@ -18,7 +16,6 @@ from bioverse_sc.tl._embed import embedding_slot, ensure_embedding, readable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from anndata import AnnData
     from mudata import MuData
 
@@ -106,12 +103,14 @@ def ensure_alignment(
 
 def align_cells(results: Results, model: BioVerse, mod: str = "rna") -> None:
     """Project and write."""
+    from bioverse_sc.models import mean_soft_tokens
+
     adata = results.data
     results.check([_slot(results)])
     what = "cells" if mod == "rna" else f"observations of {mod}"
     with finish_log(f"projecting {adata.n_obs} {what} into the language model of {model.config.name!r}") as slots:
         vectors = adata.obsm[embedding_slot(results, model, mod)]
-        soft_tokens = projected(model.projectors[mod], vectors)
+        soft_tokens = mean_soft_tokens(model.projectors[mod], vectors)
         params = {
             "model": model.config.name,
             "model_fingerprint": model.fingerprint,
@@ -123,21 +122,6 @@ def align_cells(results: Results, model: BioVerse, mod: str = "rna") -> None:
 
 def _slot(results: Results) -> Slot:
     return Slot("obsm", results.keys.soft_token, "soft tokens")
-
-
-def projected(projector: torch.nn.Module, vectors: np.ndarray) -> np.ndarray:
-    """Mean soft token of each vector, shape (entities, width); zeros stay zeros, as they are no cell."""
-    import torch
-
-    device = next(projector.parameters()).device
-    out = []
-    with torch.inference_mode():
-        for start in range(0, len(vectors), CHUNK):
-            part = torch.from_numpy(np.ascontiguousarray(vectors[start : start + CHUNK], dtype=np.float32)).to(device)
-            out.append(projector(part).mean(dim=1).float().cpu().numpy())
-    soft_tokens = np.concatenate(out)
-    soft_tokens[~np.asarray(vectors).any(axis=1)] = 0
-    return soft_tokens
 
 
 def has_alignment(results: Results, model: BioVerse, mod: str = "rna") -> bool:

@@ -14,10 +14,11 @@ from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._row_hash import bound_hashes, hash_rows
+from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.metrics import alignment_metrics
 from bioverse_sc.metrics._alignment import text_retrieval
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
-from bioverse_sc.tl._align import ensure_alignment, projected
+from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._embed import embedding_slot, readable
 from bioverse_sc.tl._score import check_texts
 
@@ -270,8 +271,10 @@ def _placed(mod: str, results: Results, model: BioVerse, when: str) -> np.ndarra
     """Soft tokens by the untrained projector, or by the trained one."""
     if when == "after":
         return np.asarray(results.data.obsm[results.keys.soft_token])
+    from bioverse_sc.models import mean_soft_tokens
+
     untrained = model.untrained_projector(mod).to(model.device).eval()
-    return projected(untrained, np.asarray(results.data.obsm[embedding_slot(results, model, mod)]))
+    return mean_soft_tokens(untrained, np.asarray(results.data.obsm[embedding_slot(results, model, mod)]))
 
 
 def _metrics(placed: np.ndarray, texts: np.ndarray, own: np.ndarray, unrelated: np.ndarray) -> dict[str, float]:
@@ -284,9 +287,7 @@ def _metrics(placed: np.ndarray, texts: np.ndarray, own: np.ndarray, unrelated: 
 
 def _everyday_texts(n: int) -> list[str]:
     """Every so many-th of the package's sentences, so that all topics are there."""
-    from bioverse_sc.train import general_domain_texts
-
-    texts = general_domain_texts()
+    texts = everyday_texts()
     return texts[:: max(1, len(texts) // n)][:n]
 
 
