@@ -188,8 +188,8 @@ Shape = Annotated[
 def align(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
     """Stage 1: train a projector; encoder and language model are frozen.
 
-    An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in
-    OUTPUT/metrics.json.
+    An interrupted run goes on when it is called again.
+    The model is in OUTPUT/model, its metrics in OUTPUT/metrics.json.
     """
     from bioverse_sc import runs
 
@@ -200,8 +200,8 @@ def align(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
 def instruct(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
     """Stage 2: tune an aligned model to instructions, with LoRA.
 
-    An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in
-    OUTPUT/metrics.json.
+    An interrupted run goes on when it is called again.
+    The model is in OUTPUT/model, its metrics in OUTPUT/metrics.json.
     """
     from bioverse_sc import runs
 
