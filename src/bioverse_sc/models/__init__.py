@@ -3,7 +3,6 @@
 from bioverse_sc.models._bioverse import BioVerse
 from bioverse_sc.models._config import Contract, ModelConfig, ProjectorConfig, ProjectorShape
 from bioverse_sc.models._create import create
-from bioverse_sc.models._generate import Decoding, generate_text, label_log_probabilities
 from bioverse_sc.models._io import bundled_models, load, push_to_hub, save
 from bioverse_sc.models._memory import Memory
 from bioverse_sc.models._prompt import (
@@ -17,8 +16,20 @@ from bioverse_sc.models._prompt import (
     question_prompt,
     reasoning_prompt,
 )
+from bioverse_sc.models.decode import (
+    PRUNED_BELOW,
+    Decoding,
+    Read,
+    ShownGenes,
+    ShownTypes,
+    TypeNames,
+    generate_text,
+    label_log_probabilities,
+    write_on,
+)
 
 __all__ = [
+    "PRUNED_BELOW",
     "Answer",
     "BioVerse",
     "ChatFormat",
@@ -29,7 +40,11 @@ __all__ = [
     "ModelConfig",
     "ProjectorConfig",
     "ProjectorShape",
+    "Read",
+    "ShownGenes",
+    "ShownTypes",
     "Text",
+    "TypeNames",
     "bundled_models",
     "create",
     "description_prompt",
@@ -42,4 +57,5 @@ __all__ = [
     "question_prompt",
     "reasoning_prompt",
     "save",
+    "write_on",
 ]

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from mudata import MuData
 
-    from bioverse_sc.models import BioVerse
-    from bioverse_sc.models._generate import Read
+    from bioverse_sc.models import BioVerse, Read
 
 ALL = 8
 """Observations at most that are shown when none is named."""
@@ -131,7 +130,7 @@ class Chat:
     ) -> None:
         import torch
 
-        from bioverse_sc.models._generate import Decoding
+        from bioverse_sc.models import Decoding
         from bioverse_sc.models._prompt import entity_names
 
         decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
@@ -213,7 +212,7 @@ class Chat:
         question
             As for :meth:`ask`.
         """
-        from bioverse_sc.models._generate import write_on
+        from bioverse_sc.models import write_on
 
         prompt = self._prompt_ids(question)
         number = len(self._said)

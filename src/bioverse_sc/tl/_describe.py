@@ -99,7 +99,7 @@ def describe(
         When the model has no projector for a modality, or nothing to retrieve, and for decoding options out of their
         range.
     """
-    from bioverse_sc.models._generate import Decoding
+    from bioverse_sc.models import Decoding
 
     keys = Keys.of(key_added)
     decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)

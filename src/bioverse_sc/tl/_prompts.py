@@ -145,7 +145,7 @@ def written(
     """
     import torch
 
-    from bioverse_sc.models._generate import generate_text
+    from bioverse_sc.models import generate_text
 
     texts = np.full(len(names), "", dtype=object)
     real = np.flatnonzero(np.all([place.source.is_known[place.rows] for place in places], axis=0))
