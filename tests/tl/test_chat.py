@@ -27,7 +27,7 @@ from bioverse_sc.models import (
 )
 from bioverse_sc.models._inject import inject
 from tests.encoders.entities import write_esm
-from tests.models.test_chat import CHATS, chat_tokenizer
+from tests.models.test_chat_format import CHATS, chat_tokenizer
 from tests.same import differences, same
 from tests.tiny import CONFIGS, GENES, WIDTH, make_encoder, make_language_model, make_tokenizer
 

@@ -130,8 +130,7 @@ class Chat:
     ) -> None:
         import torch
 
-        from bioverse_sc.models import Decoding
-        from bioverse_sc.models._prompt import entity_names
+        from bioverse_sc.models import Decoding, entity_names
 
         decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
         self._model = get_model(model)
@@ -262,7 +261,7 @@ class Chat:
 
         What the model wrote stays as it was written: the same text may be spelled with other tokens.
         """
-        from bioverse_sc.models._prompt import question_prompt
+        from bioverse_sc.models import question_prompt
 
         if not isinstance(question, str):
             msg = f"The question is a {type(question).__name__}; expected a text, such as 'What is this cell?'."

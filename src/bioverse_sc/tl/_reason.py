@@ -345,8 +345,7 @@ def write_reasoning(
     """
     import torch
 
-    from bioverse_sc.models import Decoding, ShownGenes, TypeNames, generate_text
-    from bioverse_sc.models._prompt import reasoning_prompt
+    from bioverse_sc.models import Decoding, ShownGenes, TypeNames, generate_text, reasoning_prompt
 
     texts = np.full(len(cases), "", dtype=object)
     names = TypeNames(model, list(cell_ontology().names.values()))

@@ -15,7 +15,7 @@ from mudata import MuData
 
 from bioverse_sc._logging import logger
 from bioverse_sc._optional import require
-from bioverse_sc.models._prompt import Answer, Entity, Text, fields, fill, filled_prompt, parse_template
+from bioverse_sc.models import Answer, Entity, Text, fill_template, filled_prompt, parse_template, template_fields
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.train._sources import Descriptions, Example
 
@@ -163,7 +163,7 @@ def descriptions(
     Each text once, and which of them each entity has: entities of one text are positives of each other.
     """
     values = _values(obs if labels_key is None else with_ontology(obs, labels_key), template)
-    texts = [None if None in row.values() else fill(template, row) for row in values.to_dict("records")]
+    texts = [None if None in row.values() else fill_template(template, row) for row in values.to_dict("records")]
     if missing := [i for i, text in enumerate(texts) if text is None or not text.strip()]:
         msg = (
             f"{len(missing)} of {len(texts)} entities have no text: their rows, the first is number {missing[0]}, "
@@ -232,7 +232,7 @@ def _words(column: pd.Series) -> np.ndarray:
 
 def _values(data: AnnData | MuData | pd.DataFrame, *templates: str, mod: str | None = None) -> pd.DataFrame:
     """Words for all fields of templates, ``None`` where there is no value."""
-    named = list(dict.fromkeys(name for template in templates for name in fields(template)))
+    named = list(dict.fromkeys(name for template in templates for name in template_fields(template)))
     columns = {name: _column(data, name, mod) for name in named}
     return pd.DataFrame(columns, index=range(len(_obs(data))), columns=named, dtype=object)
 
@@ -283,7 +283,7 @@ def examples(
     An example for each observation that has a value in every field, and words in the answer; how many lack one is
     logged. Their rows are rows of the modalities' own arrays of vectors.
     """
-    used = list(dict.fromkeys(s.modality for s in parse_template(prompt, mod) if isinstance(s, Entity)))
+    used = list(dict.fromkeys(s.mod for s in parse_template(prompt, mod) if isinstance(s, Entity)))
     there = list(data.mod) if isinstance(data, MuData) else [mod]
     if missing := [name for name in used if name not in there]:
         msg = f"The prompt has entities of {missing}, but the data have {there}."
@@ -294,7 +294,7 @@ def examples(
     found = []
     for row, record in zip(chosen, values.iloc[chosen].to_dict("records"), strict=True):
         own = {name: [int(of[row])] for name, of in entities.items()}
-        if None not in record.values() and [-1] not in own.values() and (text := fill(answer, record)).strip():
+        if None not in record.values() and [-1] not in own.values() and (text := fill_template(answer, record)).strip():
             found.append(_example(filled_prompt(prompt, record, mod), text, own))
     if len(found) < len(chosen):
         logger.warning(
@@ -309,7 +309,7 @@ def examples(
 
 def _example(segments: list[Text | Entity], answer: str, rows: Mapping[str, Sequence[int]]) -> Example:
     """Give the places their rows; one entity of a modality stands at all of its places."""
-    places = [s.modality for s in segments if isinstance(s, Entity)]
+    places = [s.mod for s in segments if isinstance(s, Entity)]
     left = {}
     for name, of in rows.items():
         n_places = places.count(name)
@@ -428,7 +428,7 @@ def read_examples(
             if empty := [field for field, value in words.items() if value is None]:
                 msg = f"there is no value of {', '.join(map(repr, empty))}"
                 raise ValueError(msg)
-            if not (written := fill(answer, words)).strip():
+            if not (written := fill_template(answer, words)).strip():
                 msg = "the answer is empty"
                 raise ValueError(msg)
             if prompt is not None:
@@ -438,7 +438,7 @@ def read_examples(
             else:
                 msg = "there is no prompt"
                 raise ValueError(msg)
-            used = sorted({s.modality for s in segments if isinstance(s, Entity)})
+            used = sorted({s.mod for s in segments if isinstance(s, Entity)})
             found.append(_example(segments, written, {name: _named(name, record, index) for name in used}))
         except ValueError as error:
             msg = f"{file}, record {number}: {error}"

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,11 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc.encoders import Precomputed
-from bioverse_sc.models._bioverse import BioVerse
-from bioverse_sc.models._config import ModelConfig, ProjectorShape
-from bioverse_sc.models._create import _projector_config
-from bioverse_sc.models._inject import IGNORED, SLOT
-from bioverse_sc.models._projector import Projector
+from bioverse_sc.models import IGNORED, SLOT, BioVerse, ModelConfig, Projector, ProjectorConfig
 from bioverse_sc.train._config import LoraSettings
 from bioverse_sc.train._run import AlignRun, InstructRun
 from bioverse_sc.train._stages import add_adapter
@@ -195,7 +191,7 @@ class _Shapes:
 
     language_model: PretrainedConfig
     dtype: torch.dtype
-    projectors: dict[str, tuple[ProjectorShape, int]]
+    projectors: dict[str, tuple[ProjectorConfig, int]]
     """By modality, with the width of the vectors that it reads."""
     lora: LoraSettings | None
     notes: list[str]
@@ -204,7 +200,7 @@ class _Shapes:
 def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
     from transformers import AutoConfig
 
-    from bioverse_sc.models._io import CONFIG, INSIDE, is_model, model_folder
+    from bioverse_sc.models import CONFIG, INSIDE, is_model, model_folder
 
     new = run.model if isinstance(run, AlignRun) else None
     lora = run.lora if isinstance(run, InstructRun) else None
@@ -213,7 +209,7 @@ def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
         source, revision, dtype = new.language_model, new.revision, new.dtype
         widths = {mod: _encoder_width(name, mod) for mod, name in new.encoders.items()}
         widths |= {mod: _stored_width(run.data.file, mod, key) for mod, key in run.data.use_rep.items()}
-        projectors = {mod: (new.projectors.get(mod, ProjectorShape()), width) for mod, width in widths.items()}
+        projectors = {mod: (new.projectors.get(mod, ProjectorConfig()), width) for mod, width in widths.items()}
         if is_model(source):
             source = str(model_folder(source) / INSIDE)
     elif is_model(str(run.start)):
@@ -223,17 +219,13 @@ def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
         if is_model(source):
             source = str(model_folder(source) / INSIDE)
         revision, dtype = saved.language_model_revision, saved.dtype
-        names = [field.name for field in fields(ProjectorShape)]
-        projectors = {
-            mod: (ProjectorShape(**{name: getattr(of, name) for name in names}), of.in_width)
-            for mod, of in saved.projectors.items()
-        }
+        projectors = {mod: (shape, shape.in_width) for mod, shape in saved.projectors.items()}
         if (adapter := folder / "adapter" / "adapter_config.json").is_file():
             of = json.loads(adapter.read_text(encoding="utf-8"))
             lora = LoraSettings(of["r"], of["lora_alpha"], of["lora_dropout"], tuple(of["target_modules"]))
     elif shape is not None:
         source, revision, dtype = "", None, "bfloat16"
-        projectors = {run.modality: (ProjectorShape(), ENCODER_WIDTH)}
+        projectors = {run.modality: (ProjectorConfig(), ENCODER_WIDTH)}
         notes.append(f"there is no model {run.start!r} yet: taken as bfloat16, with a projector of the default shape")
     else:
         msg = (
@@ -256,7 +248,7 @@ def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
 
 def _encoder_width(name: str, mod: str) -> int:
     """Width of an encoder's vectors, without its weights."""
-    from bioverse_sc.models._io import CONFIG, is_model, model_folder
+    from bioverse_sc.models import CONFIG, is_model, model_folder
 
     if is_model(name):
         return ModelConfig.read(model_folder(name) / CONFIG).projectors[mod].in_width
@@ -291,8 +283,7 @@ def _build(shapes: _Shapes, run: AlignRun | InstructRun, device: str) -> BioVers
         language_model = AutoModelForCausalLM.from_config(architecture, dtype=shapes.dtype, **kernel)
     width = language_model.get_input_embeddings().weight.shape[1]
     projectors = {
-        mod: _projector_config(Precomputed("", in_width), shape, width)
-        for mod, (shape, in_width) in shapes.projectors.items()
+        mod: shape.for_encoder(Precomputed("", in_width), width) for mod, (shape, in_width) in shapes.projectors.items()
     }
     config = ModelConfig(name="dry run", language_model="", projectors=projectors)
     model = BioVerse(config, language_model, cast("Any", None)).to(device)

@@ -25,8 +25,7 @@ from bioverse_sc._logging import logger
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._settings import settings
 from bioverse_sc._validation import check_positive
-from bioverse_sc.models._config import DtypeName, ProjectorShape
-from bioverse_sc.models._prompt import Entity, fields, with_modality
+from bioverse_sc.models import DtypeName, Entity, ProjectorConfig, template_fields, with_modality
 from bioverse_sc.train._checkpoint import FREE as RUN_ON
 from bioverse_sc.train._config import STRICT, LoraSettings, TrainConfig
 from bioverse_sc.train._tasks import ATTRACTION
@@ -56,7 +55,7 @@ class NewModel:
     revision: str | None = None
     encoders: dict[str, str] = field(default_factory=dict)
     """By modality: what :func:`bioverse_sc.encoders.get_encoder` takes, or a bundled model, whose encoder is meant."""
-    projectors: dict[str, ProjectorShape] = field(default_factory=dict)
+    projectors: dict[str, ProjectorConfig] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)
     chat: bool | None = None
     dtype: DtypeName = "float32"
@@ -222,9 +221,9 @@ def _in_words(error: Any) -> str:
             TrainingData,
             TrainConfig,
             LoraSettings,
-            ProjectorShape,
+            ProjectorConfig,
         )
-        known = {name for kind in kinds for name in kind.__dataclass_fields__}
+        known = {name for kind in kinds for name in kind.__dataclass_fields__} - {*ProjectorConfig.ENDS}
         name = str(error["loc"][-1])
         close = [] if name in known else get_close_matches(name, sorted(known), n=1)
         return f"there is no such key{f'; did you mean {close[0]!r}?' if close else ''}"
@@ -354,11 +353,11 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
             labels = tuple(sorted({_answer(example) for example in trained}))
             # what the new labels' probabilities mean is not known yet
             model.config = replace(model.config, labels=labels, temperature=1.0)
-            if fields(prompt):
+            if template_fields(prompt):
                 logger.warning(
                     "The prompt has the fields %s, so it cannot become the model's own question: bsc.tl.annotate will "
                     "ask %r.",
-                    fields(prompt),
+                    template_fields(prompt),
                     model.config.prompts["label"],
                 )
             else:
@@ -418,7 +417,7 @@ def _empty(vectors: np.ndarray) -> np.ndarray:
 
 def entities_of(example: Example) -> list[tuple[str, int]]:
     """Modality and row of each entity of an example."""
-    mods = [s.modality for s in example.segments if isinstance(s, Entity)]
+    mods = [s.mod for s in example.segments if isinstance(s, Entity)]
     return list(zip(mods, example.rows, strict=True))
 
 
@@ -666,8 +665,7 @@ def _loaded(name: str, *, load_in_4bit: bool = False) -> BioVerse:
 
 def _created(new: NewModel, entities: _Entities) -> BioVerse:
     from bioverse_sc.encoders import Precomputed, get_encoder
-    from bioverse_sc.models import bundled_models, create
-    from bioverse_sc.models._io import model_folder
+    from bioverse_sc.models import bundled_models, create, model_folder
 
     encoders: dict[str, Any] = {}
     with _about("model.encoders"):

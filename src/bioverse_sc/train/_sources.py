@@ -11,15 +11,13 @@ import numpy as np
 import torch
 
 from bioverse_sc._logging import logger
-from bioverse_sc.models._inject import IGNORED, RememberingTokenizer, TokenizedPrompt, pad_prompts, tokenize_prompt
-from bioverse_sc.models._prompt import Entity
+from bioverse_sc.models import IGNORED, Entity, RememberingTokenizer, TokenizedPrompt, pad_prompts, tokenize_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Literal
 
-    from bioverse_sc.models import BioVerse
-    from bioverse_sc.models._prompt import Segment
+    from bioverse_sc.models import BioVerse, Segment
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,7 @@ class PromptSource:
         """Segments with the number of vectors that each entity has."""
         rows = iter(example.rows)
         return [
-            replace(s, n_vectors=self._n_vectors(s.modality, next(rows))) if isinstance(s, Entity) else s
+            replace(s, n_vectors=self._n_vectors(s.mod, next(rows))) if isinstance(s, Entity) else s
             for s in example.segments
         ]
 
@@ -237,7 +235,7 @@ class PromptSource:
         n_tokens = self.model.n_tokens
         place = 0
         for i, prompt in zip(indices, prompts, strict=True):
-            for mod, row in zip(prompt.modalities, self.examples[i].rows, strict=True):
+            for mod, row in zip(prompt.mods, self.examples[i].rows, strict=True):
                 n = int(self.vectors[mod].lengths[row]) * n_tokens[mod]
                 rows[mod].append(row)
                 slots[mod] += range(place, place + n)
@@ -275,7 +273,7 @@ def shortened(
         )
         raise ValueError(msg)
     logger.warning("%s; they were cut at the end of their last answer", found)
-    kept = [TokenizedPrompt(p.ids[:limit], p.targets[:limit], p.modalities) for p in prompts]
+    kept = [TokenizedPrompt(p.ids[:limit], p.targets[:limit], p.mods) for p in prompts]
     return kept, len(longer)
 
 

@@ -125,7 +125,7 @@ def align(
         if objective != "autoregressive":
             msg = f"objective is {objective!r}; expected 'contrastive' or 'autoregressive'."
             raise ValueError(msg)
-        from bioverse_sc.models._prompt import description_prompt
+        from bioverse_sc.models import description_prompt
 
         def asked(chosen: np.ndarray) -> list[Example]:
             texts = [descriptions.texts[t] for t in descriptions.text_of[chosen]]

@@ -10,7 +10,7 @@ from torch import distributed
 from torch.nn import functional as F
 
 from bioverse_sc.metrics import alignment_metrics
-from bioverse_sc.models._inject import IGNORED, PromptBatch
+from bioverse_sc.models import IGNORED, PromptBatch
 from bioverse_sc.train._loop import Task
 
 if TYPE_CHECKING:
