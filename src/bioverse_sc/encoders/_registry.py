@@ -84,6 +84,18 @@ def restore(name: str, folder: Path) -> CellEncoder | None:
     """Make the encoder of a saved model again, by the encoder's own name: from its folder where it was stored, or anew.
 
     ``None`` when it was not stored and nothing of that name is registered.
+
+    Parameters
+    ----------
+    name
+        The encoder's own.
+    folder
+        Where a model stores it.
+
+    Raises
+    ------
+    ValueError
+        When it was stored, but its class is none of this package and is not registered.
     """
     if name in ("scgpt", "esm2", "chemberta") and folder.is_dir():
         return _own_class(name).from_folder(folder)

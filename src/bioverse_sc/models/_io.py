@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bioverse_sc._quiet import undisturbed
-from bioverse_sc.encoders import StoredEncoder
-from bioverse_sc.encoders._registry import restore
+from bioverse_sc.encoders import StoredEncoder, restore
 from bioverse_sc.models._bioverse import BioVerse, ready
 from bioverse_sc.models._config import FORMAT_VERSION, ModelConfig
 from bioverse_sc.models._folder import (
