@@ -12,7 +12,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bioverse_sc.models._prompt import absent_lists
+from bioverse_sc.models import absent_lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

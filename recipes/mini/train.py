@@ -66,7 +66,7 @@ from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bioverse_sc.models._prompt import Segment
+    from bioverse_sc.models import Segment
 
 E = TypeVar("E", Esm2Encoder, ChembertaEncoder)
 

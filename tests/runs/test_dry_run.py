@@ -45,7 +45,7 @@ def language_model(tmp_path_factory):
 
 
 def new(language_model, **changes):
-    projectors = {"rna": bsc.models.ProjectorShape(hidden_width=24, n_tokens=2)}
+    projectors = {"rna": bsc.models.ProjectorConfig(hidden_width=24, n_tokens=2)}
     return NewModel("mine", str(language_model), encoders={"rna": "whole-human"}, projectors=projectors, **changes)
 
 
@@ -92,7 +92,7 @@ def test_parameters_of_stage_1_are_those_of_the_real_model(objective, source, sa
     else:
         named = str(saved) if source == "new" else "mini"
         encoders = {"rna": str(saved / "encoders" / "rna") if source == "new" else "mini"}
-        shapes = {"rna": bsc.models.ProjectorShape(n_layers=2)}
+        shapes = {"rna": bsc.models.ProjectorConfig(n_layers=2)}
         run = AlignRun(
             Path("out"),
             DATA,

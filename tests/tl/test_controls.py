@@ -89,16 +89,16 @@ def test_the_cell_is_right_more_often_than_what_is_no_cell(blood):
 
 
 def test_no_cell_keeps_its_own_soft_token_and_metadata_is_never_its_label(made_up, only_cells, monkeypatch):
-    from bioverse_sc.models import _labels
+    from bioverse_sc import models
 
     asked = []
-    real = _labels.label_log_probabilities
+    real = models.label_log_probabilities
 
     def seen(model, prompt, soft_tokens, labels, **kwargs):
         asked.append((prompt[0].text, soft_tokens.numpy().copy(), real(model, prompt, soft_tokens, labels, **kwargs)))
         return asked[-1][2]
 
-    monkeypatch.setattr(_labels, "label_log_probabilities", seen)
+    monkeypatch.setattr(models, "label_log_probabilities", seen)
     bsc.tl.controls(made_up, model=only_cells)
     own, blank, shuffled, decoy, *told = [tokens for _, tokens, _ in asked]
     assert blank.shape == (1, *own.shape[1:])

@@ -41,7 +41,7 @@ def both(cells):
 
 def words(example):
     """Prompt and answer, with the places of entities."""
-    return "".join(f"<{s.modality}>" if isinstance(s, Entity) else s.text for s in example.segments)
+    return "".join(f"<{s.mod}>" if isinstance(s, Entity) else s.text for s in example.segments)
 
 
 # split

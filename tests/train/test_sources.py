@@ -62,8 +62,8 @@ def naive_inputs(model, example, vectors):
     rows, parts = iter(example.rows), []
     for segment in example.segments:
         if isinstance(segment, Entity):
-            of = torch.from_numpy(np.atleast_2d(vectors[segment.modality][next(rows)]))
-            parts.append(model.project(segment.modality, of).flatten(0, 1))
+            of = torch.from_numpy(np.atleast_2d(vectors[segment.mod][next(rows)]))
+            parts.append(model.project(segment.mod, of).flatten(0, 1))
         else:
             text = segment.text if isinstance(segment, Text) else f" {segment.text}<|end|>"
             parts.append(model.embeddings(torch.tensor(model.tokenizer.encode(text, add_special_tokens=False))))
@@ -311,7 +311,7 @@ def test_a_text_of_many_examples_is_encoded_once(monkeypatch):
         prompts = PromptSource(model, examples, {"rna": make_vectors(1)}).prompts
         assert len(calls) < 20
         for prompt, one in zip(prompts, expected, strict=True):
-            assert (list(prompt.ids), list(prompt.targets), prompt.modalities) == (one.ids, one.targets, one.modalities)
+            assert (list(prompt.ids), list(prompt.targets), prompt.mods) == (one.ids, one.targets, one.mods)
             assert prompt.ids.dtype == prompt.targets.dtype == np.int32
 
 
@@ -368,7 +368,7 @@ def test_only_the_end_of_the_last_answer_is_cut(limit, two, log):
         n = min(length, limit)
         np.testing.assert_array_equal(two_.ids, one.ids[:n])
         np.testing.assert_array_equal(two_.targets, one.targets[:n])
-        assert two_.modalities == one.modalities
+        assert two_.mods == one.mods
         lost = one.targets[n:]
         assert IGNORED not in lost
         assert SLOT not in one.ids[n:]

@@ -1,7 +1,7 @@
 """Biological encoders."""
 
 from bioverse_sc.encoders._base import CellEncoder, EntityEncoder, StoredEncoder, TokenEncoder
-from bioverse_sc.encoders._registry import get_encoder, known_encoders, register
+from bioverse_sc.encoders._registry import get_encoder, known_encoders, register, restore
 from bioverse_sc.encoders.precomputed import Precomputed
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "get_encoder",
     "known_encoders",
     "register",
+    "restore",
 ]

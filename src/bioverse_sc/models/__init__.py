@@ -1,9 +1,10 @@
 """The BioVERSE model: projector, soft tokens, language model, and their folder on disk."""
 
 from bioverse_sc.models._bioverse import BioVerse
-from bioverse_sc.models._config import Contract, DtypeName, ModelConfig, ProjectorConfig, ProjectorShape
+from bioverse_sc.models._chat_format import ChatFormat
+from bioverse_sc.models._config import Contract, DtypeName, ModelConfig, ProjectorConfig
 from bioverse_sc.models._create import create
-from bioverse_sc.models._generate import Decoding, generate_text, label_log_probabilities
+from bioverse_sc.models._folder import CONFIG, INSIDE, bundled_models, is_model, model_folder, write_checksums
 from bioverse_sc.models._inject import (
     IGNORED,
     SLOT,
@@ -14,42 +15,48 @@ from bioverse_sc.models._inject import (
     pad_prompts,
     tokenize_prompt,
 )
-from bioverse_sc.models._io import (
-    CONFIG,
-    INSIDE,
-    bundled_models,
-    is_model,
-    load,
-    model_folder,
-    push_to_hub,
-    save,
-    write_checksums,
-)
+from bioverse_sc.models._io import load, save
 from bioverse_sc.models._memory import Memory
 from bioverse_sc.models._projector import Projector, mean_soft_tokens
 from bioverse_sc.models._prompt import (
+    PROMPT_ID,
+    PROMPTS,
     Answer,
-    ChatFormat,
     Entity,
     Segment,
     Text,
     absent_lists,
     description_prompt,
     entity_names,
-    fields,
-    fill,
+    fill_template,
     filled_prompt,
     label_prompt,
     parse_template,
     question_prompt,
     reasoning_prompt,
+    template_fields,
     with_modality,
+)
+from bioverse_sc.models._publish import push_to_hub
+from bioverse_sc.models.decode import (
+    PRUNED_BELOW,
+    Decoding,
+    Read,
+    ShownGenes,
+    ShownTypes,
+    TypeNames,
+    generate_text,
+    label_log_probabilities,
+    write_on,
 )
 
 __all__ = [
     "CONFIG",
     "IGNORED",
     "INSIDE",
+    "PROMPTS",
+    "PROMPT_ID",
+    "PRUNED_BELOW",
     "SLOT",
     "Answer",
     "BioVerse",
@@ -62,19 +69,21 @@ __all__ = [
     "ModelConfig",
     "Projector",
     "ProjectorConfig",
-    "ProjectorShape",
     "PromptBatch",
+    "Read",
     "RememberingTokenizer",
     "Segment",
+    "ShownGenes",
+    "ShownTypes",
     "Text",
     "TokenizedPrompt",
+    "TypeNames",
     "absent_lists",
     "bundled_models",
     "create",
     "description_prompt",
     "entity_names",
-    "fields",
-    "fill",
+    "fill_template",
     "filled_prompt",
     "generate_text",
     "inject",
@@ -90,7 +99,9 @@ __all__ = [
     "question_prompt",
     "reasoning_prompt",
     "save",
+    "template_fields",
     "tokenize_prompt",
     "with_modality",
     "write_checksums",
+    "write_on",
 ]

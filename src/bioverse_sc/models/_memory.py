@@ -30,18 +30,18 @@ class Memory:
 
     Parameters
     ----------
-    modality
-        ``"protein"`` or ``"molecule"``.
+    mod
+        Modality: ``"protein"`` or ``"molecule"``.
     source
         Table with the columns ``entity`` (sequence or SMILES) and ``text``, or a file that :meth:`write` wrote; a file
         is read when it is first needed.
     """
 
-    def __init__(self, modality: str, source: pd.DataFrame | Path) -> None:
-        if modality not in _SIMILARITY:
-            msg = f"A memory is of {' or '.join(map(repr, _SIMILARITY))}; found {modality!r}."
+    def __init__(self, mod: str, source: pd.DataFrame | Path) -> None:
+        if mod not in _SIMILARITY:
+            msg = f"A memory is of {' or '.join(map(repr, _SIMILARITY))}; found {mod!r}."
             raise ValueError(msg)
-        self.modality = modality
+        self.mod = mod
         self._source = source
 
     @cached_property
@@ -63,7 +63,7 @@ class Memory:
 
     @cached_property
     def _similarity(self) -> Callable[[Sequence[str]], np.ndarray]:
-        return _SIMILARITY[self.modality](self.table["entity"].tolist())
+        return _SIMILARITY[self.mod](self.table["entity"].tolist())
 
     def nearest(self, entities: Sequence[str], n: int = 3, *, themselves: bool = True) -> list[list[str]]:
         """Find the texts of the nearest known entities, the nearest first, each text once.
@@ -77,7 +77,7 @@ class Memory:
         themselves
             Whether an entity that is known counts; not when a model learns to use what is near.
         """
-        found = []
+        nearest = []
         known, known_texts = self.table["entity"], self.table["text"].to_numpy()
         index = {entity: i for i, entity in enumerate(known)}
         for start in range(0, len(entities), 256):
@@ -88,8 +88,8 @@ class Memory:
                 # many of the nearest may have one text
                 order = np.argsort(-row, kind="stable")[: 16 * n]
                 texts = dict.fromkeys(known_texts[order[row[order] > 0]])
-                found.append(list(texts)[:n])
-        return found
+                nearest.append(list(texts)[:n])
+        return nearest
 
     def write(self, path: Path) -> None:
         """Write the table as a compressed text file."""

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from bioverse_sc._validation import check_positive
+
 if TYPE_CHECKING:
     from bioverse_sc.models._config import ProjectorConfig
 
@@ -25,9 +27,12 @@ class Projector(nn.Module):
 
     def __init__(self, config: ProjectorConfig, *, scale: float = 1.0) -> None:
         super().__init__()
+        # a shape alone has no ends yet
+        check_positive(config, "in_width", "out_width")
         self.config = config
         generator = torch.Generator().manual_seed(config.seed)
-        widths = [config.in_width, *[config.hidden_width] * (config.n_layers - 1), config.n_tokens * config.out_width]
+        hidden = config.hidden_width or config.out_width
+        widths = [config.in_width, *[hidden] * (config.n_layers - 1), config.n_tokens * config.out_width]
         layers: list[nn.Module] = [nn.LayerNorm(config.in_width)] if config.layer_norm else []
         for i in range(config.n_layers):
             is_last = i == config.n_layers - 1
@@ -55,7 +60,8 @@ class Projector(nn.Module):
         -------
         Soft tokens, shape (vectors, n_tokens, out_width).
         """
-        return self.layers(vectors).unflatten(-1, (self.config.n_tokens, self.config.out_width))
+        projected = self.layers(vectors)  # (vectors, n_tokens * out_width)
+        return projected.unflatten(-1, (self.config.n_tokens, self.config.out_width))
 
 
 ROWS = 4096

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, with_config
 
 from bioverse_sc._validation import check_positive
 from bioverse_sc.encoders import known_encoders
-from bioverse_sc.models import DtypeName, ProjectorShape, bundled_models
+from bioverse_sc.models import DtypeName, ProjectorConfig, bundled_models
 from bioverse_sc.train import ATTRACTION, LoraSettings, TrainConfig
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class NewModel:
     revision: str | None = None
     encoders: dict[str, str] = field(default_factory=dict)
     """By modality: what :func:`bioverse_sc.encoders.get_encoder` takes, or a bundled model, whose encoder is meant."""
-    projectors: dict[str, ProjectorShape] = field(default_factory=dict)
+    projectors: dict[str, ProjectorConfig] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)
     chat: bool | None = None
     dtype: DtypeName = "float32"
@@ -192,8 +192,8 @@ def read_config(file: str | Path, kind: type[T]) -> T:
 def _in_words(error: Any) -> str:
     """What pydantic found, for somebody who does not know Python."""
     if error["type"] == "unexpected_keyword_argument":
-        kinds: list[Any] = [AlignRun, InstructRun, NewModel, TrainingData, TrainConfig, LoraSettings, ProjectorShape]
-        known = {name for kind in kinds for name in kind.__dataclass_fields__}
+        kinds: list[Any] = [AlignRun, InstructRun, NewModel, TrainingData, TrainConfig, LoraSettings, ProjectorConfig]
+        known = {name for kind in kinds for name in kind.__dataclass_fields__} - {*ProjectorConfig.ENDS}
         name = str(error["loc"][-1])
         close = [] if name in known else get_close_matches(name, sorted(known), n=1)
         return f"there is no such key{f'; did you mean {close[0]!r}?' if close else ''}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from bioverse_sc._quiet import undisturbed
+from bioverse_sc.encoders import Precomputed
 from bioverse_sc.models import (
     CONFIG,
     IGNORED,
@@ -20,7 +21,6 @@ from bioverse_sc.models import (
     ModelConfig,
     Projector,
     ProjectorConfig,
-    ProjectorShape,
     is_model,
     model_folder,
 )
@@ -197,7 +197,7 @@ class _Shapes:
 
     language_model: PretrainedConfig
     dtype: torch.dtype
-    projectors: dict[str, tuple[ProjectorShape, int]]
+    projectors: dict[str, tuple[ProjectorConfig, int]]
     """By modality, with the width of the vectors that it reads."""
     lora: LoraSettings | None
     notes: list[str]
@@ -215,7 +215,7 @@ def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
         lora = _saved_adapter(model_folder(str(run.start))) or lora
     elif shape is not None:
         source, revision, dtype = "", None, "bfloat16"
-        projectors = {run.mod: (ProjectorShape(), ENCODER_WIDTH)}
+        projectors = {run.mod: (ProjectorConfig(), ENCODER_WIDTH)}
         notes.append(f"there is no model {run.start!r} yet: taken as bfloat16, with a projector of the default shape")
     else:
         msg = (
@@ -235,7 +235,7 @@ def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
     return _Shapes(language_model, getattr(torch, dtype), projectors, lora, notes)
 
 
-_Source = tuple[str, str | None, str, dict[str, tuple[ProjectorShape, int]]]
+_Source = tuple[str, str | None, str, dict[str, tuple[ProjectorConfig, int]]]
 """Language model with its revision and number format, and the projectors with the width that each reads."""
 
 
@@ -244,7 +244,7 @@ def _new(run: AlignRun) -> _Source:
     new = cast("NewModel", run.model)
     widths = {mod: _encoder_width(name, mod) for mod, name in new.encoders.items()}
     widths |= {mod: _stored_width(run.data.file, mod, key) for mod, key in run.data.use_rep.items()}
-    projectors = {mod: (new.projectors.get(mod, ProjectorShape()), width) for mod, width in widths.items()}
+    projectors = {mod: (new.projectors.get(mod, ProjectorConfig()), width) for mod, width in widths.items()}
     return _base(new.language_model), new.revision, new.dtype, projectors
 
 
@@ -252,11 +252,7 @@ def _saved(folder: Path) -> _Source:
     """What a saved model says of itself."""
     saved = ModelConfig.read(folder / CONFIG)
     source = str(folder / INSIDE) if saved.language_model == INSIDE else saved.language_model
-    names = [field.name for field in fields(ProjectorShape)]
-    projectors = {
-        mod: (ProjectorShape(**{name: getattr(projector, name) for name in names}), projector.in_width)
-        for mod, projector in saved.projectors.items()
-    }
+    projectors = {mod: (projector, projector.in_width) for mod, projector in saved.projectors.items()}
     return _base(source), saved.language_model_revision, saved.dtype, projectors
 
 
@@ -308,14 +304,7 @@ def _build(shapes: _Shapes, run: AlignRun | InstructRun, device: str) -> BioVers
         language_model = AutoModelForCausalLM.from_config(architecture, dtype=shapes.dtype, **kernel)
     width = language_model.get_input_embeddings().weight.shape[1]
     projectors = {
-        mod: ProjectorConfig(
-            encoder="",
-            encoder_fingerprint="",
-            in_width=in_width,
-            out_width=width,
-            **asdict(shape) | {"hidden_width": shape.hidden_width or width},
-        )
-        for mod, (shape, in_width) in shapes.projectors.items()
+        mod: shape.for_encoder(Precomputed("", in_width), width) for mod, (shape, in_width) in shapes.projectors.items()
     }
     config = ModelConfig(name="dry run", language_model="", projectors=projectors)
     model = BioVerse(config, language_model, cast("Any", None)).to(device)

@@ -14,7 +14,16 @@ from bioverse_sc._quiet import undisturbed
 from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.encoders import Precomputed, get_encoder
 from bioverse_sc.metrics import alignment_metrics
-from bioverse_sc.models import bundled_models, create, fields, load, mean_soft_tokens, model_folder, save, with_modality
+from bioverse_sc.models import (
+    bundled_models,
+    create,
+    load,
+    mean_soft_tokens,
+    model_folder,
+    save,
+    template_fields,
+    with_modality,
+)
 from bioverse_sc.runs._config import about, existing
 from bioverse_sc.runs._entities import Entities, without_vector
 from bioverse_sc.runs._processes import device, model_device, processes
@@ -162,10 +171,10 @@ def _set_labels(model: BioVerse, prompt: str, trained: list[Example], mod: str) 
     labels = tuple(sorted({_answer(example) for example in trained}))
     # what the new labels' probabilities mean is not known yet
     model.config = replace(model.config, labels=labels, temperature=1.0)
-    if fields(prompt):
+    if template_fields(prompt):
         logger.warning(
             "The prompt has the fields %s, so it cannot become the model's own question: bsc.tl.annotate will ask %r.",
-            fields(prompt),
+            template_fields(prompt),
             model.config.prompts["label"],
         )
     else:

@@ -120,8 +120,7 @@ def ask(
     TypeError
         For several modalities without MuData.
     """
-    from bioverse_sc.models._generate import Decoding
-    from bioverse_sc.models._prompt import question_prompt
+    from bioverse_sc.models import Decoding, question_prompt
 
     keys = Keys.of(key_added)
     check_question(question)

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from bioverse_sc.models import BioVerse
-    from bioverse_sc.models._prompt import Segment
+    from bioverse_sc.models import BioVerse, Segment
 
 
 @undisturbed()
@@ -99,7 +98,7 @@ def describe(
         When the model has no projector for a modality, or nothing to retrieve, and for decoding options out of their
         range.
     """
-    from bioverse_sc.models._generate import Decoding
+    from bioverse_sc.models import Decoding
 
     keys = Keys.of(key_added)
     decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
@@ -141,6 +140,6 @@ def describe(
 
 def _prompt_of(model: BioVerse, mod: str) -> Callable[[list[Sequence[str]]], list[Segment]]:
     """What makes the prompt of a modality from the texts to show before the entity."""
-    from bioverse_sc.models._prompt import description_prompt
+    from bioverse_sc.models import description_prompt
 
     return lambda nearest: description_prompt(mod, nearest=nearest[0], prompts=model.config.prompts)

@@ -256,8 +256,7 @@ def calibrated(
 
     ``before`` stands before the cell in the prompt; with ``whole`` the least likely labels are scored too.
     """
-    from bioverse_sc.models._labels import PRUNED_BELOW, label_log_probabilities
-    from bioverse_sc.models._prompt import Text, label_prompt
+    from bioverse_sc.models import PRUNED_BELOW, Text, label_log_probabilities, label_prompt
 
     prompt = [*([Text(before)] if before else []), *label_prompt(prompts=model.config.prompts)]
     below = -np.inf if whole else PRUNED_BELOW

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from bioverse_sc._results import Results
-    from bioverse_sc.models import BioVerse, Decoding, Memory
-    from bioverse_sc.models._prompt import Segment
+    from bioverse_sc.models import BioVerse, Decoding, Memory, Segment
 
 RETRIEVED = 3
 """Texts of known entities that are shown before an entity."""
@@ -145,7 +144,7 @@ def written(
     """
     import torch
 
-    from bioverse_sc.models._generate import generate_text
+    from bioverse_sc.models import generate_text
 
     texts = np.full(len(names), "", dtype=object)
     real = np.flatnonzero(np.all([place.source.is_known[place.rows] for place in places], axis=0))
@@ -194,7 +193,7 @@ def provenance(model: BioVerse, decoding: Decoding, *, retrieve: bool) -> dict[s
 
 def prompt_id(model: BioVerse) -> str:
     """Name of the default templates, or a hash of a model's own."""
-    from bioverse_sc.models._prompt import PROMPT_ID, PROMPTS
+    from bioverse_sc.models import PROMPT_ID, PROMPTS
 
     if model.config.prompts == PROMPTS and model.config.chat is None:
         return PROMPT_ID

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from bioverse_sc.models import BioVerse
-    from bioverse_sc.models._generate import ShownTypes
+    from bioverse_sc.models import BioVerse, ShownTypes
     from bioverse_sc.pp._profile import MatrixProfile
 
 GENES_SHOWN = 12
@@ -57,7 +56,7 @@ class Case:
     @property
     def types(self) -> ShownTypes:
         """Types that the prompt names, and those that are wider than the label."""
-        from bioverse_sc.models._generate import ShownTypes
+        from bioverse_sc.models import ShownTypes
 
         ontology = cell_ontology()
         term = ontology.find(self.label)
@@ -346,8 +345,7 @@ def write_reasoning(
     """
     import torch
 
-    from bioverse_sc.models._generate import Decoding, ShownGenes, TypeNames, generate_text
-    from bioverse_sc.models._prompt import reasoning_prompt
+    from bioverse_sc.models import Decoding, ShownGenes, TypeNames, generate_text, reasoning_prompt
 
     texts = np.full(len(cases), "", dtype=object)
     names = TypeNames(model, list(cell_ontology().names.values()))

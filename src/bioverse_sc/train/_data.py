@@ -12,7 +12,7 @@ import pandas as pd
 from mudata import MuData
 
 from bioverse_sc._logging import logger
-from bioverse_sc.models import Answer, Entity, Text, fields, fill, filled_prompt, parse_template
+from bioverse_sc.models import Answer, Entity, Text, fill_template, filled_prompt, parse_template, template_fields
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.train._sources import Descriptions, Example
 
@@ -170,7 +170,7 @@ def descriptions(
     Each text once, and which of them each entity has: entities of one text are positives of each other.
     """
     values = template_values(obs if labels_key is None else with_ontology(obs, labels_key), template)
-    texts = [None if None in row.values() else fill(template, row) for row in values.to_dict("records")]
+    texts = [None if None in row.values() else fill_template(template, row) for row in values.to_dict("records")]
     if missing := [i for i, text in enumerate(texts) if text is None or not text.strip()]:
         msg = (
             f"{len(missing)} of {len(texts)} entities have no text: their rows, the first is number {missing[0]}, "
@@ -248,7 +248,7 @@ def _words(column: pd.Series) -> np.ndarray:
 
 def template_values(data: AnnData | MuData | pd.DataFrame, *templates: str, mod: str | None = None) -> pd.DataFrame:
     """Words for all fields of templates, ``None`` where there is no value."""
-    named = list(dict.fromkeys(name for template in templates for name in fields(template)))
+    named = list(dict.fromkeys(name for template in templates for name in template_fields(template)))
     columns = {name: column_words(data, name, mod) for name in named}
     return pd.DataFrame(columns, index=range(len(_obs(data))), columns=named, dtype=object)
 
@@ -311,7 +311,7 @@ def examples(
     An example for each observation that has a value in every field, and words in the answer; how many lack one is
     logged. Their rows are rows of the modalities' own arrays of vectors.
     """
-    used = list(dict.fromkeys(s.modality for s in parse_template(prompt, mod) if isinstance(s, Entity)))
+    used = list(dict.fromkeys(s.mod for s in parse_template(prompt, mod) if isinstance(s, Entity)))
     there = list(data.mod) if isinstance(data, MuData) else [mod]
     if missing := [name for name in used if name not in there]:
         msg = f"The prompt has entities of {missing}, but the data have {there}."
@@ -322,7 +322,11 @@ def examples(
     written = []
     for row, record in zip(chosen, values.iloc[chosen].to_dict("records"), strict=True):
         entities = {name: [int(mod_rows[row])] for name, mod_rows in row_in.items()}
-        if None not in record.values() and [-1] not in entities.values() and (text := fill(answer, record)).strip():
+        if (
+            None not in record.values()
+            and [-1] not in entities.values()
+            and (text := fill_template(answer, record)).strip()
+        ):
             written.append(placed(filled_prompt(prompt, record, mod), text, entities))
     if len(written) < len(chosen):
         logger.warning(
@@ -337,7 +341,7 @@ def examples(
 
 def placed(segments: list[Text | Entity], answer: str, rows: Mapping[str, Sequence[int]]) -> Example:
     """Give the places their rows; one entity of a modality stands at all of its places."""
-    places = [s.modality for s in segments if isinstance(s, Entity)]
+    places = [s.mod for s in segments if isinstance(s, Entity)]
     following = {}
     for name, named in rows.items():
         n_places = places.count(name)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bioverse_sc._optional import require
-from bioverse_sc.models import Entity, fill, filled_prompt, parse_template
+from bioverse_sc.models import Entity, fill_template, filled_prompt, parse_template
 from bioverse_sc.train._data import column_words, descriptions, placed, template_values, unique_names
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def read_examples(
             if empty := [field for field, value in words.items() if value is None]:
                 msg = f"there is no value of {', '.join(map(repr, empty))}"
                 raise ValueError(msg)
-            if not (written := fill(answer, words)).strip():
+            if not (written := fill_template(answer, words)).strip():
                 msg = "the answer is empty"
                 raise ValueError(msg)
             if prompt is not None:
@@ -137,7 +137,7 @@ def read_examples(
             else:
                 msg = "there is no prompt"
                 raise ValueError(msg)
-            used = sorted({s.modality for s in segments if isinstance(s, Entity)})
+            used = sorted({s.mod for s in segments if isinstance(s, Entity)})
             read.append(placed(segments, written, {name: _named(name, record, index) for name in used}))
         except ValueError as error:
             msg = f"{file}, record {number}: {error}"

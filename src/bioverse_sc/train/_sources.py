@@ -36,7 +36,7 @@ class Example:
     @property
     def entities(self) -> list[tuple[str, int]]:
         """Modality and row of each entity, in order."""
-        mods = [s.modality for s in self.segments if isinstance(s, Entity)]
+        mods = [s.mod for s in self.segments if isinstance(s, Entity)]
         return list(zip(mods, self.rows, strict=True))
 
 
@@ -210,7 +210,7 @@ class PromptSource:
         """Segments with the number of vectors that each entity has."""
         rows = iter(example.rows)
         return [
-            replace(s, n_vectors=self._n_vectors(s.modality, next(rows))) if isinstance(s, Entity) else s
+            replace(s, n_vectors=self._n_vectors(s.mod, next(rows))) if isinstance(s, Entity) else s
             for s in example.segments
         ]
 
@@ -240,7 +240,7 @@ class PromptSource:
         n_tokens = self.model.n_tokens
         place = 0
         for i, prompt in zip(indices, prompts, strict=True):
-            for mod, row in zip(prompt.modalities, self.examples[i].rows, strict=True):
+            for mod, row in zip(prompt.mods, self.examples[i].rows, strict=True):
                 n = int(self.vectors[mod].lengths[row]) * n_tokens[mod]
                 rows[mod].append(row)
                 slots[mod] += range(place, place + n)
@@ -277,7 +277,7 @@ def shortened(
         )
         raise ValueError(msg)
     logger.warning("%s; they were cut at the end of their last answer", count)
-    cut = [TokenizedPrompt(p.ids[:limit], p.targets[:limit], p.modalities) for p in prompts]
+    cut = [TokenizedPrompt(p.ids[:limit], p.targets[:limit], p.mods) for p in prompts]
     return cut, len(longer)
 
 
