@@ -322,11 +322,8 @@ def examples(
     written = []
     for row, record in zip(chosen, values.iloc[chosen].to_dict("records"), strict=True):
         entities = {name: [int(mod_rows[row])] for name, mod_rows in row_in.items()}
-        if (
-            None not in record.values()
-            and [-1] not in entities.values()
-            and (text := fill_template(answer, record)).strip()
-        ):
+        is_whole = None not in record.values() and [-1] not in entities.values()
+        if is_whole and (text := fill_template(answer, record)).strip():
             written.append(placed(filled_prompt(prompt, record, mod), text, entities))
     if len(written) < len(chosen):
         logger.warning(
