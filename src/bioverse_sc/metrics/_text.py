@@ -55,12 +55,12 @@ def bleu(
     if max_order < 1:
         msg = f"max_order is {max_order}; expected at least 1, such as 4 for BLEU-4."
         raise ValueError(msg)
-    tokenize = tokenize or _words
+    tokenize = tokenize or words
     precisions: list[Fraction] = []
 
-    def unsmoothed(found: list[Fraction], **_: object) -> list[Fraction]:
-        precisions.extend(found)
-        return found
+    def unsmoothed(of_order: list[Fraction], **_: object) -> list[Fraction]:
+        precisions.extend(of_order)
+        return of_order
 
     score = corpus_bleu(
         [[tokenize(text)] for text in references],
@@ -146,7 +146,7 @@ def meteor(
     """
     meteor_score = require("nltk.translate.meteor_score", "text").meteor_score
     candidates, references = _paired(candidates, references)
-    tokenize = tokenize or _words
+    tokenize = tokenize or words
     wordnet = _wordnet() if synonyms else _NoWordNet()
     scores = [
         meteor_score([tokenize(reference)], tokenize(text), wordnet=wordnet)
@@ -203,8 +203,14 @@ def text_metrics(
     }
 
 
-def _words(text: str) -> list[str]:
-    """Lower-cased words, and every punctuation mark by itself, as BERT splits a text before it looks for pieces."""
+def words(text: str) -> list[str]:
+    """Lower-cased words, and every punctuation mark by itself, as BERT splits a text before it looks for pieces.
+
+    Parameters
+    ----------
+    text
+        Any text.
+    """
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
