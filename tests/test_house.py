@@ -1,4 +1,4 @@
-"""The plan of the source tree keeps to its numbers; ``make house`` prints them with their places."""
+"""The plan of the source tree keeps to its numbers, which ``make house`` prints; for imports see ``test_imports.py``."""
 
 from pathlib import Path
 
@@ -11,22 +11,6 @@ TREE = house.Tree(Path(__file__).parents[1])
 MOST_LONG_FUNCTIONS = 3
 MOST_CHECKS_OF_ENCODERS = 1
 MOST_LITERALS = 10
-
-
-def test_no_packages_import_each_other():
-    assert house.package_circles(TREE) == []
-
-
-def test_no_files_import_each_other():
-    assert house.file_circles(TREE) == []
-
-
-def test_no_private_file_of_another_package_is_imported():
-    assert house.private_imports(TREE) == []
-
-
-def test_recipes_and_benchmarks_are_written_in_public_names():
-    assert house.private_imports_of_programs(TREE) == []
 
 
 def test_no_file_is_long():
