@@ -1,4 +1,4 @@
-"""The plan of the source tree keeps to its numbers, which ``make house`` prints; for imports see ``test_imports.py``."""
+"""The plan of the source tree keeps to its numbers, as ``make house`` prints; imports are in ``test_imports.py``."""
 
 from pathlib import Path
 

@@ -21,8 +21,8 @@ FLOORS = (
     *("helpers", "bundled", "ontology", "metrics", "datasets", "encoders", "read", "fusion", "facts", "models"),
     *("reasoning", "train", "pp", "tl", "pl", "get", "bioverse_sc", "runs", "explore", "cli"),
 )
-"""Each may import what stands before it, also inside functions. Helpers are the private files at the top; what gathers the
-packages for ``import bioverse_sc`` stands below the programs over it."""
+"""Each may import what stands before it, also inside functions. Helpers are the private files at the top; what gathers
+the packages for ``import bioverse_sc`` stands below the programs over it."""
 PRIVATE = [*house.private_imports(TREE), *house.private_imports_of_programs(TREE)]
 
 
