@@ -117,9 +117,9 @@ def text_retrieval(entities: np.ndarray, texts: np.ndarray, true_text: np.ndarra
     entities
         Soft tokens, shape (entities, width).
     texts
-        Vectors, shape (texts, width).
+        Vectors of the texts, shape (texts, width).
     true_text
-        Index of each entity's text.
+        Index of the text that belongs to each, shape (entities,).
     """
     entities = np.asarray(entities)
     used, text_of = np.unique(true_text, return_inverse=True)
@@ -187,11 +187,11 @@ def alignment_metrics(
     Parameters
     ----------
     cells
-        Soft tokens, shape (cells, width).
+        Soft tokens, shape (entities, width).
     texts
-        Vectors of the labels' texts, shape (texts, width).
+        Vectors of the texts, shape (texts, width).
     true_text
-        Index of each cell's text.
+        Index of the text that belongs to each, shape (entities,).
     unrelated
         Vectors of unrelated texts, shape (texts, width): they are among the items of retrieval. There may be none.
     """

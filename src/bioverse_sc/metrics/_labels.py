@@ -127,7 +127,7 @@ def sctab_macro_f1(true: Labels, predicted: Labels, classes: Labels) -> float:
     predicted
         The same, shape (cells,). What the ontology does not know is wrong.
     classes
-        The cell types to average over, shape (classes,).
+        The labels to average over, shape (classes,).
 
     Raises
     ------
@@ -208,7 +208,7 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins
     correct
         Whether the label is right, bool or 0 and 1, shape (cells,).
     n_bins
-        Bins between 0 and 1.
+        Bins of equal width between 0 and 1, with their upper edge.
 
     Raises
     ------

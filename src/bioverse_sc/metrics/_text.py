@@ -37,8 +37,7 @@ def bleu(
     max_order
         The longest n-grams, in tokens.
     tokenize
-        Text to tokens. Without it, lower-cased words and single punctuation marks, which needs no download. MolT5
-        (Edwards et al., EMNLP 2022) used
+        Text to tokens. Without it :func:`words`, which needs no download. MolT5 (Edwards et al., EMNLP 2022) used
         ``AutoTokenizer.from_pretrained("allenai/scibert_scivocab_uncased").tokenize``.
 
     Raises
@@ -128,10 +127,11 @@ def meteor(
     references
         One text for each candidate.
     synonyms
-        Whether to match synonyms. They need WordNet, which no package brings: ``python -m nltk.downloader wordnet``.
-        Without them scores are lower or equal, and are not comparable with published figures.
+        Whether METEOR matches synonyms. They need WordNet, which no package brings: ``python -m nltk.downloader
+        wordnet``. Without them scores are lower or equal, and are not comparable with published figures.
     tokenize
-        Text to tokens, as in :func:`bleu`.
+        Text to tokens. Without it :func:`words`, which needs no download. MolT5 (Edwards et al., EMNLP 2022) used
+        ``AutoTokenizer.from_pretrained("allenai/scibert_scivocab_uncased").tokenize``.
 
     Raises
     ------
@@ -164,6 +164,8 @@ def text_metrics(
 ) -> dict[str, float]:
     """All of the above, and the share of candidates that equal their reference character for character.
 
+    ROUGE splits texts in its own way, whatever ``tokenize`` is.
+
     Parameters
     ----------
     candidates
@@ -171,9 +173,11 @@ def text_metrics(
     references
         One text for each candidate.
     synonyms
-        Whether METEOR matches synonyms, see :func:`meteor`.
+        Whether METEOR matches synonyms. They need WordNet, which no package brings: ``python -m nltk.downloader
+        wordnet``. Without them scores are lower or equal, and are not comparable with published figures.
     tokenize
-        Text to tokens for BLEU and METEOR, see :func:`bleu`. ROUGE has its own.
+        Text to tokens. Without it :func:`words`, which needs no download. MolT5 (Edwards et al., EMNLP 2022) used
+        ``AutoTokenizer.from_pretrained("allenai/scibert_scivocab_uncased").tokenize``.
 
     Returns
     -------

@@ -60,7 +60,7 @@ def back_off(
     Parameters
     ----------
     probabilities
-        Of each label, shape (cells, labels). A row of zeros is ``"unknown"``.
+        Of each label, shape (cells, labels).
     labels
         Labels, in any words; see :func:`match_labels`.
     min_confidence
@@ -79,7 +79,7 @@ def back_off(
     -------
     names
         Labels, shape (cells,): as they are in ``labels`` where a term has one there, else the term's name, or
-        ``"unknown"``.
+        ``"unknown"``, as for a row of zeros.
     ids
         Cell Ontology ids, shape (cells,); ``""`` where there is none.
     confidence
@@ -132,7 +132,7 @@ def runner_up(
     probabilities
         Of each label, shape (cells, labels).
     labels
-        Labels, in any words.
+        Labels, in any words; see :func:`match_labels`.
     n
         How many, at most one fewer than there are labels.
     given

@@ -79,7 +79,7 @@ def nearest_labels(model_labels: Sequence[str], labels: Sequence[str]) -> np.nda
     model_labels
         The model's labels.
     labels
-        The user's labels.
+        The user's labels, in any words.
 
     Returns
     -------

@@ -68,7 +68,7 @@ def coarse_probabilities(probabilities: np.ndarray, labels: Sequence[str]) -> tu
     Parameters
     ----------
     probabilities
-        Shape (cells, labels).
+        Of each label, shape (cells, labels).
     labels
         Labels in any words; the last is ``"unknown"``.
 

@@ -36,21 +36,22 @@ def alignment_umap(
     """Draw observations and texts in the language model's embedding space, before and after alignment, side by side.
 
     Cells, proteins and molecules are coloured dots, biological texts black triangles, everyday texts grey crosses, as
-    in figure 2 of BioVERSE (arXiv 2510.01428). Several modalities have a colour each. When
-    :func:`bioverse_sc.tl.alignment_umap` has not been run, it is run first, with its defaults.
+    in figure 2 of BioVERSE (arXiv 2510.01428). All modalities that were laid out together have a colour each; ``mod``
+    draws one of them alone with its texts. When :func:`bioverse_sc.tl.alignment_umap` has not been run, it is run
+    first, with its defaults.
 
     Parameters
     ----------
     data
         AnnData of one modality, or MuData.
     mod
-        Modality of a MuData, alone with its texts; all that were laid out together by default.
+        Modality of a MuData; by default what the results are of.
     color
         Column of ``.obs`` of one modality, of a MuData that of ``mod`` or ``"rna"``; the label that
         :func:`bioverse_sc.tl.annotate` wrote by default. The commonest twelve values of a categorical column have a
         colour of their own.
     key
-        Stem of the slots, the ``key_added`` of the functions that wrote them.
+        Stem of the slots, the ``key_added`` of the function that wrote them.
     ax
         Two axes to draw into; a new figure by default.
     show

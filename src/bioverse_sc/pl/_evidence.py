@@ -42,19 +42,20 @@ def evidence(
     A dot is a gene; its size is the share of the group's cells that express it. It is blue as far as the claims about
     it are supported by the rule of :func:`bioverse_sc.tl.evidence`, vermilion as far as they are not, and grey between.
     A ring is a gene that the texts say is absent. On the right is the share of all claims of the group that are
-    supported. When :func:`bioverse_sc.tl.evidence` has not been run, it is run first, with its defaults.
+    supported. Of a MuData it draws the cells. When :func:`bioverse_sc.tl.evidence` has not been run, it is run first,
+    with its defaults.
 
     Parameters
     ----------
     data
-        AnnData, or MuData with an ``"rna"`` modality.
+        AnnData of one modality, or MuData.
     groupby
         Column of ``.obs`` with the groups, the commonest twenty of which are drawn. With another stem and the default,
         its label.
     n
         Genes of each group at most.
     key
-        Stem of the slots, the ``key_added`` of :func:`bioverse_sc.tl.annotate`.
+        Stem of the slots, the ``key_added`` of the function that wrote them.
     ax
         Axes to draw into; a new figure by default.
     show

@@ -40,14 +40,14 @@ def score(
     data
         AnnData of one modality, or MuData.
     mod
-        Modality of a MuData; by default the one that has scores.
+        Modality of a MuData; by default what the results are of.
     texts_key
         Column of ``.obs`` with each observation's own text, as it was scored. Without it there are no dots and no
         retrieval.
     n
         Rows at most, and columns at most; they are taken evenly.
     key
-        Stem of the slots, the ``key_added`` of :func:`bioverse_sc.tl.score`.
+        Stem of the slots, the ``key_added`` of the function that wrote them.
     ax
         Axes to draw into; a new figure by default.
     show
