@@ -58,8 +58,7 @@ from bioverse_sc.models import (
     question_prompt,
     reasoning_prompt,
 )
-from bioverse_sc.ontology import UNKNOWN, cell_ontology
-from bioverse_sc.ontology._label_set import lineage_terms
+from bioverse_sc.ontology import UNKNOWN, cell_ontology, lineage_terms
 from bioverse_sc.tl._reason import Case, CaseMaker, absent_markers, detected
 from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
 

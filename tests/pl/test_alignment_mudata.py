@@ -29,7 +29,7 @@ def three(tmp_path_factory):
 @pytest.fixture(scope="module")
 def _compared(three):
     mdata = make_mdata()
-    bsc.tl.alignment(mdata, model=three, labels_key="truth", texts_key="description")
+    bsc.tl.alignment_umap(mdata, model=three, labels_key="truth", texts_key="description")
     return mdata
 
 
@@ -114,20 +114,22 @@ def test_what_was_read_from_a_file_is_drawn(mdata, tmp_path):
 
 
 def test_a_modality_that_was_laid_out_alone_since_then_is_not_mixed_in(mdata, three):
-    bsc.tl.alignment(mdata["protein"], mod="protein", model=three, texts_key="description")
+    bsc.tl.alignment_umap(mdata["protein"], mod="protein", model=three, texts_key="description")
     points = drawn(bsc.pl.alignment_umap(mdata)[1])
     assert set(points) == {"proteins", "everyday text", "biological text"}
 
 
 def test_proteins_alone_are_called_so(mdata, three):
     adata = mdata["protein"]
-    bsc.tl.alignment(adata, mod="protein", model=three)
+    bsc.tl.alignment_umap(adata, mod="protein", model=three)
     assert set(drawn(bsc.pl.alignment_umap(adata)[1])) == {"proteins", "everyday text"}
 
 
 def test_soft_tokens_of_another_model_are_an_error(mdata):
     mdata["molecule"].uns["bioverse"]["align"]["model_fingerprint"] = "another"
-    with pytest.raises(KeyError, match=r"aligned with another model than 'mini'. Run bsc\.tl\.alignment\(data, model="):
+    with pytest.raises(
+        KeyError, match=r"aligned with another model than 'mini'. Run bsc\.tl\.alignment_umap\(data, model="
+    ):
         bsc.pl.alignment_umap(mdata)
 
 

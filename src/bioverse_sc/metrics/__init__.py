@@ -3,7 +3,15 @@
 Plain functions over arrays and lists.
 """
 
-from bioverse_sc.metrics._alignment import alignment_metrics, knn_agreement, modality_gap, retrieval_at_k
+from bioverse_sc.metrics._alignment import (
+    alignment_metrics,
+    cosines,
+    knn_agreement,
+    modality_gap,
+    rank_of_true,
+    retrieval_at_k,
+    text_retrieval,
+)
 from bioverse_sc.metrics._calibration import apply_calibration, fit_isotonic, fit_temperature, reliability_table
 from bioverse_sc.metrics._labels import (
     accuracy,
@@ -13,13 +21,14 @@ from bioverse_sc.metrics._labels import (
     sctab_accuracy,
     sctab_macro_f1,
 )
-from bioverse_sc.metrics._text import bleu, meteor, rouge, text_metrics
+from bioverse_sc.metrics._text import bleu, meteor, rouge, text_metrics, words
 
 __all__ = [
     "accuracy",
     "alignment_metrics",
     "apply_calibration",
     "bleu",
+    "cosines",
     "expected_calibration_error",
     "fit_isotonic",
     "fit_temperature",
@@ -28,10 +37,13 @@ __all__ = [
     "meteor",
     "modality_gap",
     "popv_agreement",
+    "rank_of_true",
     "reliability_table",
     "retrieval_at_k",
     "rouge",
     "sctab_accuracy",
     "sctab_macro_f1",
     "text_metrics",
+    "text_retrieval",
+    "words",
 ]

@@ -15,8 +15,7 @@ from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc.datasets import everyday_texts
-from bioverse_sc.metrics import alignment_metrics
-from bioverse_sc.metrics._alignment import text_retrieval
+from bioverse_sc.metrics import alignment_metrics, text_retrieval
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._embed import embedding_slot, readable

@@ -16,8 +16,7 @@ from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._validation import check_batch_size, check_labels
 from bioverse_sc.metrics import apply_calibration
-from bioverse_sc.ontology import back_off, meanings_of, runner_up
-from bioverse_sc.ontology._levels import coarse_probabilities
+from bioverse_sc.ontology import back_off, coarse_probabilities, meanings_of, runner_up
 from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._economy import (
     CONNECTIVITIES,

@@ -15,7 +15,7 @@ from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._validation import check_storable
-from bioverse_sc.metrics._alignment import cosines
+from bioverse_sc.metrics import cosines
 from bioverse_sc.tl._align import ensure_alignment
 from bioverse_sc.tl._embed import readable
 
