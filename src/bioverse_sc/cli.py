@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from anndata import AnnData
+    from mudata import MuData
 
     from bioverse_sc.runs import AlignRun, InstructRun
 
@@ -100,12 +101,7 @@ def annotate(
 
     with _reported_errors():
         stem = Keys.of(key_added).stem
-        # all that can be known before the work
-        kind = _files.check_output(output, _files.WRITTEN, "The output")
-        if plot is not None:
-            _check_figure(plot)
-        data = _files.read(file)
-        _files.check_fits(data, kind, "The output")
+        data = _read(file, output, plot)
         bsc.tl.annotate(
             data,
             model=model,
@@ -135,6 +131,18 @@ def annotate(
             _draw(adata, stem, plot)
             _files.write(data, output, stem=stem)
         typer.echo(adata.obs[f"{stem}_label"].value_counts().to_string())
+
+
+def _read(file: Path, output: Path, plot: Path | None) -> AnnData | MuData:
+    """Read the input, after all is checked that can be known before the work."""
+    from bioverse_sc import _files
+
+    kind = _files.check_output(output, _files.WRITTEN, "The output")
+    if plot is not None:
+        _check_figure(plot)
+    data = _files.read(file)
+    _files.check_fits(data, kind, "The output")
+    return data
 
 
 def _check_figure(plot: Path) -> None:
