@@ -23,7 +23,7 @@ LISTED := -W default::DeprecationWarning -W default::PendingDeprecationWarning -
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint docs parity test-lowest test-latest lock clean
+.PHONY: help demo test lint house docs parity test-lowest test-latest lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -39,9 +39,12 @@ lint: $(READY) ## check style, format and types
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
 
+house: $(READY) ## print the plan of the source tree in numbers
+	$(BIN)/python tests/house.py
+
 docs: $(READY) ## build the documentation into docs/_build/html
 	@# its extensions still use what Sphinx 10 will remove
-	$(BIN)/python -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -m sphinx -q -b html docs docs/_build/html
+	$(BIN)/python -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "wrote docs/_build/html/index.html"
 
 parity: $(READY) ## compare scGPT with the official code (installs scgpt, online)

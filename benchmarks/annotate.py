@@ -22,7 +22,7 @@ import torch
 from bioverse_sc._models import get_model
 
 import bioverse_sc as bsc
-from bioverse_sc.datasets._simulate import simulate_counts
+from bioverse_sc.datasets import simulate_counts
 from bioverse_sc.models import Decoding, generate_text, reasoning_prompt
 from bioverse_sc.tl._reason import GENES_SHOWN, REASONING_TOKENS
 

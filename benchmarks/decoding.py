@@ -21,36 +21,35 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor
 
 import bioverse_sc as bsc
-from bioverse_sc.models import _constraints, _generate
-from bioverse_sc.models._inject import inject, pad_prompts
+from bioverse_sc import models
+from bioverse_sc.models import ShownGenes, TypeNames, inject, pad_prompts
+from bioverse_sc.models.decode import GenesLeft, NamesLeft
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bioverse_sc.models import BioVerse
 
-Call = tuple[Any, Any, Any, Any, _constraints.ShownGenes, _constraints.TypeNames]
+Call = tuple[Any, Any, Any, Any, ShownGenes, TypeNames]
 """Model, prompts, soft tokens, decoding and constraints of a batch."""
 
 
 class Constrained(LogitsProcessor):
     """The constraints of reasonings, as ``generate`` takes them. What it chose is seen at its next question."""
 
-    def __init__(self, genes: _constraints.ShownGenes, names: _constraints.TypeNames) -> None:
+    def __init__(self, genes: ShownGenes, names: TypeNames) -> None:
         self.columns = genes.writable
         self.genes = torch.nonzero(genes.is_gene).flatten()
-        self.left = _constraints.GenesLeft(genes, self.columns)
-        self.names = _constraints.NamesLeft(names, self.left, self.columns)
-        # an answer that has ended goes on with padding, which no column has
-        self.column = torch.zeros(len(genes.is_gene), dtype=torch.long, device=self.columns.device)
-        self.column[self.columns] = torch.arange(len(self.columns), device=self.columns.device)
+        self.left = GenesLeft(genes, lambda rows: self.scores[rows][:, self.genes], self.columns)
+        self.names = NamesLeft(names, self.left, self.columns)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.scores = scores  # (answers, vocabulary)
         if input_ids.shape[1]:
-            self.left.wrote(self.column[input_ids[:, -1]], input_ids)
+            # an answer that has ended goes on with padding, which no column has
+            self.left.wrote(input_ids[:, -1])
             self.names.wrote(input_ids[:, -1])
-        wanted = scores[self.left.pausing][:, self.genes].amax(dim=1)
-        allowed = self.names(self.left(scores[:, self.columns], wanted))
+        allowed = self.names.close(self.left.close(scores[:, self.columns]))
         return torch.full_like(scores, -torch.inf).index_copy(1, self.columns, allowed)
 
 
@@ -76,23 +75,23 @@ def by_generate(call: Call) -> list[str]:
 def by_loop(call: Call) -> list[str]:
     """Texts of a batch, written by the package."""
     *given, genes, names = call
-    return _generate.generate_text(*given, constraint=genes, names=names)
+    return models.generate_text(*given, constraint=genes, names=names)
 
 
 def calls_of(adata: ad.AnnData, model: BioVerse, batch_size: int) -> list[Call]:
     """What annotation asks to be written."""
     found: list[Call] = []
-    real = _generate.generate_text
+    real = models.generate_text
 
     def record(*given: Any, constraint: Any, names: Any) -> list[str]:
         found.append((*given, constraint, names))
         return [""] * len(given[1])
 
-    _generate.generate_text = record
+    models.generate_text = record
     try:
         bsc.tl.annotate(adata.copy(), model=model, batch_size=batch_size, reasoning="cell")
     finally:
-        _generate.generate_text = real
+        models.generate_text = real
     return found
 
 

@@ -44,8 +44,7 @@ from train import Recipe
 
 import bioverse_sc as bsc
 from bioverse_sc._optional import require
-from bioverse_sc.metrics._alignment import text_retrieval
-from bioverse_sc.metrics._text import _words
+from bioverse_sc.metrics import text_retrieval, words
 from bioverse_sc.models import BioVerse, Decoding, Memory, description_prompt, generate_text
 from bioverse_sc.tl._align import projected
 
@@ -167,7 +166,7 @@ def ec_of(text: str) -> str:
 
 def bleu_2_counts(candidate: str, reference: str) -> list[int]:
     """Matching words and pairs, all words and pairs, and the lengths, which BLEU-2 sums over texts."""
-    one, two = _words(candidate), _words(reference)
+    one, two = words(candidate), words(reference)
     found = [(Counter(one), Counter(two)), (Counter(pairwise(one)), Counter(pairwise(two)))]
     matching = [sum((a & b).values()) for a, b in found]
     return [*matching, max(1, len(one)), max(1, len(one) - 1), len(one), len(two)]

@@ -18,6 +18,7 @@ import time
 import numpy as np
 import torch
 import transformers
+from bioverse_sc.train._dry_run import timed
 from embed import random_cells
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -25,7 +26,6 @@ import bioverse_sc as bsc
 from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
 from bioverse_sc.models import BioVerse, ModelConfig, ProjectorConfig, description_prompt
 from bioverse_sc.train import Example
-from bioverse_sc.train._dry_run import timed
 from bioverse_sc.train._loop import BatchSource, Task, batch_indices
 from bioverse_sc.train._sources import PairSource, PromptSource
 from bioverse_sc.train._stages import general_domain_texts

@@ -4,13 +4,25 @@ from dataclasses import is_dataclass
 
 import pytest
 
-from bioverse_sc import encoders, metrics, models, pl, pp, tl, train
+from bioverse_sc import Chat, encoders, metrics, models, pl, pp, runs, tl, train
 
-PACKAGES = {"tl": tl, "pl": pl, "pp": pp, "metrics": metrics, "train": train, "models": models}
+PACKAGES = {"tl": tl, "pl": pl, "pp": pp, "metrics": metrics, "train": train, "runs": runs, "models": models}
 PUBLIC = [(f"{name}.{item}", getattr(package, item)) for name, package in PACKAGES.items() for item in package.__all__]
 FUNCTIONS = [(name, item) for name, item in PUBLIC if inspect.isfunction(item)]
 CLASSES = [(name, item) for name, item in PUBLIC if inspect.isclass(item)]
 TOOLS = [(name, item) for name, item in FUNCTIONS if name.startswith(("tl.", "pl."))]
+CHAT = [("tl.Chat", Chat)] + [
+    (f"tl.Chat.{name}", item) for name, item in vars(Chat).items() if inspect.isfunction(item) and name[0] != "_"
+]
+# a parameter that means something else than that of the same name elsewhere, and why
+MEANS_SOMETHING_ELSE = {
+    ("tl.Chat", "mod"): "the modalities of the observations that `entities` names",
+    ("tl.ask", "mod"): "several modalities may be in one prompt",
+    ("tl.embed", "mod"): "an encoder has a modality",
+    ("tl.alignment_umap", "texts"): "in the place of descriptions; those of tl.score are scored",
+    ("pl.alignment_umap", "ax"): "two panels",
+    ("pl.evidence", "n"): "counts genes; that of pl.score counts rows and columns",
+}
 
 
 def cases(items):
@@ -30,6 +42,14 @@ def documented(item):
     return {name.strip() for head in heads for name in head.split(",")}
 
 
+def texts_of_parameters(item):
+    """By parameter, what a docstring says of it, in one line."""
+    texts = {}
+    for heads, lines in re.findall(r"^(\S.*)\n((?:[ \t]+.*\n?|\n)*)", section(item, "Parameters"), re.MULTILINE):
+        texts |= {name.strip(): " ".join(lines.split()) for name in heads.split(",")}
+    return texts
+
+
 def parameters(item):
     return {name: p for name, p in inspect.signature(item).parameters.items() if name != "self"}
 
@@ -37,7 +57,8 @@ def parameters(item):
 @pytest.mark.parametrize("package", [*PACKAGES.values(), encoders], ids=[*PACKAGES, "encoders"])
 def test_all_is_sorted_and_there(package):
     assert package.__doc__
-    assert list(package.__all__) == sorted(package.__all__)
+    # constants, classes, functions, as ruff sorts them
+    assert list(package.__all__) == sorted(package.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
     assert all(hasattr(package, name) for name in package.__all__)
 
 
@@ -63,7 +84,8 @@ def test_every_parameter_and_result_has_a_type(function):
 def test_every_class_says_what_it_is(kind):
     assert kind.__doc__
     assert not kind.__doc__.startswith(f"{kind.__name__}("), "the docstring that a dataclass makes of itself"
-    if not is_dataclass(kind):
+    # a protocol has parameters of its own accord
+    if not is_dataclass(kind) and not getattr(kind, "_is_protocol", False):
         assert set(parameters(kind)) - documented(kind) == set()
 
 
@@ -94,3 +116,25 @@ def test_tools_share_their_grammar(function):
 def test_plots_share_their_grammar(function):
     assert {"ax", "show"} <= set(parameters(function))
     assert not {"save", "path"} & set(parameters(function))
+
+
+@pytest.mark.parametrize("package", ["tl", "pl"])
+def test_a_parameter_has_one_text(package):
+    said = {}
+    for name, item in [*TOOLS, *CHAT]:
+        for parameter, text in texts_of_parameters(item).items():
+            if name.startswith(f"{package}.") and (name, parameter) not in MEANS_SOMETHING_ELSE:
+                said.setdefault(parameter, {}).setdefault(text, []).append(name)
+    assert {parameter: texts for parameter, texts in said.items() if len(texts) > 1} == {}
+
+
+def test_what_means_something_else_says_so():
+    known = {name: texts_of_parameters(item) for name, item in [*TOOLS, *CHAT]}
+    for name, parameter in MEANS_SOMETHING_ELSE:
+        others = {texts.get(parameter) for other, texts in known.items() if other != name and other[:2] == name[:2]}
+        assert known[name][parameter] not in others
+        assert others != {None}
+
+
+def test_a_plot_draws_what_the_tool_of_its_name_wrote():
+    assert set(pl.__all__) <= set(tl.__all__)

@@ -8,13 +8,22 @@ from pathlib import Path
 import pytest
 
 import bioverse_sc
+from tests import house
 
-SOURCE = Path(bioverse_sc.__file__).parent
-FILES = sorted(SOURCE.rglob("*.py"))
+TREE = house.Tree(Path(__file__).parents[1])
+SOURCE, FILES = TREE.source, TREE.files
 HEAVY = {"torch", "transformers", "matplotlib", "umap", "peft", "accelerate", "safetensors", "tokenizers", "sklearn"}
-WITHOUT_TORCH = ("pl", "metrics", "datasets", "pp", "ontology", "tl")
-# each may import what stands before it
-ORDER = ["ontology", "pp", "encoders", "models", "train"]
+LIGHT = ("ontology", "metrics", "datasets", "read", "facts", "pp", "tl", "pl", "get")
+"""Packages that load nothing heavy when they are imported."""
+WITHOUT_TORCH = ("ontology", "metrics", "datasets", "read", "facts", "pl", "get")
+"""Packages that never import torch."""
+FLOORS = (
+    *("helpers", "bundled", "ontology", "metrics", "datasets", "encoders", "read", "fusion", "facts", "models"),
+    *("reasoning", "train", "pp", "tl", "pl", "get", "bioverse_sc", "runs", "explore", "cli"),
+)
+"""Each may import what stands before it, also inside functions. Helpers are the private files at the top; what gathers
+the packages for ``import bioverse_sc`` stands below the programs over it."""
+PRIVATE = [*house.private_imports(TREE), *house.private_imports_of_programs(TREE)]
 
 
 def name_of(file):
@@ -73,20 +82,22 @@ def test_what_is_not_there_is_an_attribute_error():
         _ = bioverse_sc.gone
 
 
-LIGHT = [f for f in FILES if f.parent == SOURCE or f.relative_to(SOURCE).parts[0] in WITHOUT_TORCH]
+def floor_of(module):
+    part = house.part_of(module)
+    return FLOORS.index("helpers" if part.startswith("_") else part)
 
 
-@pytest.mark.parametrize("file", LIGHT, ids=name_of)
+def is_in(file, packages):
+    return file.relative_to(SOURCE).parts[0] in packages
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent == SOURCE or is_in(f, LIGHT)], ids=name_of)
 def test_helpers_and_what_a_user_calls_load_nothing_heavy(file):
     heavy = {module for module in imported(file, inside_functions=False) if module.split(".")[0] in HEAVY}
     assert heavy == set()
 
 
-@pytest.mark.parametrize(
-    "file",
-    [f for f in FILES if f.relative_to(SOURCE).parts[0] in ("pl", "metrics", "datasets", "ontology")],
-    ids=name_of,
-)
+@pytest.mark.parametrize("file", [f for f in FILES if is_in(f, WITHOUT_TORCH)], ids=name_of)
 def test_figures_metrics_and_data_never_import_torch(file):
     assert not {
         m for m in imported(file, inside_functions=True) if m.split(".")[0] in ("torch", "transformers", "peft")
@@ -95,22 +106,20 @@ def test_figures_metrics_and_data_never_import_torch(file):
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_imports_point_one_way(file):
-    part = file.relative_to(SOURCE).parts[0]
-    if name_of(file) == "train/_run.py":
-        # what the command line starts does what a user does: it stands above tl
-        part = "tl"
-    own = {m.split(".")[1] for m in imported(file, inside_functions=True) if m.startswith("bioverse_sc.")}
-    if part in ORDER:
-        forbidden = set(ORDER[ORDER.index(part) + 1 :]) | {"tl", "pl", "cli"}
-    elif part in ("metrics", "datasets"):
-        forbidden = {"encoders", "models", "train", "tl", "pl", "cli"}
-    elif part == "tl":
-        forbidden = {"pl", "cli"}
-    elif part.startswith("_") and part != "__init__.py":
-        forbidden = {"tl", "pl", "train", "cli"}
-    else:
-        forbidden = set()
-    assert own & forbidden == set()
+    floor = floor_of(TREE.module_of(file))
+    above = {module for module, _ in TREE.imports(file) if floor_of(module) > floor}
+    assert above == set(), f"{name_of(file)} imports from a floor above its own"
+
+
+@pytest.mark.parametrize("file", [*FILES, *TREE.programs], ids=TREE.name_of)
+def test_one_imports_from_a_package_and_not_from_its_files(file):
+    prefix = f"{TREE.name_of(file)}: "
+    assert [line for line in PRIVATE if line.startswith(prefix)] == []
+
+
+def test_no_file_imports_one_that_imports_it():
+    assert house.package_circles(TREE) == []
+    assert house.file_circles(TREE) == []
 
 
 def test_no_machine_path_is_in_the_source():

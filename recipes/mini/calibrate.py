@@ -20,8 +20,7 @@ from evaluate import correct_cells, read
 
 import bioverse_sc as bsc
 from bioverse_sc.metrics import apply_calibration, expected_calibration_error, fit_isotonic
-from bioverse_sc.models import ModelConfig
-from bioverse_sc.models._io import CONFIG, write_checksums
+from bioverse_sc.models import CONFIG, ModelConfig, write_checksums
 
 SETS = ("pbmc3k", "kang_pbmc_1287g", "symphony_pbmc_3tech", "scp1884_gut", "baron_pancreas_175")
 MOST_CELLS = 1000

@@ -174,3 +174,12 @@ def simulate_strangers(
     chosen = rng.integers(n_profiles, size=n_cells)
     one_set = np.zeros(n_profiles, dtype=int)
     return simulate_counts(made, np.arange(n_profiles), one_set, chosen, seed=seed)[:, :-1].tocsr()
+
+
+def gene_vectors(profiles: Profiles, width: int) -> np.ndarray:
+    """Vectors of genes from a singular value decomposition of the log profiles, shape (genes, width), spread 1."""
+    log = np.log1p(profiles.mean[:, :-1] * 1e4)
+    log = (log - log.mean(axis=0)) / (log.std(axis=0) + 0.1)
+    _, values, right = np.linalg.svd(log, full_matrices=False)
+    vectors = right[:width].T * np.sqrt(values[:width])
+    return (vectors / vectors.std()).astype(np.float32)

@@ -12,11 +12,12 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bioverse_sc.models._prompt import absent_lists
+from bioverse_sc.models import absent_lists, reasoning_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from bioverse_sc.models import Segment
     from bioverse_sc.ontology import CellOntology
     from bioverse_sc.tl._reason import Case
 
@@ -160,18 +161,18 @@ def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generat
         return f"No known type is like this cell{high}."
     genes = case.genes
     markers = ontology.known_markers(term)
-    of: dict[str, list[str]] = {}
+    marked_by: dict[str, list[str]] = {}
     for gene in genes:
         if gene in markers:
-            of.setdefault(markers[gene], []).append(gene)
+            marked_by.setdefault(markers[gene], []).append(gene)
     # the type itself first, then ever wider ones; very wide ones say little
-    order = sorted(of, key=lambda t: (-len(ontology.ancestors(t)), t))
+    order = sorted(marked_by, key=lambda t: (-len(ontology.ancestors(t)), t))
     order = [t for t in order if len(ontology.ancestors(t)) > 2 and "sensu" not in ontology.names[t]][:3]
     rest = [g for g in genes if g not in markers][:2]
     # each sentence begins with a gene or ends the text, so that it can stop after any gene when genes run out
     sentences = []
     for i, marked in enumerate(order):
-        first, *others = of[marked][: 4 if i == 0 else 2]
+        first, *others = marked_by[marked][: 4 if i == 0 else 2]
         kind = ontology.names[marked]
         if i == 0:
             opening = ("is", "is high in this cell and is", "stands out in this cell and is")[rng.integers(3)]
@@ -203,6 +204,18 @@ def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generat
     return " ".join(sentences)
 
 
+def reasoned_prompt(ontology: CellOntology, case: Case, rng: np.random.Generator) -> list[Segment]:
+    """The prompt of a case with its answer."""
+    return reasoning_prompt(
+        case.label,
+        case.genes,
+        reason(ontology, case, ontology.find(case.label) or "", rng),
+        absent=case.absent,
+        confidence=case.confidence,
+        runner_up=case.runner_up,
+    )
+
+
 def knowledge_texts(ontology: CellOntology, gene_names: dict[str, str], *, terms: Sequence[str]) -> list[str]:
     """Statements about types and genes: definitions, kinds, synonyms, markers both ways, gene names."""
     wanted = set().union(*(ontology.ancestors(t) for t in terms)) | set(ontology.markers)
@@ -221,8 +234,8 @@ def knowledge_texts(ontology: CellOntology, gene_names: dict[str, str], *, terms
             texts.append(f"Markers of the {name} are {join(genes[start : start + 8])}.")
         for gene in genes:
             marks.setdefault(gene, []).append((ontology.markers[term][gene], name))
-    for gene, found in sorted(marks.items()):
-        best = sorted(found, key=lambda pair: (-pair[0], pair[1]))
+    for gene, types in sorted(marks.items()):
+        best = sorted(types, key=lambda pair: (-pair[0], pair[1]))
         texts.append(f"{gene} is a marker of the {join([name for _, name in best[:5]])}.")
         sources, name = best[0]
         texts.append(f"{gene} marks the {name} according to {sources} {'source' if sources == 1 else 'sources'}.")

@@ -27,20 +27,27 @@ import cells as cell_data
 import numpy as np
 import real_cells
 import torch
+from data import Data, type_targets
+from instruct import labelled_cells
+from recipe import Recipe
+from save import save_model
 from scipy.sparse import csr_matrix, vstack
-from train import Recipe, Run, save_model, type_targets
 
 import bioverse_sc as bsc
 from bioverse_sc.datasets import SimulationConfig
-from bioverse_sc.encoders.scgpt import ScGPTEncoder
-from bioverse_sc.encoders.scgpt._heads import Heads
+from bioverse_sc.encoders.scgpt import Heads, ScGPTEncoder
 from bioverse_sc.ontology import UNKNOWN
-from bioverse_sc.train import Descriptions, TrainConfig
-from bioverse_sc.train._encoder import CellSource, EncoderTask
-from bioverse_sc.train._loop import fit
-from bioverse_sc.train._sources import EntityVectors
-from bioverse_sc.train._stages import _contrast, _prompts, _training
-from bioverse_sc.train._tasks import ATTRACTION, PromptTask
+from bioverse_sc.train import (
+    CellSource,
+    Descriptions,
+    EncoderTask,
+    PromptSource,
+    PromptTask,
+    TrainConfig,
+    contrastive_task,
+    fit,
+    training_only,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,9 +104,9 @@ class Refine:
 
     def __init__(self, shared: Path, model: Path, work: Path, recipe: Refinement) -> None:
         self.folder, self.work, self.recipe = model, work, recipe
-        self.run = Run(shared, work, Recipe())
-        self.profiles, self.genes = self.run.profiles, self.run.profiles.genes
-        self.unknown = self.run.names.index(UNKNOWN)
+        self.data = Data(shared, work, Recipe())
+        self.profiles, self.genes = self.data.profiles, self.data.profiles.genes
+        self.unknown = self.data.names.index(UNKNOWN)
         self.sets = real_cells.read_unlabelled(shared, self.genes)
         self.real = vstack(self.sets, format="csr")
 
@@ -107,7 +114,7 @@ class Refine:
         """Counts and types of simulated cells; -1 is the type of a cell whose profile is no clean example of one."""
         config = SimulationConfig(ambient=self.recipe.ambient)
         cells = cell_data.simulate(self.profiles, n, seed=self.recipe.seed + seed, balance=balance, config=config)
-        return cells.counts, self.run.type_of_profile[cells.profile]
+        return cells.counts, self.data.type_of_profile[cells.profile]
 
     def strangers(self, n: int, kinds: Sequence[float], *, seed: int) -> tuple[csr_matrix, np.ndarray]:
         """Counts of cells of types that do not exist, and the place of "unknown"."""
@@ -129,18 +136,18 @@ class Refine:
         if not path.exists():
             r = self.recipe
             counts, types = self.simulated(r.classified, seed=1, balance=0.5)
-            kept = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= cell_data.MIN_GENES))
-            found = real_cells.likely_types(
+            rows = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= cell_data.MIN_GENES))
+            likely = real_cells.likely_types(
                 bsc.models.load(self.folder).encoders["rna"],
                 self.sets,
-                counts[kept],
-                types[kept],
+                counts[rows],
+                types[rows],
                 self.genes,
                 alpha=r.alpha,
                 at_least=r.at_least,
             )
-            print(f"{(found >= 0).mean():.0%} of {len(found)} real cells have a likely type", flush=True)
-            np.save(path, found)
+            print(f"{(likely >= 0).mean():.0%} of {len(likely)} real cells have a likely type", flush=True)
+            np.save(path, likely)
         stored: np.ndarray = np.load(path)
         return stored
 
@@ -151,7 +158,7 @@ class Refine:
             return ScGPTEncoder.from_folder(folder)
         r = self.recipe
         encoder = bsc.models.load(self.folder).encoders["rna"]
-        targets = np.pad(type_targets(self.run.terms, smoothing=0.08), (0, 1))
+        targets = np.pad(type_targets(self.data.terms, smoothing=0.08), (0, 1))
         targets[self.unknown, self.unknown] = 1
         self.fit_heads(encoder, targets)
         n = r.encoder.steps * r.encoder.batch_size
@@ -210,10 +217,10 @@ class Refine:
                 self.views(r.real_cells, seed=7),
                 self.strangers(r.strangers, kinds, seed=8),
             )
-            kept = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= cell_data.MIN_GENES))
-            vectors = encoder.encode(counts[kept], self.genes, batch_size=128)
+            rows = np.flatnonzero((types >= 0) & (np.diff(counts.indptr) >= cell_data.MIN_GENES))
+            vectors = encoder.encode(counts[rows], self.genes, batch_size=128)
             fresh = path.with_suffix(".new.npz")
-            np.savez(fresh, vectors=vectors, types=types[kept])
+            np.savez(fresh, vectors=vectors, types=types[rows])
             fresh.rename(path)
         stored = np.load(path)
         return stored["vectors"], stored["types"]
@@ -226,15 +233,20 @@ class Refine:
         Stage 1, then labels through the frozen language model, with the loss of stage 1 beside.
         """
         vectors, types = self.vectors(model.encoders["rna"], name, kinds)
-        texts = [self.run.ontology.describe(term) for term in self.run.terms]
-        descriptions = Descriptions([*texts, "This is not a cell of a known type."], types)
+        descriptions = Descriptions(self.data.type_texts, types)
         if contrastive is not None:
             bsc.train.align(model, vectors, descriptions, contrastive, folder=self.work / f"{name}_contrastive")
-        examples = self.run.labelled_cells(types, np.random.default_rng(self.recipe.seed))
-        with _training(model, label, lambda parameter: parameter.startswith("projectors.rna.")):
-            task = PromptTask(model, {"rna": _contrast(model, "rna", descriptions, None, ATTRACTION)})
-            of = {"rna": EntityVectors.of("rna", vectors)}
-            prompts = _prompts(model, examples, of, label, text_of={"rna": descriptions.text_of})
+        examples = labelled_cells(self.data, types, np.random.default_rng(self.recipe.seed))
+        with training_only(model, label, lambda parameter: parameter.startswith("projectors.rna.")):
+            task = PromptTask(model, {"rna": contrastive_task(model, "rna", descriptions)})
+            prompts = PromptSource(
+                model,
+                examples,
+                {"rna": vectors},
+                text_of={"rna": descriptions.text_of},
+                max_tokens=label.max_tokens,
+                too_long=label.too_long,
+            )
             fit(task, prompts, label, folder=self.work / f"{name}_label", description="labels")
 
     def refine(self, out: Path) -> None:

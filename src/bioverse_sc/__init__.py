@@ -15,15 +15,28 @@ from bioverse_sc._settings import settings
 from bioverse_sc.tl._chat import Chat
 
 if TYPE_CHECKING:
-    from bioverse_sc import encoders, models, train
+    from bioverse_sc import encoders, models, runs, train
 
 __version__ = version("bioverse-sc")
 
-__all__ = ["Chat", "datasets", "encoders", "metrics", "models", "ontology", "pl", "pp", "settings", "tl", "train"]
+__all__ = [
+    "Chat",
+    "datasets",
+    "encoders",
+    "metrics",
+    "models",
+    "ontology",
+    "pl",
+    "pp",
+    "runs",
+    "settings",
+    "tl",
+    "train",
+]
 
 _register_at_fork()
 
-_NEED_TORCH = ("encoders", "models", "train")
+_NEED_TORCH = ("encoders", "models", "runs", "train")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,10 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bioverse_sc.train import AlignRun, InstructRun
+    from anndata import AnnData
+    from mudata import MuData
+
+    from bioverse_sc.runs import AlignRun, InstructRun
 
 T = TypeVar("T", "AlignRun", "InstructRun")
 
@@ -22,61 +25,73 @@ app = typer.Typer(
 )
 
 
+Input = Annotated[
+    Path,
+    typer.Argument(metavar="IN", help="Counts or log-normalised values: .h5ad, .h5mu, .zarr, or .h5 of 10x Genomics."),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Where the annotated data go: .h5ad, .h5mu, .zarr; or a table of the results: .csv, .tsv, .csv.gz, "
+        ".tsv.gz.",
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(help="A label to choose from; repeat it for each. The model's own by default."),
+]
+Tissue = Annotated[str | None, typer.Option(help="Only labels that occur there, such as 'blood'.")]
+MinConfidence = Annotated[
+    float | None,
+    typer.Option(help="Below this probability a label gives way to a wider one. The model's own by default."),
+]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the alignment figure (.png, .pdf, .svg).")]
+Model = Annotated[str, typer.Option(help="Name of a bundled model, or the path of a saved one.")]
+Layer = Annotated[str | None, typer.Option(help="'X', 'raw' or a layer; found by itself by default.")]
+GeneSymbols = Annotated[str | None, typer.Option(help="Column of .var with symbols or Ensembl ids.")]
+By = Annotated[Literal["cell", "cluster"], typer.Option(help="What gets a label.")]
+Unique = Annotated[bool, typer.Option("--unique", help="Each label to one cluster at most, with --by cluster.")]
+Coarse = Annotated[bool, typer.Option("--coarse", help="Also the broad type of each cell.")]
+Reasoning = Annotated[
+    Literal["representative", "cell", "cluster", "none"],
+    typer.Option(help="What the texts are about: cells that speak for others, each cell, or each cluster."),
+]
+Groupby = Annotated[str, typer.Option(help="Column of .obs with the clusters.")]
+RunnerUp = Annotated[int, typer.Option(min=0, help="Next likely labels to write as well.")]
+Smooth = Annotated[bool, typer.Option("--smooth", help="Spread the probabilities over the neighbours graph first.")]
+MostTexts = Annotated[int | None, typer.Option(min=1, help="Cells that speak for others, at most; 256 by default.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Cells per forward pass.")]
+KeyAdded = Annotated[str | None, typer.Option(help="Stem of the slots' names instead of 'bioverse'.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Write over results in the input that were made or changed by others.")
+]
+
+
 @app.command()
 def annotate(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IN", help="Counts or log-normalised values: .h5ad, .h5mu, .zarr, or .h5 of 10x Genomics."
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT",
-            help="Where the annotated data go: .h5ad, .h5mu, .zarr; or a table of the results: .csv, .tsv, .csv.gz, "
-            ".tsv.gz.",
-        ),
-    ],
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(help="A label to choose from; repeat it for each. The model's own by default."),
-    ] = None,
-    tissue: Annotated[str | None, typer.Option(help="Only labels that occur there, such as 'blood'.")] = None,
-    min_confidence: Annotated[
-        float | None,
-        typer.Option(help="Below this probability a label gives way to a wider one. The model's own by default."),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw the alignment figure (.png, .pdf, .svg).")
-    ] = None,
-    model: Annotated[str, typer.Option(help="Name of a bundled model, or the path of a saved one.")] = "mini",
-    layer: Annotated[str | None, typer.Option(help="'X', 'raw' or a layer; found by itself by default.")] = None,
-    gene_symbols: Annotated[str | None, typer.Option(help="Column of .var with symbols or Ensembl ids.")] = None,
-    by: Annotated[Literal["cell", "cluster"], typer.Option(help="What gets a label.")] = "cell",
-    unique: Annotated[
-        bool, typer.Option("--unique", help="Each label to one cluster at most, with --by cluster.")
-    ] = False,
-    coarse: Annotated[bool, typer.Option("--coarse", help="Also the broad type of each cell.")] = False,
-    reasoning: Annotated[
-        Literal["representative", "cell", "cluster", "none"],
-        typer.Option(help="What the texts are about: cells that speak for others, each cell, or each cluster."),
-    ] = "representative",
-    groupby: Annotated[str, typer.Option(help="Column of .obs with the clusters.")] = "leiden",
-    n_runner_up: Annotated[int, typer.Option(min=0, help="Next likely labels to write as well.")] = 0,
-    smooth: Annotated[
-        bool, typer.Option("--smooth", help="Spread the probabilities over the neighbours graph first.")
-    ] = False,
-    max_cells_to_generate: Annotated[
-        int | None, typer.Option(min=1, help="Cells that speak for others, at most; 256 by default.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Cells per forward pass.")] = 128,
-    key_added: Annotated[str | None, typer.Option(help="Stem of the slots' names instead of 'bioverse'.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write over results in the input that were made or changed by others.")
-    ] = False,
+    file: Input,
+    output: Output,
+    labels: Labels = None,
+    tissue: Tissue = None,
+    min_confidence: MinConfidence = None,
+    plot: Plot = None,
+    model: Model = "mini",
+    layer: Layer = None,
+    gene_symbols: GeneSymbols = None,
+    by: By = "cell",
+    unique: Unique = False,
+    coarse: Coarse = False,
+    reasoning: Reasoning = "representative",
+    groupby: Groupby = "leiden",
+    n_runner_up: RunnerUp = 0,
+    smooth: Smooth = False,
+    max_cells_to_generate: MostTexts = None,
+    batch_size: BatchSize = 128,
+    key_added: KeyAdded = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Label the cells of a file and say why."""
     import bioverse_sc as bsc
@@ -86,20 +101,7 @@ def annotate(
 
     with _reported_errors():
         stem = Keys.of(key_added).stem
-        # all that can be known before the work
-        kind = _files.check_output(output, _files.WRITTEN, "The output")
-        if plot is not None:
-            # no window, whatever the machine
-            import matplotlib as mpl
-
-            mpl.use("Agg")
-            import matplotlib.pyplot as plt
-            from matplotlib.backend_bases import FigureCanvasBase
-
-            formats = FigureCanvasBase.get_supported_filetypes()
-            _files.check_output(plot, [f".{name}" for name in formats], "The figure")
-        data = _files.read(file)
-        _files.check_fits(data, kind, "The output")
+        data = _read(file, output, plot)
         bsc.tl.annotate(
             data,
             model=model,
@@ -126,12 +128,46 @@ def annotate(
         if plot is not None:
             # the labels are written by now, whatever becomes of the figure
             bsc.tl.alignment(adata, model=model, key_added=key_added, overwrite=overwrite)
-            bsc.pl.alignment_umap(adata, key=stem, show=False)
-            with _files.beside(plot) as fresh:
-                plt.savefig(fresh, dpi=200, format=plot.suffix.lower().removeprefix("."))
-            typer.echo(f"drew {plot}")
+            _draw(adata, stem, plot)
             _files.write(data, output, stem=stem, cells=observations(data))
         typer.echo(adata.obs[f"{stem}_label"].value_counts().to_string())
+
+
+def _read(file: Path, output: Path, plot: Path | None) -> AnnData | MuData:
+    """Read the input, after all is checked that can be known before the work."""
+    from bioverse_sc import _files
+
+    kind = _files.check_output(output, _files.WRITTEN, "The output")
+    if plot is not None:
+        _check_figure(plot)
+    data = _files.read(file)
+    _files.check_fits(data, kind, "The output")
+    return data
+
+
+def _check_figure(plot: Path) -> None:
+    """Raise when the figure cannot be written; without a window, whatever the machine."""
+    import matplotlib as mpl
+
+    from bioverse_sc import _files
+
+    mpl.use("Agg")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats = FigureCanvasBase.get_supported_filetypes()
+    _files.check_output(plot, [f".{name}" for name in formats], "The figure")
+
+
+def _draw(adata: AnnData, stem: str, plot: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    import bioverse_sc as bsc
+    from bioverse_sc import _files
+
+    bsc.pl.alignment_umap(adata, key=stem, show=False)
+    with _files.beside(plot) as fresh:
+        plt.savefig(fresh, dpi=200, format=plot.suffix.lower().removeprefix("."))
+    typer.echo(f"drew {plot}")
 
 
 train_app = typer.Typer(
@@ -160,24 +196,24 @@ Shape = Annotated[
 def align(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
     """Stage 1: train a projector; encoder and language model are frozen.
 
-    An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in
-    OUTPUT/metrics.json.
+    An interrupted run goes on when it is called again.
+    The model is in OUTPUT/model, its metrics in OUTPUT/metrics.json.
     """
-    from bioverse_sc import train
+    from bioverse_sc import runs
 
-    _train(config, train.AlignRun, train.run_align, shape, dry_run=dry_run)
+    _train(config, runs.AlignRun, runs.run_align, shape, dry_run=dry_run)
 
 
 @train_app.command()
 def instruct(config: Config, dry_run: DryRun = False, shape: Shape = None) -> None:
     """Stage 2: tune an aligned model to instructions, with LoRA.
 
-    An interrupted run goes on when it is called again. The model is in OUTPUT/model, its metrics in
-    OUTPUT/metrics.json.
+    An interrupted run goes on when it is called again.
+    The model is in OUTPUT/model, its metrics in OUTPUT/metrics.json.
     """
-    from bioverse_sc import train
+    from bioverse_sc import runs
 
-    _train(config, train.InstructRun, train.run_instruct, shape, dry_run=dry_run)
+    _train(config, runs.InstructRun, runs.run_instruct, shape, dry_run=dry_run)
 
 
 def _train(
@@ -185,28 +221,28 @@ def _train(
 ) -> None:
     from accelerate import PartialState
 
-    from bioverse_sc import train
+    from bioverse_sc import runs
 
     with _reported_errors():
         if shape is not None and not dry_run:
             msg = "--shape goes with --dry-run."
             raise ValueError(msg)
-        run = train.read_config(config, kind)
+        run = runs.read_config(config, kind)
         if dry_run:
-            typer.echo(str(train.dry_run(run, shape=shape)))
+            typer.echo(str(runs.dry_run(run, shape=shape)))
             return
         do(run)
         if PartialState().is_main_process:
-            typer.echo(train.metrics_table([run.output]))
+            typer.echo(runs.metrics_table([run.output]))
 
 
 @train_app.command()
-def table(runs: Annotated[list[Path], typer.Argument(metavar="OUTPUT...", help="Output folders of runs.")]) -> None:
+def table(folders: Annotated[list[Path], typer.Argument(metavar="OUTPUT...", help="Output folders of runs.")]) -> None:
     """Print the validation metrics of runs, before and after, in one table."""
-    from bioverse_sc.train import metrics_table
+    from bioverse_sc.runs import metrics_table
 
     with _reported_errors():
-        typer.echo(metrics_table(runs))
+        typer.echo(metrics_table(folders))
 
 
 @contextmanager

@@ -7,10 +7,15 @@ import torch
 from bioverse_sc import train
 from bioverse_sc.models import Answer, Entity, Text, label_prompt
 from bioverse_sc.models._inject import SLOT, PromptBatch
-from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
-from bioverse_sc.train._sources import PromptSource
-from bioverse_sc.train._stages import add_adapter
-from bioverse_sc.train._tasks import PromptTask
+from bioverse_sc.train import (
+    Descriptions,
+    Example,
+    LoraSettings,
+    PromptSource,
+    PromptTask,
+    TrainConfig,
+    add_adapter,
+)
 from tests.tiny import CONFIGS, make_model, make_vectors
 
 SCALED = {"gemma", "gemma3"}

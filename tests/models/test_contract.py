@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bioverse_sc.models import load, save
-from bioverse_sc.models._io import base_fingerprint, load_language_model, vocabulary_hash, write_checksums
+from bioverse_sc.models._folder import write_checksums
+from bioverse_sc.models._language_model import base_fingerprint, load_language_model, vocabulary_hash
 from tests.models.test_io import adapted, based_on
 from tests.tiny import CONFIGS, make_encoder, make_language_model, make_model, make_tokenizer
 

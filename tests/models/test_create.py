@@ -9,18 +9,20 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bioverse_sc.encoders import Precomputed
 from bioverse_sc.models import (
+    INSIDE,
+    PROMPTS,
     Decoding,
-    ProjectorShape,
+    ProjectorConfig,
     create,
     description_prompt,
     generate_text,
     label_log_probabilities,
     label_prompt,
     load,
+    model_folder,
     save,
 )
-from bioverse_sc.models._io import INSIDE, is_quantized, model_folder
-from bioverse_sc.models._prompt import PROMPTS
+from bioverse_sc.models._language_model import is_quantized
 from tests.models.test_io import adapted, assert_same, outputs
 from tests.tiny import CONFIGS, LABELS, VECTOR, WIDTH, make_encoder, make_language_model, make_vectors
 
@@ -63,7 +65,7 @@ def test_a_new_model_runs_and_comes_back(kind, tmp_path):
 
 
 def test_projectors_take_their_ends_from_what_they_join(llama):
-    shapes = {"protein": ProjectorShape(hidden_width=20, n_tokens=3, n_layers=2, layer_norm=False, seed=4)}
+    shapes = {"protein": ProjectorConfig(hidden_width=20, n_tokens=3, n_layers=2, layer_norm=False, seed=4)}
     encoders = {"rna": make_encoder(), "protein": Precomputed("X_esm", 7)}
     model = create(llama, encoders, name="mine", projectors=shapes)
     rna, protein = model.config.projectors["rna"], model.config.projectors["protein"]
@@ -153,11 +155,15 @@ def test_prompts_replace_some_defaults(llama, tmp_path):
         ({"prompts": {"label": "Type:"}}, ValueError, "'label' has 0 places of entities.*expected 1"),
         ({"prompts": {"label": "[BIO]"}}, ValueError, "does not say of which modality"),
         (
-            {"projectors": {"protein": ProjectorShape()}},
+            {"projectors": {"protein": ProjectorConfig()}},
             ValueError,
             r"\['protein'\], which have no encoder; .*\['rna'\]",
         ),
-        ({"projectors": {"rna": ProjectorShape(n_tokens=0)}}, ValueError, "n_tokens is 0; expected a positive number"),
+        (
+            {"projectors": {"rna": ProjectorConfig(in_width=16)}},
+            ValueError,
+            r"projectors\['rna'\] has in_width; these follow from the encoder",
+        ),
         ({"dtype": "int8"}, ValueError, "dtype is 'int8'; expected one of float32, bfloat16, float16"),
         ({"labels": "B cell"}, TypeError, "labels is the text 'B cell'; expected a list"),
         ({"labels": ["a", "b", "a"]}, ValueError, "labels repeats a; give each once"),
@@ -171,6 +177,11 @@ def test_prompts_replace_some_defaults(llama, tmp_path):
 def test_arguments_that_do_not_fit_say_what_does(options, error, text, llama):
     with pytest.raises(error, match=text):
         create(llama, **({"encoders": {"rna": VECTORS}, "name": "mine"} | options))
+
+
+def test_a_shape_that_is_none_is_an_error(llama):
+    with pytest.raises(ValueError, match="n_tokens is 0; expected a positive number"):
+        create(llama, {"rna": VECTORS}, name="mine", projectors={"rna": ProjectorConfig(n_tokens=0)})
 
 
 def test_a_language_model_that_is_not_there_says_what_to_do(tmp_path):

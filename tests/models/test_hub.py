@@ -8,8 +8,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from bioverse_sc.encoders import Precomputed
-from bioverse_sc.models import BioVerse, create, load, push_to_hub, save
-from bioverse_sc.models._io import write_checksums
+from bioverse_sc.models import create, load, push_to_hub, save, write_checksums
 from tests.models.test_create import language_model_folder
 from tests.models.test_io import adapted, assert_same, based_on
 from tests.tiny import LABELS, VECTOR, make_encoder, make_model
@@ -70,12 +69,12 @@ def test_a_model_goes_to_the_hub_and_comes_back(tmp_path, monkeypatch, hub):
     assert sent["revision"] is None
     hub(tmp_path / "uploaded", "me/tiny")
     assert_same(model, load("me/tiny"))
-    assert_same(model, BioVerse.from_pretrained("me/tiny", revision=FIRST))
+    assert_same(model, load("me/tiny", revision=FIRST))
 
 
 def test_a_branch_is_made(tmp_path, monkeypatch):
     recorder = Recorder(tmp_path / "uploaded", monkeypatch)
-    make_model().push_to_hub("me/tiny", revision="better", private=False)
+    push_to_hub(make_model(), "me/tiny", revision="better", private=False)
     assert [name for name, *_ in recorder.calls] == ["create_repo", "create_branch", "upload_folder"]
     assert recorder.calls[0][2]["private"] is False
     assert recorder.calls[1][2] == {"branch": "better", "exist_ok": True}

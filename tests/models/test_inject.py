@@ -35,7 +35,7 @@ def test_only_answers_are_targets():
     text = [tokenizer.encode(t, add_special_tokens=False) for t in ("ab", "c", "f")]
     assert tokens.ids == [*text[0], SLOT, SLOT, *text[1], *one, *text[2], *two]
     assert tokens.targets == [IGNORED] * 5 + one + [IGNORED] + two
-    assert tokens.modalities == ["rna"]
+    assert tokens.mods == ["rna"]
     assert tokenizer.decode(one) == " de<|end|>"
 
 

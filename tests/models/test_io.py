@@ -24,7 +24,8 @@ from bioverse_sc.models import (
     load,
     save,
 )
-from bioverse_sc.models._io import write_checksums
+from bioverse_sc.models._folder import write_checksums
+from bioverse_sc.models._language_model import load_language_model
 from tests.tiny import CONFIGS, make_encoder, make_model, make_vectors
 
 
@@ -66,7 +67,7 @@ def based_on(folder, kind="llama", **config):
     model = make_model(kind, language_model=str(folder), **config)
     _io._save_base(model.language_model, model.tokenizer, folder, None)
     # read as everybody reads it: transformers may add tokens to a tokenizer for the sake of the architecture
-    model.language_model, model.tokenizer = _io.load_language_model(folder, dtype=model.config.dtype, instead="")
+    model.language_model, model.tokenizer = load_language_model(folder, dtype=model.config.dtype, instead="")
     return model
 
 

@@ -98,13 +98,13 @@ def test_texts_keep_their_letters(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("modality", "source", "message"),
+    ("mod", "source", "message"),
     [
         ("rna", table(PROTEINS), "'protein' or 'molecule'"),
         ("protein", table({}), "one row at least"),
         ("protein", pd.DataFrame({"sequence": ["MKTA"]}), "columns 'entity' and 'text'"),
     ],
 )
-def test_what_is_no_memory(modality, source, message):
+def test_what_is_no_memory(mod, source, message):
     with pytest.raises(ValueError, match=message):
-        len(Memory(modality, source))
+        len(Memory(mod, source))

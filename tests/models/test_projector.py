@@ -52,7 +52,12 @@ def test_the_seed_makes_the_weights():
 @pytest.mark.parametrize("name", ["in_width", "hidden_width", "out_width", "n_tokens", "n_layers"])
 def test_sizes_must_be_positive(name):
     with pytest.raises(ValueError, match=f"{name} is 0; expected a positive"):
-        config(**{name: 0})
+        Projector(config(**{name: 0}))
+
+
+def test_a_shape_alone_is_no_projector():
+    with pytest.raises(ValueError, match="in_width is 0; expected a positive"):
+        Projector(ProjectorConfig(hidden_width=10))
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])

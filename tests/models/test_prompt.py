@@ -12,7 +12,7 @@ from bioverse_sc.models import (
     reasoning_prompt,
 )
 from bioverse_sc.models._inject import SLOT, tokenize_prompt
-from bioverse_sc.models._prompt import PROMPTS, fields, fill, filled_prompt, parse_template
+from bioverse_sc.models._prompt import PROMPTS, fill_template, filled_prompt, parse_template, template_fields
 from tests.tiny import make_tokenizer
 
 ODD = [
@@ -68,7 +68,7 @@ def test_what_is_nearly_a_place_is_an_error(wrong):
 def test_nothing_of_a_template_is_lost(parts):
     template = "".join(parts)
     parsed = parse_template(template)
-    assert "".join(s.text if isinstance(s, Text) else f"[BIO:{s.modality}]" for s in parsed) == template
+    assert "".join(s.text if isinstance(s, Text) else f"[BIO:{s.mod}]" for s in parsed) == template
     assert all(s.text for s in parsed if isinstance(s, Text))
 
 
@@ -83,14 +83,14 @@ def test_nothing_of_a_template_is_lost(parts):
     ],
 )
 def test_fields_are_what_stands_in_braces(template, names):
-    assert fields(template) == names
-    assert fill(template, dict.fromkeys(names, "v")).count("v") == len(names)
+    assert template_fields(template) == names
+    assert fill_template(template, dict.fromkeys(names, "v")).count("v") == len(names)
 
 
 @pytest.mark.parametrize("value", ODD)
 def test_a_value_is_only_text(value):
     values = {"field": "never", "a": value, "b": value}
-    assert fill("<{a}|{b}>", values) == f"<{value}|{value}>"
+    assert fill_template("<{a}|{b}>", values) == f"<{value}|{value}>"
     assert filled_prompt("{a}[BIO]{b}!", values, "rna") == [Text(value), Entity("rna"), Text(f"{value}!")]
 
 
@@ -101,12 +101,12 @@ def test_any_value_stays_as_it_is(one, two):
 
 
 def test_values_that_are_no_text_are_written_as_they_print():
-    assert fill("{a} {b} {c} {d}", {"a": 3, "b": 0.5, "c": True, "d": None}) == "3 0.5 True None"
+    assert fill_template("{a} {b} {c} {d}", {"a": 3, "b": 0.5, "c": True, "d": None}) == "3 0.5 True None"
 
 
 def test_a_field_without_a_value_is_an_error():
     with pytest.raises(KeyError, match="tissue"):
-        fill("{tissue}", {})
+        fill_template("{tissue}", {})
 
 
 @pytest.mark.parametrize("value", ODD)
@@ -154,7 +154,7 @@ def test_a_model_may_have_templates_of_its_own():
 
 def words(segments):
     """A prompt as one line."""
-    shown = {Text: "{0.text}", Entity: "<{0.modality}>", Answer: "={0.text}="}
+    shown = {Text: "{0.text}", Entity: "<{0.mod}>", Answer: "={0.text}="}
     return "".join(shown[type(segment)].format(segment) for segment in segments)
 
 
@@ -173,7 +173,7 @@ def test_questions_name_their_entities_and_follow_each_other():
 
 def test_what_looks_like_a_template_in_a_question_is_only_text():
     prompt = question_prompt(["rna"], [("Is {question} a [BIO:rna]?", None)], nearest=[["{nearest} [BIO]"]])
-    assert [s.modality for s in prompt if isinstance(s, Entity)] == ["rna"]
+    assert [s.mod for s in prompt if isinstance(s, Entity)] == ["rna"]
     assert "Is {question} a [BIO:rna]?" in words(prompt)
     assert "(1) {nearest} [BIO]." in words(prompt)
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from bioverse_sc.ontology import UNKNOWN, cell_ontology
-from bioverse_sc.ontology._levels import COARSE, COUNTED_AS, coarse_probabilities
+from bioverse_sc.ontology import UNKNOWN, cell_ontology, coarse_probabilities
+from bioverse_sc.ontology._levels import COARSE, COUNTED_AS
 
 
 def test_broad_types_have_the_names_of_the_ontology():

@@ -84,7 +84,7 @@ def test_what_has_not_been_run_is_run(cells):
 def test_cells_of_another_model_are_not_mixed_with_mini(compared):
     other = compared.copy()
     other.uns["bioverse"]["align"] = dict(other.uns["bioverse"]["align"], model_fingerprint="another")
-    with pytest.raises(KeyError, match=r"bsc\.tl\.alignment\(data, model="):
+    with pytest.raises(KeyError, match=r"bsc\.tl\.alignment_umap\(data, model="):
         bsc.pl.alignment_umap(other)
 
 
@@ -121,4 +121,4 @@ def test_a_layout_of_soft_tokens_that_changed_since_is_not_drawn(compared, log):
     bsc.tl.align(adata)
     with bsc.settings.override(verbosity="info"):
         bsc.pl.alignment_umap(adata, show=False)
-    assert any("bsc.tl.alignment has not been run" in record.getMessage() for record in log)
+    assert any("bsc.tl.alignment_umap has not been run" in record.getMessage() for record in log)

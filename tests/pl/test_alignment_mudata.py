@@ -127,7 +127,9 @@ def test_proteins_alone_are_called_so(mdata, three):
 
 def test_soft_tokens_of_another_model_are_an_error(mdata):
     mdata["molecule"].uns["bioverse"]["align"]["model_fingerprint"] = "another"
-    with pytest.raises(KeyError, match=r"aligned with another model than 'mini'. Run bsc\.tl\.alignment\(data, model="):
+    with pytest.raises(
+        KeyError, match=r"aligned with another model than 'mini'. Run bsc\.tl\.alignment_umap\(data, model="
+    ):
         bsc.pl.alignment_umap(mdata)
 
 

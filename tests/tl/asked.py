@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from bioverse_sc.encoders import get_encoder
-from bioverse_sc.models import Decoding, Memory, ProjectorShape, create, generate_text
+from bioverse_sc.models import Decoding, Memory, ProjectorConfig, create, generate_text
 from tests.encoders.entities import write_chemberta, write_esm
 from tests.tiny import GENES, make_encoder, make_language_model
 
@@ -34,7 +34,7 @@ def make_three(folder):
         "protein": get_encoder(write_esm(folder / "esm"), mod="protein"),
         "molecule": get_encoder(write_chemberta(folder / "chemberta"), mod="molecule"),
     }
-    shapes = {"rna": ProjectorShape(), "protein": ProjectorShape(n_tokens=2), "molecule": ProjectorShape(n_tokens=3)}
+    shapes = {"rna": ProjectorConfig(), "protein": ProjectorConfig(n_tokens=2), "molecule": ProjectorConfig(n_tokens=3)}
     model = create(folder / "lm", encoders, name="three", projectors=shapes, device="cpu")
     for mod, known in (("protein", KNOWN_PROTEINS), ("molecule", KNOWN_MOLECULES)):
         model.memory[mod] = Memory(mod, pd.DataFrame({"entity": list(known), "text": list(known.values())}))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import bioverse_sc as bsc
-from bioverse_sc.metrics._alignment import text_retrieval
+from bioverse_sc.metrics import text_retrieval
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.tl import _alignment_umap
 from tests.pl.three import cosine, make_mdata, make_three, text_vectors

@@ -27,7 +27,7 @@ from bioverse_sc.models import (
 )
 from bioverse_sc.models._inject import inject
 from tests.encoders.entities import write_esm
-from tests.models.test_chat import CHATS, chat_tokenizer
+from tests.models.test_chat_format import CHATS, chat_tokenizer
 from tests.same import differences, same
 from tests.tiny import CONFIGS, GENES, WIDTH, make_encoder, make_language_model, make_tokenizer
 
@@ -502,9 +502,9 @@ def test_a_backed_file_is_read_where_it_is_asked(two, tmp_path):
 def test_entities_of_mudata(entities, mod, expected, two):
     chat = bsc.Chat(make_mdata(), entities, mod=mod, model=two)
     assert [entity.observation for entity in chat.entities] == expected
-    modalities = ["rna" if name[0] == "c" else "protein" for name in expected]
-    assert [entity.modality for entity in chat.entities] == modalities
-    assert [entity.name for entity in chat.entities] == entity_names(modalities)
+    mods = ["rna" if name[0] == "c" else "protein" for name in expected]
+    assert [entity.mod for entity in chat.entities] == mods
+    assert [entity.name for entity in chat.entities] == entity_names(mods)
 
 
 @pytest.mark.parametrize(

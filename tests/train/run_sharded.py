@@ -21,11 +21,8 @@ from torch.distributed.tensor import DTensor
 
 from bioverse_sc import settings
 from bioverse_sc.models import label_prompt
-from bioverse_sc.train import Example, TrainConfig
+from bioverse_sc.train import Example, PromptSource, PromptTask, TrainConfig, fit
 from bioverse_sc.train._checkpoint import set_trained_weights, trained_weights, unshard
-from bioverse_sc.train._loop import fit
-from bioverse_sc.train._sources import PromptSource
-from bioverse_sc.train._tasks import PromptTask
 from tests.tiny import LABELS, make_model, make_vectors
 
 CONFIG = TrainConfig(

@@ -45,7 +45,7 @@ def train_stage(stage, folder, *, pause=0.0, **config):
     texts = Descriptions(TEXTS, which)
     config = TrainConfig(**{"warmup_steps": 1, "learning_rate": 0.01, "log_every": 1, "checkpoint_every": 2} | config)
     if pause:
-        for source in (train._stages.PairSource, train._stages.PromptSource):
+        for source in (train.PairSource, train.PromptSource):
             slow(source, pause)
     common = {"folder": folder / "run"}
     if stage in ("contrastive", "autoregressive"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bioverse_sc.train import _checkpoint
+from bioverse_sc.train import _checkpoint, fit
 from bioverse_sc.train._checkpoint import (
     CHECKSUMS,
     INDEX,
@@ -20,7 +20,6 @@ from bioverse_sc.train._checkpoint import (
     trained_weights,
     unshard,
 )
-from bioverse_sc.train._loop import fit
 from tests.train.test_loop import CONFIG, WALK, Line, Points, Walk, assert_same_weights, without_time
 
 FILES = (WEIGHTS, OPTIMIZER, STATE, CHECKSUMS)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bioverse_sc.train import TrainConfig
+from bioverse_sc.train import Task, TrainConfig, batch_indices, fit
 from bioverse_sc.train._checkpoint import Checkpoints
-from bioverse_sc.train._loop import GROUPED_BATCHES, Task, batch_indices, fit, learning_rate_factor
+from bioverse_sc.train._order import GROUPED_BATCHES
+from bioverse_sc.train._step import learning_rate_factor
 
 
 class Line(Task):

@@ -19,11 +19,19 @@ from bioverse_sc.models import (
     reasoning_prompt,
 )
 from bioverse_sc.models._inject import IGNORED, SLOT, inject
-from bioverse_sc.train import Example, LoraSettings, _loop
-from bioverse_sc.train._loop import batch_indices
-from bioverse_sc.train._sources import Descriptions, EntityVectors, PairSource, PromptSource, checked_weights
-from bioverse_sc.train._stages import add_adapter
-from bioverse_sc.train._tasks import PromptTask
+from bioverse_sc.train import (
+    Descriptions,
+    EntityVectors,
+    Example,
+    LoraSettings,
+    PairSource,
+    PromptSource,
+    PromptTask,
+    _order,
+    add_adapter,
+    batch_indices,
+)
+from bioverse_sc.train._sources import checked_weights
 from tests.tiny import CONFIGS, VECTOR, WIDTH, make_language_model, make_model, make_vectors
 
 RNG = np.random.default_rng(0)
@@ -54,8 +62,8 @@ def naive_inputs(model, example, vectors):
     rows, parts = iter(example.rows), []
     for segment in example.segments:
         if isinstance(segment, Entity):
-            of = torch.from_numpy(np.atleast_2d(vectors[segment.modality][next(rows)]))
-            parts.append(model.project(segment.modality, of).flatten(0, 1))
+            of = torch.from_numpy(np.atleast_2d(vectors[segment.mod][next(rows)]))
+            parts.append(model.project(segment.mod, of).flatten(0, 1))
         else:
             text = segment.text if isinstance(segment, Text) else f" {segment.text}<|end|>"
             parts.append(model.embeddings(torch.tensor(model.tokenizer.encode(text, add_special_tokens=False))))
@@ -303,7 +311,7 @@ def test_a_text_of_many_examples_is_encoded_once(monkeypatch):
         prompts = PromptSource(model, examples, {"rna": make_vectors(1)}).prompts
         assert len(calls) < 20
         for prompt, one in zip(prompts, expected, strict=True):
-            assert (list(prompt.ids), list(prompt.targets), prompt.modalities) == (one.ids, one.targets, one.modalities)
+            assert (list(prompt.ids), list(prompt.targets), prompt.mods) == (one.ids, one.targets, one.mods)
             assert prompt.ids.dtype == prompt.targets.dtype == np.int32
 
 
@@ -315,13 +323,13 @@ def test_the_order_of_an_epoch_is_drawn_once(weighted, monkeypatch):
     steps = [0, 1, 41, 42, 7, 83, 84]
     remembered = [draw(step, of) for step in steps for of in (None, lengths)]
     with monkeypatch.context() as patch:
-        patch.setattr(_loop, "_epoch_order", _loop._epoch_order.__wrapped__)
+        patch.setattr(_order, "_epoch_order", _order._epoch_order.__wrapped__)
         for found, alone in zip(remembered, [draw(s, of) for s in steps for of in (None, lengths)], strict=True):
             np.testing.assert_array_equal(found, alone)
-    _loop._epoch_order.cache_clear()
+    _order._epoch_order.cache_clear()
     for step in range(40):
         draw(step, None)
-    assert _loop._epoch_order.cache_info().misses == 1
+    assert _order._epoch_order.cache_info().misses == 1
     if weighted:
         before = draw(0, None)
         weights[:500] = 0
@@ -360,7 +368,7 @@ def test_only_the_end_of_the_last_answer_is_cut(limit, two, log):
         n = min(length, limit)
         np.testing.assert_array_equal(two_.ids, one.ids[:n])
         np.testing.assert_array_equal(two_.targets, one.targets[:n])
-        assert two_.modalities == one.modalities
+        assert two_.mods == one.mods
         lost = one.targets[n:]
         assert IGNORED not in lost
         assert SLOT not in one.ids[n:]

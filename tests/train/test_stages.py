@@ -3,10 +3,9 @@ import pytest
 import torch
 
 from bioverse_sc import train
-from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.metrics import modality_gap
 from bioverse_sc.models import Answer, Decoding, generate_text, label_log_probabilities, label_prompt
-from bioverse_sc.train import Descriptions, Example, LoraSettings, TrainConfig
+from bioverse_sc.train import Descriptions, Example, LoraSettings, PairSource, PromptTask, TrainConfig, add_adapter
 from tests.tiny import CONFIGS, make_encoder, make_model, make_vectors
 
 TEXTS = ["B cell. Markers: CD19.", "T cell. Markers: CD3E.", "monocyte."]
@@ -199,8 +198,6 @@ def test_a_resumed_stage_equals_an_unbroken_one_bit_by_bit(stage, tmp_path):
 
 
 def test_a_resumed_alignment_equals_an_unbroken_one_bit_by_bit(tmp_path, monkeypatch):
-    from bioverse_sc.train._sources import PairSource
-
     vectors, which = groups()
     whole, broken, resumed = make_model(), make_model(), make_model()
     train.align(whole, vectors, Descriptions(TEXTS, which), CONFIG, folder=tmp_path / "whole")
@@ -254,13 +251,6 @@ def test_an_unknown_objective_is_an_error():
         train.align(make_model(), vectors, Descriptions(TEXTS, which), CONFIG, objective="telepathic")
 
 
-def test_everyday_sentences_are_many_and_different():
-    texts = everyday_texts()
-    assert len(texts) >= 150
-    assert len(set(texts)) == len(texts)
-    assert all(text.strip() == text and len(text) > 20 for text in texts)
-
-
 def test_the_user_s_random_numbers_go_on_as_if_nothing_had_been_drawn():
     vectors, which = groups()
     torch.manual_seed(5)
@@ -289,9 +279,6 @@ def test_a_projector_without_entities_stays_as_it_is():
 
 
 def test_a_frozen_language_model_has_no_dropout_and_its_adapter_has():
-    from bioverse_sc.train._stages import add_adapter
-    from bioverse_sc.train._tasks import PromptTask
-
     model = make_model("gpt2")
     add_adapter(model, LoraSettings(rank=2, dropout=0.2))
     for name, parameter in model.named_parameters():

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from bioverse_sc.models import Answer, Entity, Text, label_prompt
-from bioverse_sc.train import Example
-from bioverse_sc.train._sources import PairSource, PromptSource
-from bioverse_sc.train._tasks import ALIGNMENT_WEIGHT, ContrastiveTask, PromptTask
+from bioverse_sc.train import ContrastiveTask, Example, PairSource, PromptSource, PromptTask
+from bioverse_sc.train._tasks import ALIGNMENT_WEIGHT
 from tests.tiny import CONFIGS, VECTOR, WIDTH, make_model, make_vectors
 
 EXAMPLES = [

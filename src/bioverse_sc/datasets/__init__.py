@@ -1,4 +1,4 @@
-"""Data that the package makes or ships: cells simulated from reference profiles, and everyday sentences."""
+"""Data that come with the package: cells drawn from reference profiles, and everyday sentences."""
 
 from bioverse_sc.datasets._everyday import everyday_texts
 from bioverse_sc.datasets._simulate import SimulationConfig, simulate_counts

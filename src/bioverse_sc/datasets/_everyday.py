@@ -1,4 +1,4 @@
-"""Sentences about everyday things."""
+"""Sentences that have nothing to do with biology."""
 
 from __future__ import annotations
 

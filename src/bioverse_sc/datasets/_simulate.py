@@ -102,9 +102,9 @@ def simulate_counts(
             weights = panel_weight if rng.random() < 0.5 else None
             size = min(size, int((panel_weight > 0).sum()))
             panel = rng.choice(n_genes, size=size, replace=False, p=weights)
-            kept = np.zeros(n_genes, dtype=bool)
-            kept[panel] = True
-            rate[:, ~kept] = 0
+            on_panel = np.zeros(n_genes, dtype=bool)
+            on_panel[panel] = True
+            rate[:, ~on_panel] = 0
         blocks.append(csr_matrix(rng.poisson(rate).astype(np.float32)))
     return vstack(blocks, format="csr")
 

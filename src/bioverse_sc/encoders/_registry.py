@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bioverse_sc._hub import fetch_folder, is_hub_id
 from bioverse_sc._keys import check_name
 from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 FILES = ("args.json", "vocab.json", "best_model.pt")
 _PATTERNS = (*FILES, "model.safetensors")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CLASSES = {"scgpt": "scgpt:ScGPTEncoder", "esm2": "esm2:Esm2Encoder", "chemberta": "chemberta:ChembertaEncoder"}
 """Module and class of this package's own encoders."""
 _OF_MODALITY = {CELLS: "scgpt", "protein": "esm2", "molecule": "chemberta"}
@@ -91,6 +90,18 @@ def restore(name: str, folder: Path) -> Encoder | None:
     """Make the encoder of a saved model again, by the encoder's own name: from its folder where it was stored, or anew.
 
     ``None`` when it was not stored and nothing of that name is registered.
+
+    Parameters
+    ----------
+    name
+        The encoder's own.
+    folder
+        Where a model stores it.
+
+    Raises
+    ------
+    ValueError
+        When it was stored, but its class is none of this package and is not registered.
     """
     if name in _CLASSES and folder.is_dir():
         return _class(name).from_folder(folder)
@@ -208,29 +219,16 @@ def _folder(name_or_path: str | Path, revision: str | None) -> Path:
             f"{f', as ./{name}' if here.is_dir() else ''}."
         )
         raise FileNotFoundError(msg)
-    if isinstance(name_or_path, str) and _HUB_ID.fullmatch(name):
-        return _fetch(name, revision, kept)
+    if isinstance(name_or_path, str) and is_hub_id(name):
+        instead = (
+            f"put {_in_words(FILES)} (or model.safetensors) of it into {kept}, or pass the folder where you have them."
+        )
+        return fetch_folder(name, revision, patterns=_PATTERNS, instead=instead)
     msg = (
         f"There is no encoder {name!r}: it is neither a known name ({', '.join(known_encoders())}), nor a folder with "
         f"{_in_words(FILES)}, nor a hub repository such as 'owner/name'. bsc.encoders.register() adds a name."
     )
     raise ValueError(msg)
-
-
-def _fetch(repository: str, revision: str | None, kept: Path) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        folder = snapshot_download(repository, revision=revision, allow_patterns=list(_PATTERNS))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        msg = (
-            f"The hub repository {repository!r}{f' at {revision}' if revision else ''} could not be fetched "
-            f"({type(error).__name__}). If its name is right and this machine has no access to the hub, put "
-            f"{_in_words(FILES)} (or model.safetensors) of it into {kept}, or pass the folder where you have them."
-        )
-        raise FileNotFoundError(msg) from error
-    return Path(folder)
 
 
 def _in_words(names: tuple[str, ...]) -> str:

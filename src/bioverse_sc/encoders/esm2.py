@@ -17,6 +17,8 @@ from bioverse_sc.encoders._words import not_a_protein
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+__all__ = ["Esm2Encoder", "inner_mean"]
+
 WINDOW = 1022
 """Residues that ESM-2 was trained to read at a time."""
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYBXZUO"

@@ -8,6 +8,7 @@ from bioverse_sc.metrics._alignment import (
     cosines,
     knn_agreement,
     modality_gap,
+    rank_of_true,
     retrieval_at_k,
     text_retrieval,
 )
@@ -20,7 +21,7 @@ from bioverse_sc.metrics._labels import (
     sctab_accuracy,
     sctab_macro_f1,
 )
-from bioverse_sc.metrics._text import bleu, meteor, rouge, text_metrics
+from bioverse_sc.metrics._text import bleu, meteor, rouge, text_metrics, words
 
 __all__ = [
     "accuracy",
@@ -36,6 +37,7 @@ __all__ = [
     "meteor",
     "modality_gap",
     "popv_agreement",
+    "rank_of_true",
     "reliability_table",
     "retrieval_at_k",
     "rouge",
@@ -43,4 +45,5 @@ __all__ = [
     "sctab_macro_f1",
     "text_metrics",
     "text_retrieval",
+    "words",
 ]

@@ -47,19 +47,30 @@ def _items_before(queries: np.ndarray, items: np.ndarray, true_item: np.ndarray)
     # no more than 1,024 queries at a time, as there may be many
     for start in range(0, len(queries), 1024):
         part = slice(start, start + 1024)
-        before[part] = before_own(_unit(queries[part]) @ unit_items, true_item[part])
+        before[part] = rank_of_true(_unit(queries[part]) @ unit_items, true_item[part])
     before[~queries.any(axis=1)] = np.inf
     return before
 
 
-def before_own(similarity: np.ndarray, true_item: np.ndarray) -> np.ndarray:
-    """How many items come before each query's own, given the cosines, shape (queries, items).
+def rank_of_true(similarity: np.ndarray, true_item: np.ndarray) -> np.ndarray:
+    """How many items come before each query's true one, by their cosines.
 
-    Infinitely many where that is NaN.
+    An item that is as close as the true one, up to rounding, comes before it.
+
+    Parameters
+    ----------
+    similarity
+        Cosines, shape (queries, items).
+    true_item
+        Index of each query's item, shape (queries,).
+
+    Returns
+    -------
+    Shape (queries,): 0 where the true item is the nearest, infinite where its cosine is NaN.
     """
-    own = np.take_along_axis(similarity, true_item[:, None], axis=1)
-    before = (similarity >= own - _rounding(similarity)).sum(axis=1) - 1.0
-    before[np.isnan(own[:, 0])] = np.inf
+    true_similarity = np.take_along_axis(similarity, true_item[:, None], axis=1)  # (queries, 1)
+    before = (similarity >= true_similarity - _rounding(similarity)).sum(axis=1) - 1.0  # (queries,)
+    before[np.isnan(true_similarity[:, 0])] = np.inf
     return before
 
 
@@ -72,18 +83,27 @@ def _rounding(similarity: np.ndarray) -> float:
 
 
 def cosines(vectors: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Cosine of each vector with each item, shape (vectors, items), float32.
+    """Cosine of each vector with each item.
 
-    NaN for a vector or an item of length zero.
+    Parameters
+    ----------
+    vectors
+        Shape (vectors, width).
+    items
+        Shape (items, width).
+
+    Returns
+    -------
+    Shape (vectors, items), float32; NaN for a vector or an item of length zero.
     """
     vectors, items = np.asarray(vectors), np.asarray(items)
     unit_items = _unit(items).T
-    found = np.empty((len(vectors), len(items)), dtype=np.float32)
+    similarity = np.empty((len(vectors), len(items)), dtype=np.float32)
     for start in range(0, len(vectors), 1024):
-        found[start : start + 1024] = _unit(vectors[start : start + 1024]) @ unit_items
-    found[~vectors.any(axis=1)] = np.nan
-    found[:, ~items.any(axis=1)] = np.nan
-    return found
+        similarity[start : start + 1024] = _unit(vectors[start : start + 1024]) @ unit_items
+    similarity[~vectors.any(axis=1)] = np.nan
+    similarity[:, ~items.any(axis=1)] = np.nan
+    return similarity
 
 
 def text_retrieval(entities: np.ndarray, texts: np.ndarray, true_text: np.ndarray) -> dict[str, float]:
@@ -97,23 +117,23 @@ def text_retrieval(entities: np.ndarray, texts: np.ndarray, true_text: np.ndarra
     entities
         Soft tokens, shape (entities, width).
     texts
-        Vectors, shape (texts, width).
+        Vectors of the texts, shape (texts, width).
     true_text
-        Index of each entity's text.
+        Index of the text that belongs to each, shape (entities,).
     """
     entities = np.asarray(entities)
-    used, own = np.unique(true_text, return_inverse=True)
+    used, text_of = np.unique(true_text, return_inverse=True)
     unit_texts = _unit(np.asarray(texts)[used])
     there = entities.any(axis=1)
-    entities, own = entities[there], own[there]
+    entities, text_of = entities[there], text_of[there]
     parts = [slice(start, start + 1024) for start in range(0, len(entities), 1024)]
     nearest_own = np.full(len(used), -np.inf)
     for part in parts:
-        np.maximum.at(nearest_own, own[part], (_unit(entities[part]) * unit_texts[own[part]]).sum(axis=1))
+        np.maximum.at(nearest_own, text_of[part], (_unit(entities[part]) * unit_texts[text_of[part]]).sum(axis=1))
     before = np.where(np.isfinite(nearest_own), 0.0, np.inf)
     for part in parts:
         similarity = _unit(entities[part]) @ unit_texts.T
-        np.put_along_axis(similarity, own[part, None], -np.inf, axis=1)
+        np.put_along_axis(similarity, text_of[part, None], -np.inf, axis=1)
         before += (similarity >= nearest_own - _rounding(similarity)).sum(axis=0)
     return {f"text_retrieval_at_{k}": float((before < k).mean()) for k in (1, 5, 10)}
 
@@ -167,17 +187,17 @@ def alignment_metrics(
     Parameters
     ----------
     cells
-        Soft tokens, shape (cells, width).
+        Soft tokens, shape (entities, width).
     texts
-        Vectors of the labels' texts, shape (texts, width).
+        Vectors of the texts, shape (texts, width).
     true_text
-        Index of each cell's text.
+        Index of the text that belongs to each, shape (entities,).
     unrelated
         Vectors of unrelated texts, shape (texts, width): they are among the items of retrieval. There may be none.
     """
     before = _items_before(cells, np.concatenate([texts, unrelated]), true_text)
-    found = {f"retrieval_at_{k}": float((before < k).mean()) for k in (1, 5, 10)}
-    found["modality_gap"] = modality_gap(cells, np.asarray(texts)[true_text])
+    scores = {f"retrieval_at_{k}": float((before < k).mean()) for k in (1, 5, 10)}
+    scores["modality_gap"] = modality_gap(cells, np.asarray(texts)[true_text])
     if len(unrelated):
-        found["gap_to_unrelated"] = modality_gap(cells, unrelated)
-    return found | {"knn_agreement": knn_agreement(cells, true_text)}
+        scores["gap_to_unrelated"] = modality_gap(cells, unrelated)
+    return scores | {"knn_agreement": knn_agreement(cells, true_text)}

@@ -106,8 +106,8 @@ def fit_temperature(log_probabilities: ArrayLike, truth: ArrayLike) -> float:
         return float(np.mean(logsumexp(scores / temperature, axis=1) - true / temperature))
 
     # convex in 1 / temperature, so there is one minimum
-    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    best = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(best.x))
 
 
 def fit_isotonic(confidence: ArrayLike, correct: ArrayLike) -> tuple[list[float], list[float]]:

@@ -127,7 +127,7 @@ def sctab_macro_f1(true: Labels, predicted: Labels, classes: Labels) -> float:
     predicted
         The same, shape (cells,). What the ontology does not know is wrong.
     classes
-        The cell types to average over, shape (classes,).
+        The labels to average over, shape (classes,).
 
     Raises
     ------
@@ -173,10 +173,10 @@ def popv_agreement(true: Labels, predicted: Labels) -> dict[str, float]:
     """
     ontology = cell_ontology()
     pairs = Counter(_terms(true, predicted, ontology))
-    found = dict.fromkeys(("exact", "sibling", "parent", "child", "no_match"), 0)
+    counts = dict.fromkeys(("exact", "sibling", "parent", "child", "no_match"), 0)
     for (t, p), n in pairs.items():
-        found[_relation(t, p, ontology)] += n
-    return {relation: n / pairs.total() for relation, n in found.items()}
+        counts[_relation(t, p, ontology)] += n
+    return {relation: n / pairs.total() for relation, n in counts.items()}
 
 
 def _relation(true: str, predicted: str | None, ontology: CellOntology) -> str:
@@ -208,7 +208,7 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins
     correct
         Whether the label is right, bool or 0 and 1, shape (cells,).
     n_bins
-        Bins between 0 and 1.
+        Bins of equal width between 0 and 1, with their upper edge.
 
     Raises
     ------
@@ -272,20 +272,20 @@ def _paired(true: Labels, predicted: Labels) -> tuple[np.ndarray, np.ndarray]:
 def _terms(true: Labels, predicted: Labels, ontology: CellOntology) -> list[tuple[str, str | None]]:
     """Ids of each cell's true and predicted term; a prediction that the ontology does not know is None."""
     true, predicted = _paired(true, predicted)
-    found = _find(predicted, ontology)
-    return list(zip(_known(true, "true", ontology), (found[label] for label in predicted), strict=True))
+    terms = _find(predicted, ontology)
+    return list(zip(_known(true, "true", ontology), (terms[label] for label in predicted), strict=True))
 
 
 def _known(labels: np.ndarray, name: str, ontology: CellOntology) -> list[str]:
     """Ids of labels that the ontology has to know."""
-    found = _find(labels, ontology)
-    if unknown := [label for label, term in found.items() if term is None]:
+    terms = _find(labels, ontology)
+    if unknown := [label for label, term in terms.items() if term is None]:
         msg = (
             f"{name} holds {_some(unknown)}, which the Cell Ontology does not know. Expected its names or ids, such as "
             "'naive B cell' or 'CL:0000788'; rename these, or leave them out."
         )
         raise ValueError(msg)
-    return [term for label in labels if (term := found[label])]
+    return [term for label in labels if (term := terms[label])]
 
 
 def _find(labels: np.ndarray, ontology: CellOntology) -> dict[object, str | None]:

@@ -37,8 +37,7 @@ def bleu(
     max_order
         The longest n-grams, in tokens.
     tokenize
-        Text to tokens. Without it, lower-cased words and single punctuation marks, which needs no download. MolT5
-        (Edwards et al., EMNLP 2022) used
+        Text to tokens. Without it :func:`words`, which needs no download. MolT5 (Edwards et al., EMNLP 2022) used
         ``AutoTokenizer.from_pretrained("allenai/scibert_scivocab_uncased").tokenize``.
 
     Raises
@@ -55,12 +54,12 @@ def bleu(
     if max_order < 1:
         msg = f"max_order is {max_order}; expected at least 1, such as 4 for BLEU-4."
         raise ValueError(msg)
-    tokenize = tokenize or _words
+    tokenize = tokenize or words
     precisions: list[Fraction] = []
 
-    def unsmoothed(found: list[Fraction], **_: object) -> list[Fraction]:
-        precisions.extend(found)
-        return found
+    def unsmoothed(of_order: list[Fraction], **_: object) -> list[Fraction]:
+        precisions.extend(of_order)
+        return of_order
 
     score = corpus_bleu(
         [[tokenize(text)] for text in references],
@@ -128,10 +127,11 @@ def meteor(
     references
         One text for each candidate.
     synonyms
-        Whether to match synonyms. They need WordNet, which no package brings: ``python -m nltk.downloader wordnet``.
-        Without them scores are lower or equal, and are not comparable with published figures.
+        Whether METEOR matches synonyms. They need WordNet, which no package brings: ``python -m nltk.downloader
+        wordnet``. Without them scores are lower or equal, and are not comparable with published figures.
     tokenize
-        Text to tokens, as in :func:`bleu`.
+        Text to tokens. Without it :func:`words`, which needs no download. MolT5 (Edwards et al., EMNLP 2022) used
+        ``AutoTokenizer.from_pretrained("allenai/scibert_scivocab_uncased").tokenize``.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def meteor(
     """
     meteor_score = require("nltk.translate.meteor_score", "text").meteor_score
     candidates, references = _paired(candidates, references)
-    tokenize = tokenize or _words
+    tokenize = tokenize or words
     wordnet = _wordnet() if synonyms else _NoWordNet()
     scores = [
         meteor_score([tokenize(reference)], tokenize(text), wordnet=wordnet)
@@ -164,6 +164,8 @@ def text_metrics(
 ) -> dict[str, float]:
     """All of the above, and the share of candidates that equal their reference character for character.
 
+    ROUGE splits texts in its own way, whatever ``tokenize`` is.
+
     Parameters
     ----------
     candidates
@@ -171,9 +173,11 @@ def text_metrics(
     references
         One text for each candidate.
     synonyms
-        Whether METEOR matches synonyms, see :func:`meteor`.
+        Whether METEOR matches synonyms. They need WordNet, which no package brings: ``python -m nltk.downloader
+        wordnet``. Without them scores are lower or equal, and are not comparable with published figures.
     tokenize
-        Text to tokens for BLEU and METEOR, see :func:`bleu`. ROUGE has its own.
+        Text to tokens. Without it :func:`words`, which needs no download. MolT5 (Edwards et al., EMNLP 2022) used
+        ``AutoTokenizer.from_pretrained("allenai/scibert_scivocab_uncased").tokenize``.
 
     Returns
     -------
@@ -203,8 +207,14 @@ def text_metrics(
     }
 
 
-def _words(text: str) -> list[str]:
-    """Lower-cased words, and every punctuation mark by itself, as BERT splits a text before it looks for pieces."""
+def words(text: str) -> list[str]:
+    """Lower-cased words, and every punctuation mark by itself, as BERT splits a text before it looks for pieces.
+
+    Parameters
+    ----------
+    text
+        Any text.
+    """
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from bioverse_sc._settings import settings
 from bioverse_sc.models._inject import answer_ids, end_id, inject, tokenize_prompt
 from bioverse_sc.models._projector import Projector
 from bioverse_sc.models._prompt import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from bioverse_sc.encoders import CellEncoder
+    from bioverse_sc.encoders import Encoder
     from bioverse_sc.models._config import ModelConfig, ProjectorConfig
     from bioverse_sc.models._inject import PromptBatch, TokenizedPrompt
     from bioverse_sc.models._memory import Memory
@@ -49,7 +49,7 @@ class BioVerse(nn.Module):
         config: ModelConfig,
         language_model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        encoders: Mapping[str, CellEncoder] | None = None,
+        encoders: Mapping[str, Encoder] | None = None,
         gene_reference: Mapping[str, tuple[float, float]] | None = None,
         memory: Mapping[str, Memory] | None = None,
     ) -> None:
@@ -64,9 +64,9 @@ class BioVerse(nn.Module):
         self.has_merged_adapter = False
         self.projectors = nn.ModuleDict({mod: self.untrained_projector(mod) for mod in config.projectors})
 
-    def untrained_projector(self, modality: str) -> Projector:
+    def untrained_projector(self, mod: str) -> Projector:
         """The projector as it was before training: the same seed gives the same weights."""
-        config: ProjectorConfig = self.config.projectors[modality]
+        config: ProjectorConfig = self.config.projectors[mod]
         width = self.embeddings.weight.shape[1]
         if config.out_width != width:
             msg = f"The projector writes width {config.out_width}, the language model reads {width}."
@@ -115,9 +115,9 @@ class BioVerse(nn.Module):
         """Tokens of a prompt with its answer that the language model reads; ``None`` where it has no limit."""
         return getattr(self.language_model.config.get_text_config(), "max_position_embeddings", None)
 
-    def project(self, modality: str, vectors: torch.Tensor) -> torch.Tensor:
+    def project(self, mod: str, vectors: torch.Tensor) -> torch.Tensor:
         """Soft tokens of encoder vectors, shape (vectors, n_tokens, width)."""
-        return self.projectors[modality](vectors)
+        return self.projectors[mod](vectors)
 
     def tokenize(self, prompt: Sequence[Segment]) -> TokenizedPrompt:
         """Token ids, slots and targets of a prompt, in the chat format of the language model where it has one."""
@@ -167,15 +167,11 @@ class BioVerse(nn.Module):
             self.has_merged_adapter = True
         return self
 
-    @classmethod
-    def from_pretrained(cls, model: str | Path, **kwargs: Any) -> BioVerse:
-        """:func:`bioverse_sc.models.load`, by the name that transformers gives it."""
-        from bioverse_sc.models._io import load
 
-        return load(model, **kwargs)
-
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """:func:`bioverse_sc.models.push_to_hub` as a method."""
-        from bioverse_sc.models._io import push_to_hub
-
-        return push_to_hub(self, repo_id, **kwargs)
+def ready(model: BioVerse, device: str | None) -> BioVerse:
+    """Put a new model and its encoders on the device, frozen and in evaluation mode."""
+    device = device or settings.torch_device()
+    model.to(device)
+    for encoder in model.encoders.values():
+        encoder.to(device)
+    return model.eval().requires_grad_(requires_grad=False)

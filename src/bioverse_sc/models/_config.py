@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, with_config
 
 from bioverse_sc._validation import check_dropout, check_positive
-from bioverse_sc.models._prompt import PROMPTS, ChatFormat
+from bioverse_sc.models._chat_format import ChatFormat
+from bioverse_sc.models._prompt import PROMPTS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bioverse_sc.encoders import Encoder, Precomputed
 
 FORMAT_VERSION = 2
 """Version 1 had no prompts, no chat format and no contract of the language model; it is still read."""
@@ -22,30 +25,26 @@ DtypeName = Literal["float32", "bfloat16", "float16"]
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
-class ProjectorShape:
-    """What may be chosen about a projector; the widths at its ends follow from the encoder and the language model."""
+class ProjectorConfig:
+    """Shape of a projector and the encoder that it was trained for.
 
+    The encoder and the widths at both ends follow from what a new model is made of: :func:`create` fills them in, and
+    is given the shape alone.
+    """
+
+    ENDS: ClassVar[tuple[str, ...]] = ("encoder", "encoder_fingerprint", "in_width", "out_width")
+    """What follows from the encoder and the language model."""
+
+    encoder: str = ""
+    """Name of the encoder, e.g. ``"scgpt"``."""
+    encoder_fingerprint: str = ""
+    """Hash of the encoder's weights and vocabulary; ``""`` when any encoder of that width may be used."""
+    in_width: int = 0
+    """Of the encoder's vectors."""
     hidden_width: int | None = None
     """The language model's width by default."""
-    n_tokens: int = 1
-    """Soft tokens per vector of an entity."""
-    n_layers: int = 3
-    layer_norm: bool = True
-    dropout: float = 0.1
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class ProjectorConfig:
-    """Shape of a projector and the encoder that it was trained for."""
-
-    encoder: str
-    """Name of the encoder, e.g. ``"scgpt"``."""
-    encoder_fingerprint: str
-    """Hash of the encoder's weights and vocabulary; ``""`` when any encoder of that width may be used."""
-    in_width: int
-    hidden_width: int
-    out_width: int
+    out_width: int = 0
+    """Of the language model."""
     n_tokens: int = 1
     """Soft tokens per vector of an entity."""
     n_layers: int = 3
@@ -55,8 +54,19 @@ class ProjectorConfig:
     """Seed of the untrained projector, which is the 'before' of alignment figures."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "in_width", "hidden_width", "out_width", "n_tokens", "n_layers")
+        check_positive(self, "hidden_width", "n_tokens", "n_layers")
         check_dropout(self.dropout)
+
+    def for_encoder(self, encoder: Encoder | Precomputed, out_width: int) -> ProjectorConfig:
+        """The same shape, between an encoder and a language model of that width."""
+        return replace(
+            self,
+            encoder=encoder.name,
+            encoder_fingerprint=encoder.fingerprint,
+            in_width=encoder.width,
+            hidden_width=self.hidden_width or out_width,
+            out_width=out_width,
+        )
 
 
 @dataclass(frozen=True)

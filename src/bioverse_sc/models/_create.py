@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from bioverse_sc._keys import check_name
 from bioverse_sc._quiet import undisturbed
-from bioverse_sc.models._bioverse import BioVerse
-from bioverse_sc.models._config import DtypeName, ModelConfig, ProjectorConfig, ProjectorShape
-from bioverse_sc.models._io import (
-    bundled_models,
-    contract_of,
-    embedding_width,
-    known_commit,
-    load_language_model,
-    ready,
-)
-from bioverse_sc.models._prompt import PROMPTS, ChatFormat, Entity, fields, parse_template
+from bioverse_sc.models._bioverse import BioVerse, ready
+from bioverse_sc.models._chat_format import ChatFormat
+from bioverse_sc.models._config import DtypeName, ModelConfig, ProjectorConfig
+from bioverse_sc.models._folder import bundled_models
+from bioverse_sc.models._language_model import contract_of, embedding_width, known_commit, load_language_model
+from bioverse_sc.models._prompt import PROMPTS, Entity, parse_template, template_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
-    from bioverse_sc.encoders import CellEncoder, Precomputed
+    from bioverse_sc.encoders import Encoder, Precomputed
 
 
 @undisturbed()
 def create(
     language_model: str | Path,
-    encoders: Mapping[str, CellEncoder | Precomputed],
+    encoders: Mapping[str, Encoder | Precomputed],
     *,
     name: str,
     revision: str | None = None,
-    projectors: Mapping[str, ProjectorShape] | None = None,
+    projectors: Mapping[str, ProjectorConfig] | None = None,
     labels: Sequence[str] = (),
     prompts: Mapping[str, str] | None = None,
     chat: bool | None = None,
@@ -58,7 +52,8 @@ def create(
     revision
         Branch, tag or commit of the hub repository; the commit that it stood for is recorded.
     projectors
-        Shapes of projectors by modality, where the defaults are not meant.
+        Shapes of projectors by modality, where the defaults are not meant; the encoder and the widths at their ends
+        follow from the other arguments.
     labels
         Label set of annotation.
     prompts
@@ -104,10 +99,8 @@ def create(
     if tokenizer.eos_token_id is None:
         msg = (
             f"The tokenizer of {str(language_model)!r} has no end-of-sequence token, so answers would not end. In a "
-            "copy of the "
-            "language model's folder, write the token that it ends with as 'eos_token' into tokenizer_config.json, "
-            "and pass the "
-            "folder."
+            "copy of the language model's folder, write the token that it ends with as 'eos_token' into "
+            "tokenizer_config.json, and pass the folder."
         )
         raise ValueError(msg)
     width = embedding_width(base)
@@ -118,8 +111,7 @@ def create(
         dtype=dtype,
         contract=contract_of(base, tokenizer),
         projectors={
-            modality: _projector_config(encoder, shapes.get(modality, ProjectorShape()), width)
-            for modality, encoder in encoders.items()
+            mod: shapes.get(mod, ProjectorConfig()).for_encoder(encoder, width) for mod, encoder in encoders.items()
         },
         labels=label_set,
         prompts=templates,
@@ -137,31 +129,31 @@ def _place(language_model: str | Path) -> str:
     return str(folder.resolve()) if is_folder else str(language_model)
 
 
-def _check_encoders(encoders: Mapping[str, Any], shapes: Mapping[str, ProjectorShape]) -> None:
+def _check_encoders(encoders: Mapping[str, Any], shapes: Mapping[str, ProjectorConfig]) -> None:
     if not encoders:
         msg = "encoders is empty; expected at least one, as {'rna': encoder}."
         raise ValueError(msg)
-    for modality, encoder in encoders.items():
-        if not modality.isidentifier():
-            msg = (
-                f"{modality!r} cannot be the name of a modality; expected letters, digits and underscores, such as "
-                "'rna'."
-            )
+    for mod, encoder in encoders.items():
+        if not mod.isidentifier():
+            msg = f"{mod!r} cannot be the name of a modality; expected letters, digits and underscores, such as 'rna'."
             raise ValueError(msg)
         if missing := [member for member in ("name", "fingerprint", "width") if not hasattr(encoder, member)]:
             msg = (
-                f"The {modality} encoder is a {type(encoder).__name__}, which lacks {', '.join(missing)}; expected "
-                "what "
+                f"The {mod} encoder is a {type(encoder).__name__}, which lacks {', '.join(missing)}; expected what "
                 "bsc.encoders.get_encoder() gives, or bsc.encoders.Precomputed."
             )
             raise TypeError(msg)
-        check_name(encoder.name, f"The name of the {modality} encoder", example="mine")
-        if hasattr(encoder, "encode") and encoder.mod != modality:
-            msg = f"The encoder {encoder.name!r} is given as {modality!r}, but reads {encoder.mod!r}; give it as that."
+        check_name(encoder.name, f"The name of the {mod} encoder", example="mine")
+        if hasattr(encoder, "encode") and encoder.mod != mod:
+            msg = f"The encoder {encoder.name!r} is given as {mod!r}, but reads {encoder.mod!r}; give it as that."
             raise ValueError(msg)
     if unknown := shapes.keys() - encoders.keys():
         msg = f"projectors names {sorted(unknown)}, which have no encoder; there are encoders of {sorted(encoders)}."
         raise ValueError(msg)
+    for mod, shape in shapes.items():
+        if given := [name for name in ProjectorConfig.ENDS if getattr(shape, name)]:
+            msg = f"projectors[{mod!r}] has {', '.join(given)}; these follow from the encoder and the language model."
+            raise ValueError(msg)
 
 
 def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
@@ -181,41 +173,30 @@ def _checked_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
         raise ValueError(msg)
     for key, template in prompts.items():
         # these are of any modality; the others say of which
-        modality = "rna" if key in ("describe", "entity") else None
-        if unfilled := set(fields(template)) - set(fields(PROMPTS[key])):
-            known = ", ".join(f"{{{field}}}" for field in fields(PROMPTS[key])) or "no fields"
+        mod = "rna" if key in ("describe", "entity") else None
+        if unfilled := set(template_fields(template)) - set(template_fields(PROMPTS[key])):
+            known = ", ".join(f"{{{field}}}" for field in template_fields(PROMPTS[key])) or "no fields"
             msg = f"The prompt {key!r} has the fields {sorted(unfilled)}; it may have {known}."
             raise ValueError(msg)
-        expected, found = (
-            sum(isinstance(segment, Entity) for segment in parse_template(text, modality))
+        expected, n_places = (
+            sum(isinstance(segment, Entity) for segment in parse_template(text, mod))
             for text in (PROMPTS[key], template)
         )
-        if found != expected:
-            msg = f"The prompt {key!r} has {found} places of entities ([BIO] or [BIO:rna]); expected {expected}."
+        if n_places != expected:
+            msg = f"The prompt {key!r} has {n_places} places of entities ([BIO] or [BIO:rna]); expected {expected}."
             raise ValueError(msg)
     return PROMPTS | dict(prompts)
-
-
-def _projector_config(encoder: CellEncoder | Precomputed, shape: ProjectorShape, width: int) -> ProjectorConfig:
-    chosen = asdict(shape) | {"hidden_width": shape.hidden_width or width}
-    return ProjectorConfig(
-        encoder=encoder.name,
-        encoder_fingerprint=encoder.fingerprint,
-        in_width=encoder.width,
-        out_width=width,
-        **chosen,
-    )
 
 
 def _chat_format(tokenizer: PreTrainedTokenizerBase, source: str, *, chat: bool | None) -> ChatFormat | None:
     if chat is False:
         return None
     try:
-        found = ChatFormat.of(tokenizer)
+        rendered = ChatFormat.of(tokenizer)
     except ValueError as error:
         msg = f"The chat template of {source!r} cannot be used: {error} Pass chat=False to put prompts as plain text."
         raise ValueError(msg) from error
-    if chat and found is None:
+    if chat and rendered is None:
         msg = f"The tokenizer of {source!r} has no chat template; leave chat out to put prompts as plain text."
         raise ValueError(msg)
-    return found
+    return rendered

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
-    from bioverse_sc.models._prompt import ChatFormat, Segment
+    from bioverse_sc.models._chat_format import ChatFormat
+    from bioverse_sc.models._prompt import Segment
 
 SLOT = -1
 """Stands for a soft token among token ids."""
@@ -30,7 +31,7 @@ class TokenizedPrompt:
 
     ids: list[int] | np.ndarray
     targets: list[int] | np.ndarray
-    modalities: list[str]
+    mods: list[str]
 
 
 class RememberingTokenizer:
@@ -71,18 +72,18 @@ def tokenize_prompt(
     """
     ids = start_ids(tokenizer) if chat is None else _literal_ids(tokenizer, chat.start)
     targets = [IGNORED] * len(ids)
-    modalities = []
+    mods = []
     for i, segment in enumerate(segments):
         if isinstance(segment, Entity):
-            if segment.modality not in n_tokens:
-                msg = f"The prompt has a {segment.modality!r} entity, but the model reads only {sorted(n_tokens)}."
+            if segment.mod not in n_tokens:
+                msg = f"The prompt has a {segment.mod!r} entity, but the model reads only {sorted(n_tokens)}."
                 raise ValueError(msg)
-            modalities.append(segment.modality)
-            new = [SLOT] * (n_tokens[segment.modality] * segment.n_vectors)
-            kept = [IGNORED] * len(new)
+            mods.append(segment.mod)
+            new = [SLOT] * (n_tokens[segment.mod] * segment.n_vectors)
+            in_loss = [IGNORED] * len(new)
         elif isinstance(segment, Text):
             new = text_ids(tokenizer, segment.text if chat is None else _trimmed(segments, i))
-            kept = [IGNORED] * len(new)
+            in_loss = [IGNORED] * len(new)
         else:
             is_open = segment.text is None
             if is_open and i != len(segments) - 1:
@@ -92,10 +93,10 @@ def tokenize_prompt(
             written = [] if is_open else answer_ids(tokenizer, segment, chat)
             after = [] if chat is None or i == len(segments) - 1 else _literal_ids(tokenizer, chat.between)
             new = [*before, *written, *after]
-            kept = [*[IGNORED] * len(before), *written, *[IGNORED] * len(after)]
+            in_loss = [*[IGNORED] * len(before), *written, *[IGNORED] * len(after)]
         ids += new
-        targets += kept
-    return TokenizedPrompt(ids, targets, modalities)
+        targets += in_loss
+    return TokenizedPrompt(ids, targets, mods)
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase | RememberingTokenizer) -> list[int]:
@@ -133,11 +134,11 @@ def answer_ids(
 
 def end_id(tokenizer: PreTrainedTokenizerBase | RememberingTokenizer, chat: ChatFormat | None = None) -> int:
     """Token id that ends an answer."""
-    found = tokenizer.eos_token_id if chat is None else tokenizer.convert_tokens_to_ids(chat.end)
-    if not isinstance(found, int):
+    end = tokenizer.eos_token_id if chat is None else tokenizer.convert_tokens_to_ids(chat.end)
+    if not isinstance(end, int):
         msg = "The tokenizer has no end-of-sequence token; set tokenizer.eos_token to the one that the model ends with."
         raise ValueError(msg)
-    return found
+    return end
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase | RememberingTokenizer, text: str) -> list[int]:
@@ -147,7 +148,10 @@ def text_ids(tokenizer: PreTrainedTokenizerBase | RememberingTokenizer, text: st
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Padded prompts. ``ids`` holds :data:`SLOT` at soft tokens; ``mask`` is 0 at padding, ``None`` when not needed."""
+    """Padded prompts. ``ids`` holds :data:`SLOT` at soft tokens; ``mask`` is 0 at padding, ``None`` when not needed.
+
+    All have the shape (prompts, positions).
+    """
 
     ids: torch.Tensor
     mask: torch.Tensor | None
@@ -160,9 +164,19 @@ class PromptBatch:
 
 
 def pad_prompts(prompts: Sequence[TokenizedPrompt], pad_id: int, *, left: bool) -> PromptBatch:
-    """Pad prompts to one length: on the left to generate, on the right to train."""
+    """Pad prompts to one length: on the left to generate, on the right to train.
+
+    Parameters
+    ----------
+    prompts
+        From :func:`tokenize_prompt`.
+    pad_id
+        Token id that stands in the padding.
+    left
+        Whether the padding is on the left.
+    """
     longest = max(len(p.ids) for p in prompts)
-    ids = torch.full((len(prompts), longest), pad_id)
+    ids = torch.full((len(prompts), longest), pad_id)  # (prompts, positions), as all three
     targets = torch.full_like(ids, IGNORED)
     mask = torch.zeros_like(ids)
     for i, prompt in enumerate(prompts):
@@ -190,10 +204,10 @@ def inject(embeddings: torch.nn.Module, ids: torch.Tensor, soft_tokens: torch.Te
     -------
     Input embeddings, shape (prompts, positions, width).
     """
-    slots = ids == SLOT
+    slots = ids == SLOT  # (prompts, positions)
     n_slots = int(slots.sum())
     if n_slots != len(soft_tokens):
         msg = f"The prompts have {n_slots} slots for soft tokens, but {len(soft_tokens)} soft tokens were given."
         raise ValueError(msg)
-    embedded = embeddings(ids.masked_fill(slots, 0))
+    embedded = embeddings(ids.masked_fill(slots, 0))  # (prompts, positions, width)
     return embedded.masked_scatter(slots.unsqueeze(-1), soft_tokens.to(embedded.dtype))

@@ -9,8 +9,8 @@ import torch
 
 from bioverse_sc._logging import progress
 from bioverse_sc._modality import CELLS
-from bioverse_sc.models._labels import PRUNED_BELOW, label_log_probabilities
 from bioverse_sc.models._prompt import Text, label_prompt
+from bioverse_sc.models.decode import PRUNED_BELOW, label_log_probabilities
 from bioverse_sc.ontology import UNKNOWN, meanings_of
 
 if TYPE_CHECKING:

@@ -24,26 +24,27 @@ RADIUS, BITS = 2, 2048
 
 
 class Memory:
-    """Known proteins or molecules with a text each, and which of them are nearest to others.
+    """Known entities with a text each, and which of them are nearest to others.
 
     Proteins are compared by the words of four residues that they share, weighted by how rare a word is (TF-IDF,
-    cosine); molecules by the Tanimoto similarity of their Morgan fingerprints of radius 2.
+    cosine); molecules by the Tanimoto similarity of their Morgan fingerprints of radius 2. Those of another modality
+    are compared as its entry says; see :class:`bioverse_sc.encoders.Modality`.
 
     Parameters
     ----------
-    modality
-        ``"protein"`` or ``"molecule"``.
+    mod
+        Modality that has texts, such as ``"protein"``.
     source
         Table with the columns ``entity`` (sequence or SMILES) and ``text``, or a file that :meth:`write` wrote; a file
         is read when it is first needed.
     """
 
-    def __init__(self, modality: str, source: pd.DataFrame | Path) -> None:
-        if not modality_of(modality).has_text:
-            texts = [repr(mod) for mod in known_modalities() if modality_of(mod).has_text]
-            msg = f"A memory is of {' or '.join(texts)}; found {modality!r}."
+    def __init__(self, mod: str, source: pd.DataFrame | Path) -> None:
+        if not modality_of(mod).has_text:
+            known = [repr(name) for name in known_modalities() if modality_of(name).has_text]
+            msg = f"A memory is of {' or '.join(known)}; found {mod!r}."
             raise ValueError(msg)
-        self.modality = modality
+        self.mod = mod
         self._source = source
 
     @cached_property
@@ -65,7 +66,7 @@ class Memory:
 
     @cached_property
     def _similarity(self) -> Callable[[Sequence[str]], np.ndarray]:
-        return _SIMILARITY[modality_of(self.modality).similarity](self.table["entity"].tolist())
+        return _SIMILARITY[modality_of(self.mod).similarity](self.table["entity"].tolist())
 
     def nearest(self, entities: Sequence[str], n: int = 3, *, themselves: bool = True) -> list[list[str]]:
         """Find the texts of the nearest known entities, the nearest first, each text once.
@@ -79,7 +80,7 @@ class Memory:
         themselves
             Whether an entity that is known counts; not when a model learns to use what is near.
         """
-        found = []
+        nearest = []
         known, known_texts = self.table["entity"], self.table["text"].to_numpy()
         index = {entity: i for i, entity in enumerate(known)}
         for start in range(0, len(entities), 256):
@@ -90,8 +91,8 @@ class Memory:
                 # many of the nearest may have one text
                 order = np.argsort(-row, kind="stable")[: 16 * n]
                 texts = dict.fromkeys(known_texts[order[row[order] > 0]])
-                found.append(list(texts)[:n])
-        return found
+                nearest.append(list(texts)[:n])
+        return nearest
 
     def write(self, path: Path) -> None:
         """Write the table as a compressed text file."""

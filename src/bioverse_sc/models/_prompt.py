@@ -12,8 +12,6 @@ from bioverse_sc._modality import modality_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from transformers import PreTrainedTokenizerBase
-
 
 @dataclass(frozen=True)
 class Text:
@@ -26,7 +24,8 @@ class Text:
 class Entity:
     """Place of an entity's soft tokens."""
 
-    modality: str
+    mod: str
+    """Its modality, such as ``"rna"``."""
     n_vectors: int = 1
     """Vectors of the encoder: 1 when it pools, the length of the sequence when it does not."""
 
@@ -39,6 +38,7 @@ class Answer:
 
 
 Segment = Text | Entity | Answer
+"""Of a prompt."""
 
 PROMPT_ID = "annotate-2"
 """Changes whenever a default template does; stored with every result."""
@@ -64,15 +64,15 @@ _NEARLY = re.compile(r"\[\s*bio\s*(?::[^][]*)?\]", re.IGNORECASE)
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
 
-def parse_template(template: str, modality: str | None = None) -> list[Text | Entity]:
+def parse_template(template: str, mod: str | None = None) -> list[Text | Entity]:
     """Split a template at ``[BIO:modality]`` places, before any value is filled in.
 
     Parameters
     ----------
     template
         Text with ``{fields}`` and places of entities.
-    modality
-        What a bare ``[BIO]`` stands for.
+    mod
+        Modality that a bare ``[BIO]`` stands for.
     """
     for match in _NEARLY.finditer(template):
         if not _PLACE.fullmatch(match[0]):
@@ -84,7 +84,7 @@ def parse_template(template: str, modality: str | None = None) -> list[Text | En
     segments: list[Text | Entity] = []
     end = 0
     for match in _PLACE.finditer(template):
-        named = match[1] or modality
+        named = match[1] or mod
         if named is None:
             msg = f"[BIO] in {template!r} does not say of which modality; write for example [BIO:rna]."
             raise ValueError(msg)
@@ -97,26 +97,58 @@ def parse_template(template: str, modality: str | None = None) -> list[Text | En
     return segments
 
 
-def with_modality(template: str, modality: str) -> str:
-    """Write the modality into bare ``[BIO]`` places."""
-    parse_template(template, modality)
-    return _PLACE.sub(lambda match: f"[BIO:{match[1] or modality}]", template)
+def with_modality(template: str, mod: str) -> str:
+    """Write the modality into bare ``[BIO]`` places.
+
+    Parameters
+    ----------
+    template
+        Text with places of entities.
+    mod
+        Modality that a bare ``[BIO]`` stands for.
+    """
+    parse_template(template, mod)
+    return _PLACE.sub(lambda match: f"[BIO:{match[1] or mod}]", template)
 
 
-def fields(template: str) -> list[str]:
-    """Names of the ``{fields}`` of a template."""
+def template_fields(template: str) -> list[str]:
+    """Names of the ``{fields}`` of a template.
+
+    Parameters
+    ----------
+    template
+        Text with ``{fields}`` and places of entities.
+    """
     return _FIELD.findall(template)
 
 
-def fill(template: str, values: Mapping[Any, Any]) -> str:
-    """Put values in the place of ``{fields}``; what a value holds is only text, even ``[BIO]`` or braces."""
+def fill_template(template: str, values: Mapping[Any, Any]) -> str:
+    """Put values in the place of ``{fields}``; what a value holds is only text, even ``[BIO]`` or braces.
+
+    Parameters
+    ----------
+    template
+        Text with ``{fields}``.
+    values
+        By the name of the field.
+    """
     return _FIELD.sub(lambda match: str(values[match[1]]), template)
 
 
-def filled_prompt(template: str, values: Mapping[Any, Any], modality: str | None = None) -> list[Text | Entity]:
-    """Segments of a template with its values."""
-    parsed = parse_template(template, modality)
-    return [Text(fill(s.text, values)) if isinstance(s, Text) else s for s in parsed]
+def filled_prompt(template: str, values: Mapping[Any, Any], mod: str | None = None) -> list[Text | Entity]:
+    """Segments of a template with its values.
+
+    Parameters
+    ----------
+    template
+        Text with ``{fields}`` and places of entities.
+    values
+        By the name of the field; what a value holds is only text.
+    mod
+        Modality that a bare ``[BIO]`` stands for.
+    """
+    parsed = parse_template(template, mod)
+    return [Text(fill_template(s.text, values)) if isinstance(s, Text) else s for s in parsed]
 
 
 def label_prompt(label: str | None = None, *, prompts: Mapping[str, str] = PROMPTS) -> list[Segment]:
@@ -136,6 +168,11 @@ def absent_lists(absent: Mapping[str, Sequence[str]]) -> str:
     """Markers of other types in words, as a reasoning prompt lists them.
 
     'CD3D, CD3E of the T cell and MS4A1 of the B cell'.
+
+    Parameters
+    ----------
+    absent
+        By another type that the cell might be: markers of it that were not found in the cell.
     """
     return " and ".join(f"{', '.join(markers)} of the {other}" for other, markers in absent.items() if markers)
 
@@ -172,16 +209,16 @@ def reasoning_prompt(
     lists = absent_lists(absent or {})
     values = {
         "genes": ", ".join(genes) if genes else "none",
-        "absent": fill(prompts["absent"], {"absent": lists}) if lists else "",
+        "absent": fill_template(prompts["absent"], {"absent": lists}) if lists else "",
         "doubt": "",
     }
     if confidence != "high":
-        values["doubt"] = fill(prompts["doubt"], {"confidence": confidence, "runner_up": runner_up or "none"})
+        values["doubt"] = fill_template(prompts["doubt"], {"confidence": confidence, "runner_up": runner_up or "none"})
     return [*label_prompt(label, prompts=prompts), *filled_prompt(prompts["reason"], values), Answer(reasoning)]
 
 
 def description_prompt(
-    modality: str,
+    mod: str,
     description: str | None = None,
     *,
     nearest: Sequence[str] = (),
@@ -191,8 +228,8 @@ def description_prompt(
 
     Parameters
     ----------
-    modality
-        Of the entity, such as ``"protein"``.
+    mod
+        Modality of the entity, such as ``"protein"``.
     description
         The answer, to train on; open by default.
     nearest
@@ -200,12 +237,12 @@ def description_prompt(
     prompts
         Templates of the model.
     """
-    entity = {"entity": modality_of(modality).title}
-    return [*_nearest(nearest, prompts), *filled_prompt(prompts["describe"], entity, modality), Answer(description)]
+    entity = {"entity": modality_of(mod).title}
+    return [*_nearest(nearest, prompts), *filled_prompt(prompts["describe"], entity, mod), Answer(description)]
 
 
 def question_prompt(
-    modalities: Sequence[str],
+    mods: Sequence[str],
     turns: Sequence[tuple[str, str | None]],
     *,
     nearest: Sequence[Sequence[str]] | None = None,
@@ -215,9 +252,9 @@ def question_prompt(
 
     Parameters
     ----------
-    modalities
-        Of each entity, in the order in which they are shown. Where there are several of one, they are called ``Protein
-        1``, ``Protein 2``.
+    mods
+        Modality of each entity, in the order in which they are shown. Where there are several of one, they are called
+        ``Protein 1``, ``Protein 2``.
     turns
         Questions with their answers; the last one may be open (``None``).
     nearest
@@ -226,31 +263,29 @@ def question_prompt(
         Templates of the model.
     """
     segments: list[Segment] = []
-    for name, modality, known in zip(
-        entity_names(modalities), modalities, nearest or [()] * len(modalities), strict=True
-    ):
+    for name, mod, known in zip(entity_names(mods), mods, nearest or [()] * len(mods), strict=True):
         segments += _nearest(known, prompts)
-        segments += filled_prompt(prompts["entity"], {"entity": name}, modality)
+        segments += filled_prompt(prompts["entity"], {"entity": name}, mod)
     for i, (question, answer) in enumerate(turns):
-        asked = fill(prompts["ask"], {"question": question})
+        asked = fill_template(prompts["ask"], {"question": question})
         segments += [Text(_NEXT_TURN + asked if i else asked), Answer(answer)]
     return segments
 
 
-def entity_names(modalities: Sequence[str]) -> list[str]:
+def entity_names(mods: Sequence[str]) -> list[str]:
     """What a prompt calls its entities: ``Molecule``, or ``Protein 1`` and ``Protein 2`` where there are several.
 
     Parameters
     ----------
-    modalities
-        Of each entity, in the order in which they are shown.
+    mods
+        Modality of each entity, in the order in which they are shown.
     """
     counted: Counter[str] = Counter()
     names = []
-    for modality in modalities:
-        counted[modality] += 1
-        name = modality_of(modality).title
-        names.append(f"{name} {counted[modality]}" if list(modalities).count(modality) > 1 else name)
+    for mod in mods:
+        counted[mod] += 1
+        name = modality_of(mod).title
+        names.append(f"{name} {counted[mod]}" if list(mods).count(mod) > 1 else name)
     return names
 
 
@@ -260,80 +295,3 @@ def _nearest(texts: Sequence[str], prompts: Mapping[str, str]) -> list[Segment]:
         return []
     numbered = " ".join(f"({i}) {text.rstrip('.')}." for i, text in enumerate(texts, start=1))
     return list(filled_prompt(prompts["nearest"], {"nearest": numbered}))
-
-
-@dataclass(frozen=True)
-class ChatFormat:
-    """What a chat template puts around turns, rendered once.
-
-    It is stored with the model: a template may put today's date into its text, and what a model was trained on has to
-    stay.
-    """
-
-    start: str
-    """Before the first question."""
-    ask: str
-    """Between a question and its answer."""
-    end: str
-    """The token that ends an answer."""
-    between: str
-    """Between the end of an answer and the next question."""
-
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> ChatFormat | None:
-        """Render a tokenizer's chat template; ``None`` when it has none."""
-        if not tokenizer.chat_template:
-            return None
-        from jinja2 import TemplateError
-
-        system = [{"role": "system", "content": SYSTEM}]
-        try:
-            first, whole = (_render(tokenizer, [*system, *_turns(n)], ask=True) for n in (1, 3))
-        except TemplateError:
-            # some templates have no system turn
-            first, whole = (_render(tokenizer, _turns(n), ask=True) for n in (1, 3))
-        if SYSTEM in whole.split(_ANSWER.format(0))[-1]:
-            # some put it into the last question, where it would be said again at each turn
-            first, whole = (_render(tokenizer, _turns(n), ask=True) for n in (1, 3))
-        marks = [_QUESTION.format(0), _ANSWER.format(0), _QUESTION.format(1)]
-        if first.count(marks[0]) != 1 or [whole.count(mark) for mark in marks] != [1, 1, 1]:
-            msg = (
-                "The chat template does not write every question and answer once, in their places; this is not "
-                "supported."
-            )
-            raise ValueError(msg)
-        start, ask = first.split(marks[0])
-        after = whole.split(marks[1])[1].split(marks[2])[0]
-        specials = [token for token in tokenizer.all_special_tokens if token in after]
-        specials += [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and str(t) in after]
-        if not specials:
-            msg = "The chat template ends an answer without a special token, so the model could not say where it stops."
-            raise ValueError(msg)
-        end = min(specials, key=after.index)
-        before, between = after.split(end, 1)
-        if before.strip():
-            msg = (
-                f"The chat template writes {before!r} after an answer, before the token that ends it; this is not "
-                "supported."
-            )
-            raise ValueError(msg)
-        return cls(start, ask, end, between)
-
-
-SYSTEM = "You are an assistant for biology. You read cells, proteins and molecules."
-_QUESTION, _ANSWER = "QUESTION{0}GOESHERE", "ANSWER{0}GOESHERE"
-
-
-def _turns(n: int) -> list[dict[str, str]]:
-    """Turns with marks in the place of words, questions first."""
-    return [
-        {"role": "assistant", "content": _ANSWER.format(i // 2)}
-        if i % 2
-        else {"role": "user", "content": _QUESTION.format(i // 2)}
-        for i in range(n)
-    ]
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, ask: bool) -> str:
-    # thinking is off: the answer comes first
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask, enable_thinking=False))

@@ -6,15 +6,18 @@ Sources: Cell Ontology 2024-08-16 (CC BY 4.0), the Cell Marker Accordion (MIT) a
 in compact form; see ``recipes/knowledge``.
 """
 
+from bioverse_sc.ontology._back_off import LINEAGES, back_off, lineage_terms, runner_up
 from bioverse_sc.ontology._cell_ontology import UNKNOWN, CellOntology, cell_ontology
 from bioverse_sc.ontology._gene_names import ENSEMBL, approved_symbol, gene_table
 from bioverse_sc.ontology._label_set import LabelMatch, back_off, match_labels, means_unknown, nearest_labels, runner_up
 from bioverse_sc.ontology._levels import coarse_probabilities
+from bioverse_sc.ontology._match import LabelMatch, match_labels
 from bioverse_sc.ontology._meanings import Meaning, meanings_of
 from bioverse_sc.ontology._tissues import known_tissues, terms_of_tissue
 
 __all__ = [
     "ENSEMBL",
+    "LINEAGES",
     "UNKNOWN",
     "CellOntology",
     "LabelMatch",
@@ -25,6 +28,7 @@ __all__ = [
     "coarse_probabilities",
     "gene_table",
     "known_tissues",
+    "lineage_terms",
     "match_labels",
     "meanings_of",
     "means_unknown",

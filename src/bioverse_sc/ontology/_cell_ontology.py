@@ -45,10 +45,10 @@ class CellOntology:
     def ancestors(self, term: str) -> frozenset[str]:
         """Ids of the term itself and of all that it is a kind of."""
         if term not in self._ancestors:
-            found = {term}
+            ancestors = {term}
             for parent in self.parents.get(term, ()):
-                found |= self.ancestors(parent)
-            self._ancestors[term] = frozenset(found)
+                ancestors |= self.ancestors(parent)
+            self._ancestors[term] = frozenset(ancestors)
         return self._ancestors[term]
 
     def find(self, label: str) -> str | None:
@@ -57,11 +57,11 @@ class CellOntology:
 
     def known_markers(self, term: str) -> dict[str, str]:
         """Marker genes of a term and of its ancestors: gene to the most specific term that it marks."""
-        found: dict[str, str] = {}
+        term_of_gene: dict[str, str] = {}
         for ancestor in sorted(self.ancestors(term), key=lambda t: (-len(self.ancestors(t)), t)):
             for gene in self.markers.get(ancestor, ()):
-                found.setdefault(gene, ancestor)
-        return found
+                term_of_gene.setdefault(gene, ancestor)
+        return term_of_gene
 
     def describe(self, term: str, *, n_markers: int = 8) -> str:
         """Describe a term in words: name, definition, best markers. Cells are aligned to this text."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bioverse_sc.ontology._back_off import LINEAGES
 from bioverse_sc.ontology._cell_ontology import UNKNOWN, cell_ontology
-from bioverse_sc.ontology._label_set import LINEAGES, match_labels
+from bioverse_sc.ontology._match import match_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,7 @@ def coarse_probabilities(probabilities: np.ndarray, labels: Sequence[str]) -> tu
     Parameters
     ----------
     probabilities
-        Shape (cells, labels).
+        Of each label, shape (cells, labels).
     labels
         Labels in any words; the last is ``"unknown"``.
 
@@ -87,7 +88,7 @@ def coarse_probabilities(probabilities: np.ndarray, labels: Sequence[str]) -> tu
 def _broad(labels: tuple[str, ...]) -> list[str]:
     ontology, matches = cell_ontology(), match_labels(labels)
     broad_of = {term: term for term in (*LINEAGES, *COARSE)} | COUNTED_AS
-    found = []
+    broad = []
     for label in labels:
         above = ontology.ancestors(matches[label].term or "")
         # lineages are the last choice, and the most exact term has most above it
@@ -95,5 +96,5 @@ def _broad(labels: tuple[str, ...]) -> list[str]:
             above & broad_of.keys(),
             key=lambda term: (term in LINEAGES.keys() - COUNTED_AS.keys(), -len(ontology.ancestors(term)), term),
         )
-        found.append(ontology.names[broad_of[order[0]]] if order else label)
-    return found
+        broad.append(ontology.names[broad_of[order[0]]] if order else label)
+    return broad

@@ -17,9 +17,9 @@ N_MARKERS = 20
 
 def similarity(one: str, other: str) -> float:
     """Cosine of the words of two terms (names, synonyms, definitions, markers), weighted by tf-idf, 0 to 1."""
-    here, there = _vector(one), _vector(other)
+    weights, others = _vector(one), _vector(other)
     # in a fixed order, so that the last digit is the same in each run
-    return sum(here[word] * there[word] for word in sorted(here.keys() & there.keys()))
+    return sum(weights[word] * others[word] for word in sorted(weights.keys() & others.keys()))
 
 
 def contradict(one: str, other: str) -> bool:
@@ -27,8 +27,8 @@ def contradict(one: str, other: str) -> bool:
 
     "CD16-positive" and "CD16-negative", "classical" and "non-classical".
     """
-    here, there = (set(_words(cell_ontology().names[term])) for term in (one, other))
-    return any(_denied(word) in b for a, b in ((here, there), (there, here)) for word in a)
+    words, others = (set(_words(cell_ontology().names[term])) for term in (one, other))
+    return any(_denied(word) in b for a, b in ((words, others), (others, words)) for word in a)
 
 
 def _denied(word: str) -> str:
@@ -54,14 +54,14 @@ def _n_terms() -> Counter[str]:
 def _texts() -> dict[str, Counter[str]]:
     """Words of each term."""
     ontology = cell_ontology()
-    found = {}
+    texts = {}
     for term, name in ontology.names.items():
         words = Counter(_words(ontology.definitions[term]))
         words.update(f"gene {gene}" for gene in list(ontology.markers.get(term, ()))[:N_MARKERS])
         for word in {word for text in (name, *ontology.synonyms[term]) for word in _words(text)}:
             words[word] += NAME_WEIGHT
-        found[term] = words
-    return found
+        texts[term] = words
+    return texts
 
 
 def _words(text: str) -> list[str]:

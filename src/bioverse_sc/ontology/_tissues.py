@@ -112,8 +112,8 @@ def _find_tissue(tissue: str) -> str:
     if len(meant) == 1:
         return meant.pop()
     near = process.extract(asked, sorted(name_of), scorer=fuzz.WRatio, score_cutoff=70, limit=5)
-    found = list(dict.fromkeys(name_of[name] for name, _, _ in near))
-    hint = f" The nearest: {', '.join(map(repr, found))}." if found else ""
+    nearest = list(dict.fromkeys(name_of[name] for name, _, _ in near))
+    hint = f" The nearest: {', '.join(map(repr, nearest))}." if nearest else ""
     msg = (
         f"tissue is {tissue!r}, which is not known.{hint} Expected one of: {', '.join(known_tissues())}; or "
         "tissue=None for all."
@@ -130,10 +130,10 @@ def _terms_by_tissue() -> dict[str, frozenset[str]]:
     circulating = {term for term in listed["blood"] if not ontology.ancestors(term).isdisjoint(CIRCULATING)}
     terms = {}
     for tissue in SYNONYMS:
-        own = set(listed[tissue])
+        occurring = set(listed[tissue])
         if tissue != "blood":
-            own |= circulating
+            occurring |= circulating
         if tissue not in FLUIDS:
-            own |= RESIDENT.keys()
-        terms[tissue] = frozenset().union(*map(ontology.ancestors, own))
+            occurring |= RESIDENT.keys()
+        terms[tissue] = frozenset().union(*map(ontology.ancestors, occurring))
     return terms

@@ -8,6 +8,7 @@ import numpy as np
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
+from bioverse_sc._modality import CELLS, modality_of
 from bioverse_sc._results import Results
 from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc.read import observations
@@ -21,7 +22,6 @@ T = TypeVar("T")
 
 LABELS_SHOWN = 12
 _OTHER = "#c9c9c9"
-_LOOK = {"rna": ("cells", "#1f77b4"), "protein": ("proteins", "#d95f02"), "molecule": ("molecules", "#1b9e77")}
 
 
 def alignment_umap(
@@ -36,21 +36,22 @@ def alignment_umap(
     """Draw observations and texts in the language model's embedding space, before and after alignment, side by side.
 
     Cells, proteins and molecules are coloured dots, biological texts black triangles, everyday texts grey crosses, as
-    in figure 2 of BioVERSE (arXiv 2510.01428). Several modalities have a colour each. When
-    :func:`bioverse_sc.tl.alignment` has not been run, it is run first, with its defaults.
+    in figure 2 of BioVERSE (arXiv 2510.01428). All modalities that were laid out together have a colour each; ``mod``
+    draws one of them alone with its texts. When :func:`bioverse_sc.tl.alignment_umap` has not been run, it is run
+    first, with its defaults.
 
     Parameters
     ----------
     data
         AnnData of one modality, or MuData.
     mod
-        Modality of a MuData, alone with its texts; all that were laid out together by default.
+        Modality of a MuData; by default what the results are of.
     color
         Column of ``.obs`` of one modality, of a MuData that of ``mod`` or ``"rna"``; the label that
         :func:`bioverse_sc.tl.annotate` wrote by default. The commonest twelve values of a categorical column have a
         colour of their own.
     key
-        Stem of the slots, the ``key_added`` of the functions that wrote them.
+        Stem of the slots, the ``key_added`` of the function that wrote them.
     ax
         Two axes to draw into; a new figure by default.
     show
@@ -64,24 +65,24 @@ def alignment_umap(
     ------
     KeyError
         When ``color`` is not in ``.obs``, or the observations were aligned with another model than the bundled one and
-        :func:`bioverse_sc.tl.alignment` has not been run.
+        :func:`bioverse_sc.tl.alignment_umap` has not been run.
     """
     import matplotlib.pyplot as plt
 
     keys = Keys(key)
     if color is not None:
-        mod = mod or "rna"
+        mod = mod or CELLS
         columns = observations(data, mod).obs.columns
         if color not in columns:
             msg = f"There is no column {color!r} in .obs; there are {list(columns)}."
             raise KeyError(msg)
     if _compared(data, mod, keys) is None:
         _run_alignment(data, mod, keys)
-    found = _compared(data, mod, keys)
-    if found is None:
-        msg = f"There is no layout under the stem {key!r}. Run bsc.tl.alignment(data) first."
+    compared = _compared(data, mod, keys)
+    if compared is None:
+        msg = f"There is no layout under the stem {key!r}. Run bsc.tl.alignment_umap(data) first."
         raise KeyError(msg)
-    parts, stored = found
+    parts, stored = compared
     created = ax is None
     if ax is None:
         _, pair = plt.subplots(1, 2, figsize=(13, 5.6), layout="constrained")
@@ -117,7 +118,7 @@ def _compared(data: AnnData | MuData, mod: str | None, keys: Keys) -> tuple[dict
     ``None`` when there is none of the present soft tokens.
     """
     mods = getattr(data, "mod", None)
-    names = [mod or "rna"] if mods is None or mod is not None else sorted(mods, key=lambda name: name != "rna")
+    names = [mod or CELLS] if mods is None or mod is not None else sorted(mods, key=lambda name: name != CELLS)
     parts = {name: observations(data, name) for name in names}
     together = Results(data, keys).made_by("alignment_umap") if mods is not None else {}
     of_layout = [str(name) for name in together.get("modalities", [])]
@@ -151,25 +152,25 @@ def _is_of(stored: dict[str, Any], name: str, adata: AnnData, keys: Keys) -> boo
 def _run_alignment(data: AnnData | MuData, mod: str | None, keys: Keys) -> None:
     """Run it with the bundled model, unless the observations were aligned with another one."""
     from bioverse_sc.models import get_model
-    from bioverse_sc.tl import alignment
+    from bioverse_sc.tl import alignment_umap as lay_out
 
     mods = getattr(data, "mod", None)
-    for name in [mod or "rna"] if mods is None or mod is not None else list(mods):
+    for name in [mod or CELLS] if mods is None or mod is not None else list(mods):
         made_by = Results(observations(data, name), keys).made_by("align").get("model_fingerprint")
         if made_by not in (None, get_model("mini").fingerprint):
             msg = (
-                f"The {_look(name)[0]} were aligned with another model than 'mini'. Run bsc.tl.alignment(data, "
+                f"The {_look(name)[0]} were aligned with another model than 'mini'. Run bsc.tl.alignment_umap(data, "
                 "model=that_model) first."
             )
             raise KeyError(msg)
-    logger.info("bsc.tl.alignment has not been run; running it with its defaults.")
-    alignment(data, mod=mod, key_added=keys.stem)
+    logger.info("bsc.tl.alignment_umap has not been run; running it with its defaults.")
+    lay_out(data, mod=mod, key_added=keys.stem)
 
 
 def _look(mod: str, n: int | None = None) -> tuple[str, str]:
     """Name of a modality's observations, with their number if it is given, and their colour."""
-    what, shade = _LOOK.get(mod, (mod, "#9467bd"))
-    return (what if n is None else f"{what} ({n})"), shade
+    modality = modality_of(mod)
+    return (modality.plural if n is None else f"{modality.plural} ({n})"), modality.colour
 
 
 def _title(when: str, stored: dict[str, Any], mods: list[str]) -> str:
@@ -239,5 +240,5 @@ def _draw_observations(
         _draw_dots(panel, coordinates[rest], f"other {look[0]} ({rest.sum()})", _OTHER, n)
     palette = [plt.get_cmap("tab20")(i) for i in [0, 2, 4, 6, 8, 10, 12, 16, 18, 1, 3, 5]]
     for name, shade in zip(common, palette, strict=False):
-        here = (values == name).to_numpy()
-        _draw_dots(panel, coordinates[here], f"{name} ({here.sum()})", shade, n)
+        has_name = (values == name).to_numpy()
+        _draw_dots(panel, coordinates[has_name], f"{name} ({has_name.sum()})", shade, n)

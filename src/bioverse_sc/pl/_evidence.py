@@ -40,19 +40,20 @@ def evidence(
     A dot is a gene; its size is the share of the group's cells that express it. It is blue as far as the claims about
     it are supported by the rule of :func:`bioverse_sc.tl.evidence`, vermilion as far as they are not, and grey between.
     A ring is a gene that the texts say is absent. On the right is the share of all claims of the group that are
-    supported. When :func:`bioverse_sc.tl.evidence` has not been run, it is run first, with its defaults.
+    supported. Of a MuData it draws the cells. When :func:`bioverse_sc.tl.evidence` has not been run, it is run first,
+    with its defaults.
 
     Parameters
     ----------
     data
-        AnnData, or MuData with an ``"rna"`` modality.
+        AnnData of one modality, or MuData.
     groupby
         Column of ``.obs`` with the groups, the commonest twenty of which are drawn. With another stem and the default,
         its label.
     n
         Genes of each group at most.
     key
-        Stem of the slots, the ``key_added`` of :func:`bioverse_sc.tl.annotate`.
+        Stem of the slots, the ``key_added`` of the function that wrote them.
     ax
         Axes to draw into; a new figure by default.
     show
@@ -146,33 +147,35 @@ def _most_named(claims: pd.DataFrame, groups: list[Any], n: int) -> pd.DataFrame
 
     Their row and place, and the share of their claims that is supported.
     """
-    found = []
+    rows = []
     for row, group in enumerate(groups):
-        here = claims[claims["group"] == group].astype({"gene": object, "claim": object})
-        counts = here.groupby(["gene", "claim"], as_index=False)["supported"].agg(["size", "mean"])
+        of_group = claims[claims["group"] == group].astype({"gene": object, "claim": object})
+        counts = of_group.groupby(["gene", "claim"], as_index=False)["supported"].agg(["size", "mean"])
         counts = counts.sort_values(["size", "gene"], ascending=[False, True])[:n]
         counts = counts.sort_values("claim", ascending=False, kind="stable")
-        found.append(
+        rows.append(
             counts.assign(
-                group=[group] * len(counts), row=row, place=range(len(counts)), total=here["supported"].mean()
+                group=[group] * len(counts), row=row, place=range(len(counts)), total=of_group["supported"].mean()
             )
         )
-    return pd.concat(found, ignore_index=True)
+    return pd.concat(rows, ignore_index=True)
 
 
 def _expressing(adata: AnnData, keys: Keys, column: str, drawn: pd.DataFrame) -> np.ndarray:
     """Share of the cells of each group that express the gene; 0 when it is not measured."""
     stored = Results(adata, keys).made_by("evidence")
     source = str(stored["source"])
-    found = map_genes(gene_names(adata, source, stored["gene_symbols"] or None), list(dict.fromkeys(drawn["gene"])))
+    gene_map = map_genes(gene_names(adata, source, stored["gene_symbols"] or None), list(dict.fromkeys(drawn["gene"])))
     codes, groups = pd.factorize(adata.obs[column])
-    expressing = np.zeros((len(groups), len(found.genes)))
-    for rows, chunk in row_chunks(get_matrix(adata, source), found.columns):
-        values = found.gather(chunk).toarray() > 0
+    expressing = np.zeros((len(groups), len(gene_map.genes)))
+    for rows, chunk in row_chunks(get_matrix(adata, source), gene_map.columns):
+        values = gene_map.gather(chunk).toarray() > 0
         known = codes[rows] >= 0
         np.add.at(expressing, codes[rows][known], values[known])
     shares = pd.DataFrame(
-        expressing / np.bincount(codes[codes >= 0], minlength=len(groups))[:, None], index=groups, columns=found.genes
+        expressing / np.bincount(codes[codes >= 0], minlength=len(groups))[:, None],
+        index=groups,
+        columns=gene_map.genes,
     )
     return np.array(
         [

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from anndata import AnnData
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results
+from bioverse_sc.tl._chat_display import as_html, as_markdown, as_text
+from bioverse_sc.tl._chat_entities import chosen_names, part_of
 from bioverse_sc.tl._prompts import check_request, log_use, shown
-from bioverse_sc.tl._subject import Subject, modalities_read
+from bioverse_sc.tl._subject import Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import torch
+    from anndata import AnnData
     from mudata import MuData
 
-    from bioverse_sc.models import BioVerse
-    from bioverse_sc.models._generate import Read
-
-ALL = 8
-"""Observations at most that are shown when none is named."""
+    from bioverse_sc.models import BioVerse, Read
 
 
 class Turn(NamedTuple):
@@ -43,7 +39,8 @@ class ChatEntity(NamedTuple):
 
     name: str
     """What the prompt calls it: ``Cell``, or ``Protein 1`` and ``Protein 2`` where there are several."""
-    modality: str
+    mod: str
+    """Its modality."""
     observation: str
 
 
@@ -128,42 +125,29 @@ class Chat:
         layer: str | None = None,
         gene_symbols: str | None = None,
     ) -> None:
-        import torch
-
         from bioverse_sc.models import Decoding, entity_names, get_model
 
         decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
         self._model = get_model(model)
         self._decoding = decoding.of_model(self._model)
-        chosen = _chosen(data, entities, mod, self._model)
+        chosen = chosen_names(data, entities, mod, self._model)
         check_request(self._model, list(chosen), retrieve=retrieve, batch_size=1)
-        parts = {name: _part(data, name, names) for name, names in chosen.items()}
-        self._modalities = [name for name, part in parts.items() for _ in range(part.n_obs)]
-        observations = [str(name) for part in parts.values() for name in part.obs_names]
+        parts = {name: part_of(data, name, names) for name, names in chosen.items()}
+        self._mods = [name for name, part in parts.items() for _ in range(part.n_obs)]
+        named = [str(name) for part in parts.values() for name in part.obs_names]
         self._entities = [
-            ChatEntity(*entity)
-            for entity in zip(entity_names(self._modalities), self._modalities, observations, strict=True)
+            ChatEntity(*entity) for entity in zip(entity_names(self._mods), self._mods, named, strict=True)
         ]
-        self._nearest: list[Sequence[str]] = []
-        soft_tokens = []
-        keys = Keys()
+        reading = {"layer": layer, "gene_symbols": gene_symbols}
         listed = ", ".join(f"{e.name} {e.observation}" for e in self._entities)
         with finish_log(f"showing {listed} to {self._model.config.name!r}, from a copy: the data are not changed"):
-            for name, part in parts.items():
-                subject = Subject(Results(part, keys), self._model, name, layer=layer, gene_symbols=gene_symbols)
-                if not subject.is_known.all():
-                    msg = (
-                        f"The vector of {part.obs_names[~subject.is_known][0]!r} is zero, as of a cell without any "
-                        "known gene: the model "
-                        "has nothing to see. Leave it out of entities."
-                    )
-                    raise ValueError(msg)
+            subjects = [Subject(Results(part, Keys()), self._model, name, **reading) for name, part in parts.items()]
+            self._nearest: list[Sequence[str]] = []
+            for subject in subjects:
+                _check_known(subject)
                 log_use(subject, retrieve=retrieve)
-                self._nearest += shown(subject, np.arange(part.n_obs), retrieve=retrieve).nearest
-                with torch.inference_mode():
-                    vectors = torch.from_numpy(subject.vectors).to(self._model.device)
-                    soft_tokens.append(self._model.project(name, vectors).flatten(0, 1))
-        self._soft_tokens = torch.cat(soft_tokens)
+                self._nearest += shown(subject, np.arange(subject.adata.n_obs), retrieve=retrieve).nearest
+            self._soft_tokens = _soft_tokens(self._model, subjects)
         self._said: list[_Said] = []
         self._read: Read | None = None
 
@@ -203,7 +187,7 @@ class Chat:
         question
             As for :meth:`ask`.
         """
-        from bioverse_sc.models._generate import write_on
+        from bioverse_sc.models import write_on
 
         prompt = self._prompt_ids(question)
         number = len(self._said)
@@ -253,7 +237,7 @@ class Chat:
 
         What the model wrote stays as it was written: the same text may be spelled with other tokens.
         """
-        from bioverse_sc.models._prompt import question_prompt
+        from bioverse_sc.models import question_prompt
 
         if not isinstance(question, str):
             msg = f"The question is a {type(question).__name__}; expected a text, such as 'What is this cell?'."
@@ -263,18 +247,18 @@ class Chat:
             raise ValueError(msg)
 
         def ids(*turns: tuple[str, str | None]) -> list[int]:
-            prompt = question_prompt(self._modalities, turns, nearest=self._nearest, prompts=self._model.config.prompts)
+            prompt = question_prompt(self._mods, turns, nearest=self._nearest, prompts=self._model.config.prompts)
             return list(self._model.tokenize(prompt).ids)
 
         if self._said:
             before = ids((question, ""))
             whole = ids((question, ""), (question, None))
             # from the end of the last answer, which one that was cut off has not written
-            found = self._said[-1].ids + whole[len(before) - 1 :]
+            prompt = self._said[-1].ids + whole[len(before) - 1 :]
         else:
-            found = ids((question, None))
+            prompt = ids((question, None))
         limit = self._model.max_positions
-        longest = len(found) + self._decoding.max_new_tokens
+        longest = len(prompt) + self._decoding.max_new_tokens
         if limit is not None and longest > limit:
             remedy = (
                 "Start over with the same entities: chat.reset()"
@@ -282,12 +266,12 @@ class Chat:
                 else "Show fewer entities, leave retrieve=True out, or ask a shorter question."
             )
             msg = (
-                f"The conversation would have {len(found)} tokens, and with an answer of up to "
-                f"{self._decoding.max_new_tokens} "
-                f"(max_new_tokens) {longest}; the language model reads {limit} at most. {remedy}"
+                f"The conversation would have {len(prompt)} tokens, and with an answer of up to "
+                f"{self._decoding.max_new_tokens} (max_new_tokens) {longest}; the language model reads {limit} at "
+                f"most. {remedy}"
             )
             raise ValueError(msg)
-        return found
+        return prompt
 
     def _text(self, written: list[int], *, is_over: bool) -> str:
         """Text of an answer; while it is being written without its end that may still change."""
@@ -303,145 +287,36 @@ class Chat:
 
     def to_markdown(self) -> str:
         """The entities and the turns as Markdown."""
-        shown = ", ".join(f"{_plain(e.name)} {_plain(e.observation)} ({_plain(e.modality)})" for e in self._entities)
-        turns = [f"**Question:** {_plain(t.question)}\n\n**Answer:** {_plain(t.answer)}" for t in self.transcript]
-        return "\n\n".join([shown, *turns]) + "\n"
+        return as_markdown(self._entities, self.transcript)
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{e.name} {e.observation} ({e.modality})" for e in self._entities)
-        return "\n\n".join([shown, *(f"Question: {t.question}\nAnswer: {t.answer}" for t in self.transcript)])
+        return as_text(self._entities, self.transcript)
 
     def __repr__(self) -> str:
-        counted = Counter(self._modalities)
+        counted = Counter(self._mods)
         shown = ", ".join(f"{n} of {name}" for name, n in counted.items())
         return f"<Chat with {self._model.config.name!r} about observations: {shown}; turns: {len(self._said)}>"
 
     def _repr_html_(self) -> str:
-        entities = "".join(
-            f'<span style="{_ENTITY}"><b>{escape(e.name)}</b> {escape(e.observation)} '
-            f'<span style="{_FAINT}">{escape(e.modality)}</span></span>'
-            for e in self._entities
+        return as_html(self._entities, self.transcript, self._model.config.name, self._decoding)
+
+
+def _check_known(subject: Subject) -> None:
+    """Raise when the model cannot see one of the observations."""
+    if not subject.is_known.all():
+        msg = (
+            f"The vector of {subject.adata.obs_names[~subject.is_known][0]!r} is zero, as of a cell without any known "
+            "gene: the model has nothing to see. Leave it out of entities."
         )
-        turns = "".join(
-            f'<div style="{_QUESTION}">{escape(turn.question)}</div><div style="{_ANSWER}">{escape(turn.answer)}</div>'
-            for turn in self.transcript
-        )
-        if not turns:
-            turns = f'<div style="{_FAINT}">No question yet: chat.ask(&quot;...&quot;)</div>'
-        chosen = self._decoding
-        how = f"temperature {chosen.temperature:g}, seed {chosen.seed}" if chosen.temperature else "likeliest tokens"
-        model = escape(self._model.config.name)
-        return (
-            f'<div style="{_CHAT}"><div>{entities}</div>{turns}<div style="{_FAINT}; font-size: 85%">model {model}, '
-            f"{how}</div></div>"
-        )
-
-
-# greys that are half transparent stand on a light and on a dark page; texts have the page's own colour
-_CHAT = "max-width: 46em; line-height: 1.45"
-_ENTITY = (
-    "display: inline-block; margin: 0 .4em .4em 0; padding: .1em .6em; border: 1px solid rgba(128, 128, 128, .5); "
-    "border-radius: 1em"
-)
-_FAINT = "opacity: .65"
-_WORDS = "margin: .4em 0; padding: .4em .8em; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: .4em"
-_QUESTION = f"{_WORDS}; margin-left: 4em; background: rgba(128, 128, 128, .18)"
-_ANSWER = f"{_WORDS}; margin-right: 4em; border: 1px solid rgba(128, 128, 128, .35)"
-
-
-def _plain(text: str) -> str:
-    """Words that Markdown shows as they are."""
-    return re.sub(r"([\\`*_{}\[\]<>#|&~$])", r"\\\1", text)
-
-
-def _chosen(
-    data: AnnData | MuData,
-    entities: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None,
-    mod: str | None,
-    model: BioVerse,
-) -> dict[str, list[str] | None]:
-    """By modality the names that are asked for; ``None`` for all."""
-    from mudata import MuData
-
-    if not isinstance(data, (AnnData, MuData)):
-        msg = f"Expected AnnData or MuData, found {type(data).__name__}."
-        raise TypeError(msg)
-    if entities is None:
-        mods = modalities_read(model, data, mod)
-        sizes = {name: _modality(data, name).n_obs for name in mods}
-        if not 0 < sum(sizes.values()) <= ALL:
-            first = {name: str(_modality(data, name).obs_names[0]) for name, n in sizes.items() if n}
-            named = first if isinstance(data, MuData) and mod is None else next(iter(first.values()), "name")
-            msg = (
-                f"The data have {', '.join(f'{n} observations of {name}' for name, n in sizes.items())}; without "
-                "names a chat shows "
-                f"all, when they are 1 to {ALL}. Name those that it is about, for example entities={named!r}."
-            )
-            raise ValueError(msg)
-        return {name: None for name, n in sizes.items() if n}
-    if isinstance(entities, Mapping):
-        if mod is not None or not isinstance(data, MuData):
-            msg = (
-                f"entities is {dict(entities)!r}, by modality; that goes with MuData and without mod. Give the names "
-                "alone: entities=[...]"
-            )
-            raise TypeError(msg)
-        named_by = dict(entities)
-    elif mod is None and isinstance(data, MuData):
-        example = {modalities_read(model, data, None)[0]: entities}
-        msg = f"The modality of {entities!r} is not said; of a MuData name it: entities={example!r}"
-        raise TypeError(msg)
-    else:
-        named_by = {mod or "rna": entities}
-    chosen: dict[str, list[str] | None] = {}
-    for name, names in named_by.items():
-        listed: list[Any] = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
-        if not all(isinstance(each, str) for each in listed):
-            msg = (
-                f"entities of {name!r} are {names!r}; expected names of observations, such as "
-                f"{list(_modality(data, name).obs_names[:2])}."
-            )
-            raise TypeError(msg)
-        if listed:
-            chosen[name] = listed
-    if not chosen:
-        msg = "entities is empty. Name what the chat is about, or leave it out for all observations."
         raise ValueError(msg)
-    return chosen
 
 
-def _modality(data: AnnData | MuData, mod: str) -> AnnData:
-    """AnnData of a modality; a view will do, as nothing is written to it."""
-    if isinstance(data, AnnData):
-        return data
-    if mod not in data.mod:
-        msg = f"The MuData has no modality {mod!r}; it has {list(data.mod)}."
-        raise KeyError(msg)
-    return data.mod[mod]
+def _soft_tokens(model: BioVerse, subjects: Sequence[Subject]) -> torch.Tensor:
+    """Soft tokens of all entities, shape (slots, width)."""
+    import torch
 
-
-def _part(data: AnnData | MuData, mod: str, names: list[str] | None) -> AnnData:
-    """Observations as a data set of their own."""
-    adata = _modality(data, mod)
-    if names is None:
-        return adata[:].to_memory()
-    rows = []
-    for name in names:
-        found = np.flatnonzero(adata.obs_names == name)
-        if not len(found):
-            msg = (
-                f"There is no observation {name!r} of {mod}; the {adata.n_obs} are {list(adata.obs_names[:4])} and so "
-                "on."
-            )
-            raise KeyError(msg)
-        if len(found) > 1:
-            msg = (
-                f"{len(found)} observations of {mod} have the name {name!r}. Give each its own: "
-                "adata.obs_names_make_unique()"
-            )
-            raise ValueError(msg)
-        rows.append(found[0])
-    if repeated := [name for name, n in Counter(names).items() if n > 1]:
-        msg = f"entities names {repeated[0]!r} more than once. Name each observation once."
-        raise ValueError(msg)
-    return adata[np.array(rows)].to_memory()
+    with torch.inference_mode():
+        projected = [
+            model.project(subject.mod, torch.from_numpy(subject.vectors).to(model.device)) for subject in subjects
+        ]  # (entities, n_tokens, width) each
+        return torch.cat([tokens.flatten(0, 1) for tokens in projected])

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 INDEX = "index.json"
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.pt", "state.json", "checksums.json"
-FREE = {"micro_batch_size", "gradient_checkpointing", "log_every", "checkpoint_every", "tensorboard"}
-"""What may be another when a run goes on: it changes nothing but the rounding, and how often a run says something."""
+MAY_CHANGE = {"micro_batch_size", "gradient_checkpointing", "log_every", "checkpoint_every", "tensorboard"}
+"""Settings that may be others when a run goes on: they change only the rounding, and how often it says something."""
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Checkpoints:
         """Save as ``last``, and as ``best`` too if asked. All processes call it, and one of them writes."""
         weights = trained_weights(model)
         state = optimizer.state_dict()
-        state["state"] = {i: {k: whole(v) for k, v in of.items()} for i, of in state["state"].items()}
+        state["state"] = {i: {k: whole(v) for k, v in moments.items()} for i, moments in state["state"].items()}
         if not writes:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ class Checkpoints:
         folder = self.folder / names[which]
         stored = json.loads((folder / STATE).read_text(encoding="utf-8"))
         now = json.loads(json.dumps(asdict(config)))
-        keys = (now.keys() | stored["config"].keys()) - FREE
+        keys = (now.keys() | stored["config"].keys()) - MAY_CHANGE
         if differs := sorted(k for k in keys if stored["config"].get(k) != now.get(k)):
             msg = f"{folder} was written with another configuration ({', '.join(differs)}); use a new folder."
             raise ValueError(msg)
@@ -160,8 +160,8 @@ class Checkpoints:
         if optimizer is not None:
             state = torch.load(folder / OPTIMIZER, weights_only=True)
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            for i, of in state["state"].items():
-                state["state"][i] = {k: _shared_out(v, parameters[i]) for k, v in of.items()}
+            for i, moments in state["state"].items():
+                state["state"][i] = {k: _shared_out(v, parameters[i]) for k, v in moments.items()}
             optimizer.load_state_dict(state)
         return Progress(**stored["progress"])
 
@@ -191,6 +191,24 @@ class Checkpoints:
 
     def _remedy(self, path: Path) -> str:
         return f"Delete {self.folder} to train from the start, or put a copy of {path.name} in its place."
+
+
+def has_checkpoint(folder: str | Path) -> bool:
+    """Whether there is a checkpoint that a run in this folder goes on from.
+
+    Parameters
+    ----------
+    folder
+        Folder of the run, as :func:`fit` takes it.
+
+    Raises
+    ------
+    FileNotFoundError
+        When a checkpoint lacks a file.
+    ValueError
+        When its index is damaged.
+    """
+    return bool(Checkpoints(Path(folder)).names())
 
 
 def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

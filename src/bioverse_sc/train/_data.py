@@ -1,12 +1,10 @@
-"""Training data from AnnData, MuData and files.
+"""Training data from AnnData and MuData.
 
 Descriptions, prompts with answers, splits, balance. No encoder runs here.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +12,7 @@ import pandas as pd
 from mudata import MuData
 
 from bioverse_sc._logging import logger
-from bioverse_sc._optional import require
-from bioverse_sc.models._prompt import Answer, Entity, Text, fields, fill, filled_prompt, parse_template
+from bioverse_sc.models import Answer, Entity, Text, fill_template, filled_prompt, parse_template, template_fields
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.train._sources import Descriptions, Example
 
@@ -63,14 +60,13 @@ def split(
     if not 0 < validation < 1:
         msg = f"validation is {validation}; expected a share between 0 and 1."
         raise ValueError(msg)
-    donors, why = _donors(data, donor_key)
+    donors, why = donors_of(data, donor_key)
     codes, names = pd.factorize(donors, sort=True)
     if len(names) > 1:
         if (codes < 0).any():
             logger.warning(
                 "%d of %d observations have no donor. They are trained on, though they could be of a donor that is "
-                "validated "
-                "on; fill the column, or leave them out.",
+                "validated on; fill the column, or leave them out.",
                 (codes < 0).sum(),
                 len(codes),
             )
@@ -78,24 +74,35 @@ def split(
     else:
         logger.warning(
             "Observations are split at random, because %s. Cells of one donor are alike, so validation will look "
-            "better than "
-            "new donors will; name the column with donor_key if there is one.",
+            "better than new donors will; name the column with donor_key if there is one.",
             why or f"there is one donor, {names[0]!r}",
         )
-        classes = np.zeros(len(codes)) if labels_key is None else pd.factorize(_column(data, labels_key))[0]
+        classes = np.zeros(len(codes)) if labels_key is None else pd.factorize(column_words(data, labels_key))[0]
         chosen = np.isin(np.arange(len(codes)), _drawn(classes, validation, seed))
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
-def _donors(data: AnnData | MuData | pd.DataFrame, donor_key: str | None) -> tuple[np.ndarray, str]:
-    """Donor of each observation, ``None`` where it has none; and why there are none at all."""
+def donors_of(data: AnnData | MuData | pd.DataFrame, donor_key: str | None) -> tuple[np.ndarray, str]:
+    """Donor of each observation, ``None`` where it has none; and why there are none at all.
+
+    Parameters
+    ----------
+    data
+        Observations: AnnData, MuData, or a table with a row for each.
+    donor_key
+        Column of the donors; the first of :data:`DONOR_KEYS` that is there by default.
+
+    Returns
+    -------
+    Names of the donors, shape (observations,); and a reason, empty when there are some.
+    """
     there = _column_names(data)
     for key in DONOR_KEYS if donor_key is None else (donor_key,):
         keys = [key, *(f"{mod}:{key}" for mod in data.mod)] if isinstance(data, MuData) else [key]
-        if found := [name for name in keys if name in there]:
-            columns = zip(*(_column(data, name) for name in found), strict=True)
-            donors = np.array([next(filter(None, named), None) for named in columns], dtype=object)
-            return donors, "" if any(donors) else f"the column {found[0]!r} is empty"
+        if columns := [name for name in keys if name in there]:
+            rows = zip(*(column_words(data, name) for name in columns), strict=True)
+            donors = np.array([next(filter(None, named), None) for named in rows], dtype=object)
+            return donors, "" if any(donors) else f"the column {columns[0]!r} is empty"
     if donor_key is not None:
         msg = f"There is no column {donor_key!r} in .obs; there are {there}."
         raise KeyError(msg)
@@ -162,13 +169,13 @@ def descriptions(
     -------
     Each text once, and which of them each entity has: entities of one text are positives of each other.
     """
-    values = _values(obs if labels_key is None else with_ontology(obs, labels_key), template)
-    texts = [None if None in row.values() else fill(template, row) for row in values.to_dict("records")]
+    values = template_values(obs if labels_key is None else with_ontology(obs, labels_key), template)
+    texts = [None if None in row.values() else fill_template(template, row) for row in values.to_dict("records")]
     if missing := [i for i, text in enumerate(texts) if text is None or not text.strip()]:
         msg = (
             f"{len(missing)} of {len(texts)} entities have no text: their rows, the first is number {missing[0]}, "
-            "have no value "
-            f"for one of {[key for key in (labels_key, *values.columns) if key]}. Leave them out, or fill the columns."
+            f"have no value for one of {[key for key in (labels_key, *values.columns) if key]}. Leave them out, or "
+            "fill the columns."
         )
         raise ValueError(msg)
     text_of, unique = pd.factorize(np.array(texts, dtype=object))
@@ -176,9 +183,17 @@ def descriptions(
 
 
 def with_ontology(obs: pd.DataFrame, labels_key: str) -> pd.DataFrame:
-    """Table with ``name`` and ``description`` of the labels by the Cell Ontology; ``None`` where there is no label."""
+    """Table with ``name`` and ``description`` of the labels by the Cell Ontology; ``None`` where there is no label.
+
+    Parameters
+    ----------
+    obs
+        A row for each entity.
+    labels_key
+        Column with Cell Ontology names, synonyms or ids. One that the ontology does not know stands for itself.
+    """
     ontology = cell_ontology()
-    labels = _column(obs, labels_key)
+    labels = column_words(obs, labels_key)
     # a column from R has empty words where it has no label
     terms = {label: ontology.find(label) for label in pd.unique(labels) if label}
     if unknown := [label for label, term in terms.items() if term is None]:
@@ -202,12 +217,13 @@ def _obs(data: AnnData | MuData | pd.DataFrame) -> pd.DataFrame:
 
 
 def _column_names(data: AnnData | MuData | pd.DataFrame) -> list[str]:
-    """Names that :func:`_column` knows."""
-    own = [f"{mod}:{name}" for mod, of in data.mod.items() for name in of.obs] if isinstance(data, MuData) else []
-    return list(dict.fromkeys([*_obs(data), *own]))
+    """Names that :func:`column_words` knows."""
+    mods = data.mod if isinstance(data, MuData) else {}
+    of_mods = [f"{mod}:{name}" for mod, adata in mods.items() for name in adata.obs]
+    return list(dict.fromkeys([*_obs(data), *of_mods]))
 
 
-def _column(data: AnnData | MuData | pd.DataFrame, name: str, mod: str | None = None) -> np.ndarray:
+def column_words(data: AnnData | MuData | pd.DataFrame, name: str, mod: str | None = None) -> np.ndarray:
     """Words of a column, ``None`` where it has no value.
 
     In MuData ``modality:column`` is the modality's own, and not the copy of it that some versions of mudata keep in
@@ -219,10 +235,10 @@ def _column(data: AnnData | MuData | pd.DataFrame, name: str, mod: str | None = 
         msg = f"There is no column {name!r} in .obs; there are {there}."
         raise KeyError(msg)
     if isinstance(data, MuData):
-        of, _, own = full.partition(":")
-        if of in data.mod and own in data.mod[of].obs:
+        owner, _, key = full.partition(":")
+        if owner in data.mod and key in data.mod[owner].obs:
             # -1, an observation that the modality lacks, takes the last
-            return np.array([*_words(data.mod[of].obs[own]), None], dtype=object)[_rows_of(data, of)]
+            return np.array([*_words(data.mod[owner].obs[key]), None], dtype=object)[rows_of(data, owner)]
     return _words(_obs(data)[full])
 
 
@@ -230,21 +246,33 @@ def _words(column: pd.Series) -> np.ndarray:
     return column.astype(str).astype(object).where(column.notna(), None).to_numpy()
 
 
-def _values(data: AnnData | MuData | pd.DataFrame, *templates: str, mod: str | None = None) -> pd.DataFrame:
+def template_values(data: AnnData | MuData | pd.DataFrame, *templates: str, mod: str | None = None) -> pd.DataFrame:
     """Words for all fields of templates, ``None`` where there is no value."""
-    named = list(dict.fromkeys(name for template in templates for name in fields(template)))
-    columns = {name: _column(data, name, mod) for name in named}
+    named = list(dict.fromkeys(name for template in templates for name in template_fields(template)))
+    columns = {name: column_words(data, name, mod) for name in named}
     return pd.DataFrame(columns, index=range(len(_obs(data))), columns=named, dtype=object)
 
 
-def _rows_of(data: AnnData | MuData, mod: str) -> np.ndarray:
-    """Row of each observation in a modality, -1 where the modality lacks it."""
+def rows_of(data: AnnData | MuData, mod: str) -> np.ndarray:
+    """Row of each observation in a modality, -1 where the modality lacks it.
+
+    Parameters
+    ----------
+    data
+        AnnData of one modality, or MuData.
+    mod
+        Modality.
+
+    Returns
+    -------
+    Row numbers, shape (observations,).
+    """
     if not isinstance(data, MuData):
         return np.arange(data.n_obs)
-    return _unique(mod, data.mod[mod].obs_names).get_indexer(data.obs_names)
+    return unique_names(mod, data.mod[mod].obs_names).get_indexer(data.obs_names)
 
 
-def _unique(mod: str, names: Sequence[Any]) -> pd.Index:
+def unique_names(mod: str, names: Sequence[Any]) -> pd.Index:
     """Names of entities, all different."""
     index = pd.Index(names).astype(str)
     if not index.is_unique:
@@ -283,212 +311,39 @@ def examples(
     An example for each observation that has a value in every field, and words in the answer; how many lack one is
     logged. Their rows are rows of the modalities' own arrays of vectors.
     """
-    used = list(dict.fromkeys(s.modality for s in parse_template(prompt, mod) if isinstance(s, Entity)))
+    used = list(dict.fromkeys(s.mod for s in parse_template(prompt, mod) if isinstance(s, Entity)))
     there = list(data.mod) if isinstance(data, MuData) else [mod]
     if missing := [name for name in used if name not in there]:
         msg = f"The prompt has entities of {missing}, but the data have {there}."
         raise KeyError(msg)
-    entities = {name: _rows_of(data, name) for name in used}
-    values = _values(data, prompt, answer, mod=mod)
+    row_in = {name: rows_of(data, name) for name in used}
+    values = template_values(data, prompt, answer, mod=mod)
     chosen = np.arange(data.n_obs)[slice(None) if rows is None else rows]
-    found = []
+    written = []
     for row, record in zip(chosen, values.iloc[chosen].to_dict("records"), strict=True):
-        own = {name: [int(of[row])] for name, of in entities.items()}
-        if None not in record.values() and [-1] not in own.values() and (text := fill(answer, record)).strip():
-            found.append(_example(filled_prompt(prompt, record, mod), text, own))
-    if len(found) < len(chosen):
+        entities = {name: [int(mod_rows[row])] for name, mod_rows in row_in.items()}
+        is_whole = None not in record.values() and [-1] not in entities.values()
+        if is_whole and (text := fill_template(answer, record)).strip():
+            written.append(placed(filled_prompt(prompt, record, mod), text, entities))
+    if len(written) < len(chosen):
         logger.warning(
             "%d of %d observations are left out: they lack one of the modalities %s or a value of %s.",
-            len(chosen) - len(found),
+            len(chosen) - len(written),
             len(chosen),
             used,
             list(values.columns),
         )
-    return found
+    return written
 
 
-def _example(segments: list[Text | Entity], answer: str, rows: Mapping[str, Sequence[int]]) -> Example:
+def placed(segments: list[Text | Entity], answer: str, rows: Mapping[str, Sequence[int]]) -> Example:
     """Give the places their rows; one entity of a modality stands at all of its places."""
-    places = [s.modality for s in segments if isinstance(s, Entity)]
-    left = {}
-    for name, of in rows.items():
+    places = [s.mod for s in segments if isinstance(s, Entity)]
+    following = {}
+    for name, named in rows.items():
         n_places = places.count(name)
-        if len(of) not in (1, n_places):
-            msg = f"the prompt has {n_places} places for {name!r}, but {len(of)} entities are named"
+        if len(named) not in (1, n_places):
+            msg = f"the prompt has {n_places} places for {name!r}, but {len(named)} entities are named"
             raise ValueError(msg)
-        left[name] = iter(of if len(of) == n_places else [of[0]] * n_places)
-    return Example([*segments, Answer(answer)], tuple(next(left[name]) for name in places))
-
-
-def read_table(file: str | Path) -> pd.DataFrame:
-    """Read JSON lines (``.jsonl``, ``.json``), Arrow (``.arrow``, ``.feather``) or Parquet (``.parquet``).
-
-    Values are Python's own, as the file has them: nothing becomes a number or a date, and a missing one is ``None`` or
-    NaN.
-
-    Parameters
-    ----------
-    file
-        The file; its ending says what it is.
-    """
-    path = Path(file)
-    if not path.is_file():
-        msg = f"There is no file {path}."
-        raise FileNotFoundError(msg)
-    kind = path.suffix.lower()
-    if kind in (".jsonl", ".json"):
-        records = _json_lines(path)
-    elif kind in (".arrow", ".feather", ".parquet"):
-        records = _arrow(path)
-    else:
-        msg = f"{path.name} ends with {kind!r}; expected .jsonl, .arrow, .feather or .parquet."
-        raise ValueError(msg)
-    if not records:
-        msg = f"{path} holds no records."
-        raise ValueError(msg)
-    return pd.DataFrame(records, dtype=object)
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    records = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                msg = f"{path}, line {number} is not JSON; expected one object in each line: {error}"
-                raise ValueError(msg) from error
-            if not isinstance(record, dict):
-                msg = f"{path}, line {number} is no JSON object; expected one in each line."
-                raise ValueError(msg)
-            records.append(record)
-    return records
-
-
-def _arrow(path: Path) -> list[dict[str, Any]]:
-    require("pyarrow", "train")
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            return parquet.read_table(path).to_pylist()
-        with pa.memory_map(str(path)) as source:
-            # Feather is Arrow's file format; what the datasets package writes is its stream format
-            try:
-                return pa.ipc.open_file(source).read_all().to_pylist()
-            except pa.ArrowInvalid:
-                source.seek(0)
-                return pa.ipc.open_stream(source).read_all().to_pylist()
-    except pa.ArrowInvalid as error:
-        msg = f"{path} is no {'Parquet' if path.suffix.lower() == '.parquet' else 'Arrow'} file: {error}"
-        raise ValueError(msg) from error
-
-
-def read_examples(
-    file: str | Path,
-    names: Mapping[str, Sequence[str]],
-    *,
-    prompt: str | None = None,
-    answer: str = "{answer}",
-    mod: str = "rna",
-) -> list[Example]:
-    """Prompts with answers from a file of records, one for each example.
-
-    Parameters
-    ----------
-    file
-        See :func:`read_table`. A column named like a modality names the entity of each record, or a list of them when
-        the prompt has several of that modality; the other columns fill the templates.
-    names
-        By modality, the names of the entities in the order of their vectors, such as ``{"rna": adata.obs_names}``.
-    prompt
-        Template of all prompts. ``None``: each record has its own in the column ``"prompt"``, with its
-        ``[BIO:modality]`` places; nothing is filled into it, so braces are only text.
-    answer
-        Template of the answers.
-    mod
-        What a bare ``[BIO]`` means.
-
-    Raises
-    ------
-    ValueError
-        When a record has no value in a field, an empty answer, or entities that are not those of its prompt.
-    """
-    table = read_table(file)
-    index = {name: _unique(name, of) for name, of in names.items()}
-    own = [] if prompt is not None else list(_column(table, "prompt"))
-    values = _values(table, prompt or "", answer)
-    found = []
-    records = zip(table.to_dict("records"), values.to_dict("records"), strict=True)
-    for number, (record, words) in enumerate(records, start=1):
-        try:
-            if empty := [field for field, value in words.items() if value is None]:
-                msg = f"there is no value of {', '.join(map(repr, empty))}"
-                raise ValueError(msg)
-            if not (written := fill(answer, words)).strip():
-                msg = "the answer is empty"
-                raise ValueError(msg)
-            if prompt is not None:
-                segments = filled_prompt(prompt, words, mod)
-            elif own[number - 1] is not None:
-                segments = parse_template(own[number - 1], mod)
-            else:
-                msg = "there is no prompt"
-                raise ValueError(msg)
-            used = sorted({s.modality for s in segments if isinstance(s, Entity)})
-            found.append(_example(segments, written, {name: _named(name, record, index) for name in used}))
-        except ValueError as error:
-            msg = f"{file}, record {number}: {error}"
-            raise ValueError(msg) from error
-    return found
-
-
-def _named(modality: str, record: Mapping[Any, Any], index: Mapping[str, pd.Index]) -> list[int]:
-    """Rows of the entities that a record names."""
-    if modality not in index:
-        msg = f"the prompt has a {modality!r} entity, but there are names of {sorted(index)} only"
-        raise ValueError(msg)
-    named = record.get(modality)
-    entities = named if isinstance(named, list) else [named]
-    if any(entity is None or entity != entity for entity in entities):
-        msg = f"the prompt has a {modality!r} entity, but the record names none in the column {modality!r}"
-        raise ValueError(msg)
-    rows = index[modality].get_indexer(pd.Index([str(entity) for entity in entities]))
-    if (rows < 0).any():
-        msg = f"there is no {modality!r} entity named {entities[int(np.argmax(rows < 0))]!r}"
-        raise ValueError(msg)
-    return [int(row) for row in rows]
-
-
-def read_pairs(
-    file: str | Path, names: Sequence[str], *, mod: str = "rna", text: str = "{text}"
-) -> tuple[np.ndarray, Descriptions]:
-    """Entities and their texts from a file of records, for stage 1.
-
-    Parameters
-    ----------
-    file
-        See :func:`read_table`. The column ``mod`` names the entity of each record.
-    names
-        Names of the entities in the order of their vectors.
-    mod
-        Modality.
-    text
-        Template of the texts.
-
-    Returns
-    -------
-    Row of each record's entity, and the texts of the records: ``align(model, vectors[rows], descriptions, ...)``. An
-    entity may have several records.
-    """
-    table = read_table(file)
-    named = _column(table, mod)
-    rows = _unique(mod, names).get_indexer(pd.Index(named))
-    if (rows < 0).any():
-        first = int(np.argmax(rows < 0))
-        msg = f"{file}, record {first + 1}: there is no {mod!r} entity named {named[first]!r}."
-        raise ValueError(msg)
-    return rows, descriptions(table, labels_key=None, template=text)
+        following[name] = iter(named if len(named) == n_places else [named[0]] * n_places)
+    return Example([*segments, Answer(answer)], tuple(next(following[name]) for name in places))

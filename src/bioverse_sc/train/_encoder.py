@@ -9,23 +9,34 @@ import torch
 from torch.nn import functional as F
 
 from bioverse_sc._quiet import undisturbed
-from bioverse_sc.encoders.scgpt._encoder import pad_cells
-from bioverse_sc.encoders.scgpt._heads import Heads
-from bioverse_sc.encoders.scgpt._io import fingerprint
+from bioverse_sc.encoders.scgpt import Heads, fingerprint, pad_cells
 from bioverse_sc.train._loop import Task, fit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bioverse_sc.encoders.scgpt import ScGPTEncoder
-    from bioverse_sc.encoders.scgpt._module import ScGPT
-    from bioverse_sc.encoders.scgpt._tokenize import TokenizedCells
-    from bioverse_sc.encoders.scgpt._vocabulary import GeneVocabulary
+    from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPT, ScGPTEncoder, TokenizedCells
     from bioverse_sc.train._config import TrainConfig
 
 
 class CellSource:
-    """Tokenized cells with an optional target distribution over types; a random share of the values is masked."""
+    """Tokenized cells with an optional target distribution over types; a random share of the values is masked.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    vocabulary
+        Of the encoder.
+    pad_value
+        Value at padding.
+    mask_value
+        Value where one is masked.
+    mask_share
+        Range of the share of a cell's values that is masked.
+    types
+        Type of each cell as an integer, shape (cells,); negative where unknown.
+    """
 
     def __init__(
         self,
@@ -66,7 +77,19 @@ class CellSource:
 
 
 class EncoderTask(Task):
-    """Masked values from the genes' states and from ``<cls>`` (scGPT's GEP and GEPC), and the type from ``<cls>``."""
+    """Masked values from the genes' states and from ``<cls>`` (scGPT's GEP and GEPC), and the type from ``<cls>``.
+
+    Parameters
+    ----------
+    module
+        The encoder's network.
+    heads
+        What predicts from its states.
+    type_targets
+        Target distribution of each type, shape (types, types); ``None`` when the heads have no types.
+    values_weight
+        Weight of the masked values beside the types.
+    """
 
     type_targets: torch.Tensor
 
@@ -146,8 +169,7 @@ def pretrain_encoder(
     if shape.input_emb_style == "category" and not 0 <= shape.mask_value < shape.n_values:
         msg = (
             f"mask_value is {shape.mask_value}, but with input_emb_style 'category' it is a row of the value "
-            "embedding, 0 to "
-            f"{shape.n_values - 1}; scGPT uses n_bins + 1, {shape.n_bins + 1}."
+            f"embedding, 0 to {shape.n_values - 1}; scGPT uses n_bins + 1, {shape.n_bins + 1}."
         )
         raise ValueError(msg)
     n_types = 0

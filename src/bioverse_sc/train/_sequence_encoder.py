@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bioverse_sc._quiet import undisturbed
-from bioverse_sc.encoders._transformer import inner_mean
+from bioverse_sc.encoders.esm2 import inner_mean
 from bioverse_sc.train._loop import Task, fit
 
 if TYPE_CHECKING:
@@ -103,14 +103,16 @@ class SequenceEncoderTask(Task):
         out = {"loss": self.tokens_weight * tokens, "tokens": tokens}
         out["token_accuracy"] = (logits.argmax(-1) == true).float().sum() / n
         if self.target_head is not None:
-            found = self.target_head(inner_mean(states, batch["mask"])).float()
+            predicted = self.target_head(inner_mean(states, batch["mask"])).float()
             targets = batch["targets"]
             if self.classes:
                 known = targets >= 0
-                loss = F.cross_entropy(found[known], targets[known], reduction="sum") / max(1, int(known.sum()))
-                out["accuracy"] = (found[known].argmax(-1) == targets[known]).float().sum() / max(1, int(known.sum()))
+                loss = F.cross_entropy(predicted[known], targets[known], reduction="sum") / max(1, int(known.sum()))
+                out["accuracy"] = (predicted[known].argmax(-1) == targets[known]).float().sum() / max(
+                    1, int(known.sum())
+                )
             else:
-                loss = F.binary_cross_entropy_with_logits(found, targets.float()) * targets.shape[1]
+                loss = F.binary_cross_entropy_with_logits(predicted, targets.float()) * targets.shape[1]
             out |= {"loss": out["loss"] + loss, "targets": loss}
         return out
 

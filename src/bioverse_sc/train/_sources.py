@@ -11,15 +11,13 @@ import numpy as np
 import torch
 
 from bioverse_sc._logging import logger
-from bioverse_sc.models._inject import IGNORED, RememberingTokenizer, TokenizedPrompt, pad_prompts, tokenize_prompt
-from bioverse_sc.models._prompt import Entity
+from bioverse_sc.models import IGNORED, Entity, RememberingTokenizer, TokenizedPrompt, pad_prompts, tokenize_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Literal
 
-    from bioverse_sc.models import BioVerse
-    from bioverse_sc.models._prompt import Segment
+    from bioverse_sc.models import BioVerse, Segment
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,12 @@ class Example:
             msg = f"The prompt has {n_entities} entities, but {len(self.rows)} rows of vectors were given."
             raise ValueError(msg)
 
+    @property
+    def entities(self) -> list[tuple[str, int]]:
+        """Modality and row of each entity, in order."""
+        mods = [s.mod for s in self.segments if isinstance(s, Entity)]
+        return list(zip(mods, self.rows, strict=True))
+
 
 @dataclass(frozen=True)
 class Descriptions:
@@ -49,8 +53,7 @@ class Descriptions:
         if repeated := [text for text, n in Counter(self.texts).items() if n > 1]:
             msg = (
                 f"{len(repeated)} of the texts are there more than once, the first is {repeated[0]!r}: its entities "
-                "would be each "
-                "other's negatives. Give each text once; bsc.train.descriptions does."
+                "would be each other's negatives. Give each text once; bsc.train.descriptions does."
             )
             raise ValueError(msg)
         text_of = np.asarray(self.text_of)
@@ -154,22 +157,22 @@ class PromptSource:
     ) -> None:
         self.model = model
         self.examples = examples
-        self.vectors = {mod: EntityVectors.of(mod, of) for mod, of in vectors.items()}
+        self.vectors = {mod: EntityVectors.of(mod, given) for mod, given in vectors.items()}
         self.weights = checked_weights(weights, len(examples))
-        for mod, of in self.vectors.items():
+        for mod, checked in self.vectors.items():
             if mod not in model.config.projectors:
                 msg = f"There are vectors of {mod!r}, but the model reads only {sorted(model.config.projectors)}."
                 raise ValueError(msg)
-            if of.width != model.config.projectors[mod].in_width:
+            if checked.width != model.config.projectors[mod].in_width:
                 msg = (
-                    f"The vectors of {mod!r} have width {of.width}; its projector reads "
+                    f"The vectors of {mod!r} have width {checked.width}; its projector reads "
                     f"{model.config.projectors[mod].in_width}."
                 )
                 raise ValueError(msg)
         if missing := sorted(set(text_of or ()) - set(vectors)):
             msg = f"There are descriptions of {missing}, but vectors of {sorted(vectors)} only."
             raise ValueError(msg)
-        self.text_of = {mod: checked_text_of(self.vectors[mod], of) for mod, of in (text_of or {}).items()}
+        self.text_of = {mod: checked_text_of(self.vectors[mod], indices) for mod, indices in (text_of or {}).items()}
         prompts = self._tokenized()
         if unanswered := [i for i, p in enumerate(prompts) if np.all(np.equal(p.targets, IGNORED))]:
             msg = (
@@ -180,8 +183,8 @@ class PromptSource:
         limits = {"max_tokens": max_tokens}
         if read := model.max_positions:
             limits["max_position_embeddings"] = read
-        what = min(limits, key=lambda name: limits[name])
-        self.prompts, self.n_cut = shortened(prompts, limits[what], too_long, what=what)
+        lowest = min(limits, key=lambda name: limits[name])
+        self.prompts, self.n_cut = shortened(prompts, limits[lowest], too_long, named=lowest)
         self.lengths: np.ndarray | None = np.array([len(p.ids) for p in self.prompts], dtype=np.int64)
 
     def _tokenized(self) -> list[TokenizedPrompt]:
@@ -207,19 +210,19 @@ class PromptSource:
         """Segments with the number of vectors that each entity has."""
         rows = iter(example.rows)
         return [
-            replace(s, n_vectors=self._n_vectors(s.modality, next(rows))) if isinstance(s, Entity) else s
+            replace(s, n_vectors=self._n_vectors(s.mod, next(rows))) if isinstance(s, Entity) else s
             for s in example.segments
         ]
 
-    def _n_vectors(self, modality: str, row: int) -> int:
-        if modality not in self.vectors:
-            msg = f"A prompt has a {modality!r} entity, but there are vectors of {sorted(self.vectors)} only."
+    def _n_vectors(self, mod: str, row: int) -> int:
+        if mod not in self.vectors:
+            msg = f"A prompt has a {mod!r} entity, but there are vectors of {sorted(self.vectors)} only."
             raise ValueError(msg)
-        of = self.vectors[modality]
-        if not 0 <= row < len(of):
-            msg = f"A prompt has row {row} of {modality!r}, but there are {len(of)} entities."
+        vectors = self.vectors[mod]
+        if not 0 <= row < len(vectors):
+            msg = f"A prompt has row {row} of {mod!r}, but there are {len(vectors)} entities."
             raise ValueError(msg)
-        return int(of.lengths[row])
+        return int(vectors.lengths[row])
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -237,7 +240,7 @@ class PromptSource:
         n_tokens = self.model.n_tokens
         place = 0
         for i, prompt in zip(indices, prompts, strict=True):
-            for mod, row in zip(prompt.modalities, self.examples[i].rows, strict=True):
+            for mod, row in zip(prompt.mods, self.examples[i].rows, strict=True):
                 n = int(self.vectors[mod].lengths[row]) * n_tokens[mod]
                 rows[mod].append(row)
                 slots[mod] += range(place, place + n)
@@ -252,7 +255,7 @@ class PromptSource:
 
 
 def shortened(
-    prompts: list[TokenizedPrompt], limit: int, too_long: str, *, what: str = "max_tokens"
+    prompts: list[TokenizedPrompt], limit: int, too_long: str, *, named: str = "max_tokens"
 ) -> tuple[list[TokenizedPrompt], int]:
     """Prompts of at most ``limit`` tokens, and how many were cut: at the end of their last answer, and nowhere else."""
     if too_long not in ("error", "cut"):
@@ -262,21 +265,20 @@ def shortened(
     if not longer:
         return prompts, 0
     longest = max(len(prompts[i].ids) for i in longer)
-    found = f"{len(longer)} of {len(prompts)} examples have more than {what}={limit} tokens, the longest {longest}"
+    count = f"{len(longer)} of {len(prompts)} examples have more than {named}={limit} tokens, the longest {longest}"
     if too_long == "error":
-        msg = f"{found}; shorten them, raise the limit, or cut their answers with too_long='cut'."
+        msg = f"{count}; shorten them, raise the limit, or cut their answers with too_long='cut'."
         raise ValueError(msg)
     # what goes, and the token before it, must be of one answer; soft tokens never are
     if fixed := [i for i in longer if IGNORED in prompts[i].targets[limit - 1 :]]:
         msg = (
-            f"{found}. {len(fixed)} of them, the first is number {fixed[0]}, would lose more than the end of their "
-            "last "
-            "answer: their question or their soft tokens. Shorten the questions, or raise the limit."
+            f"{count}. {len(fixed)} of them, the first is number {fixed[0]}, would lose more than the end of their "
+            "last answer: their question or their soft tokens. Shorten the questions, or raise the limit."
         )
         raise ValueError(msg)
-    logger.warning("%s; they were cut at the end of their last answer", found)
-    kept = [TokenizedPrompt(p.ids[:limit], p.targets[:limit], p.modalities) for p in prompts]
-    return kept, len(longer)
+    logger.warning("%s; they were cut at the end of their last answer", count)
+    cut = [TokenizedPrompt(p.ids[:limit], p.targets[:limit], p.mods) for p in prompts]
+    return cut, len(longer)
 
 
 class PairSource:

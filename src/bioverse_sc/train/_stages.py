@@ -44,7 +44,7 @@ def pretrain_language_model(
     -------
     The logged metrics.
     """
-    with _training(model, config, lambda name: name.startswith("language_model.")):
+    with training_only(model, config, lambda name: name.startswith("language_model.")):
         return fit(PromptTask(model), _prompts(model, examples, {}, config), config, folder=folder, description="text")
 
 
@@ -55,7 +55,7 @@ def align(
     descriptions: Descriptions,
     config: TrainConfig,
     *,
-    modality: str = "rna",
+    mod: str = "rna",
     objective: Literal["contrastive", "autoregressive"] = "contrastive",
     negatives: Sequence[str] | None = None,
     attraction: float = ATTRACTION,
@@ -76,7 +76,7 @@ def align(
         Texts of the entities.
     config
         Steps, batch size, rates.
-    modality
+    mod
         Whose projector.
     objective
         ``"contrastive"`` (CT): InfoNCE in both directions against the mean input-token embedding of the description;
@@ -110,39 +110,59 @@ def align(
     rows = np.setdiff1d(np.arange(n_entities), held_out)
     drawn = checked_weights(weights, n_entities)
     drawn = None if drawn is None else drawn[rows]
-    with _training(model, config, lambda name: name.startswith(f"projectors.{modality}.")):
+    with training_only(model, config, lambda name: name.startswith(f"projectors.{mod}.")):
         if objective == "contrastive":
             pairs = PairSource(vectors, descriptions.text_of, rows=rows, weights=drawn)
             measured = PairSource(pairs.vectors, descriptions.text_of, rows=held_out) if len(held_out) else None
-            task = _contrast(model, modality, descriptions, negatives, attraction)
+            task = contrastive_task(model, mod, descriptions, negatives=negatives, attraction=attraction)
             return fit(task, pairs, config, validation=measured, folder=folder, description="stage 1, contrastive")
         if objective != "autoregressive":
             msg = f"objective is {objective!r}; expected 'contrastive' or 'autoregressive'."
             raise ValueError(msg)
-        from bioverse_sc.models._prompt import description_prompt
+        from bioverse_sc.models import description_prompt
 
         def asked(chosen: np.ndarray) -> list[Example]:
             texts = [descriptions.texts[t] for t in descriptions.text_of[chosen]]
-            prompts = [description_prompt(modality, text, prompts=model.config.prompts) for text in texts]
+            prompts = [description_prompt(mod, text, prompts=model.config.prompts) for text in texts]
             return [Example(prompt, (int(row),)) for prompt, row in zip(prompts, chosen, strict=True)]
 
-        of = {modality: EntityVectors.of(modality, vectors)}
+        checked = {mod: EntityVectors.of(mod, vectors)}
         return fit(
             PromptTask(model),
-            _prompts(model, asked(rows), of, config, weights=drawn),
+            _prompts(model, asked(rows), checked, config, weights=drawn),
             config,
-            validation=_prompts(model, asked(held_out), of, config) if len(held_out) else None,
+            validation=_prompts(model, asked(held_out), checked, config) if len(held_out) else None,
             folder=folder,
             description="stage 1, autoregressive",
         )
 
 
-def _contrast(
-    model: BioVerse, modality: str, descriptions: Descriptions, negatives: Sequence[str] | None, attraction: float
+def contrastive_task(
+    model: BioVerse,
+    mod: str,
+    descriptions: Descriptions,
+    *,
+    negatives: Sequence[str] | None = None,
+    attraction: float = ATTRACTION,
 ) -> ContrastiveTask:
+    """Contrast of a projector's soft tokens with the model's own embeddings of texts.
+
+    Parameters
+    ----------
+    model
+        The model.
+    mod
+        Whose projector.
+    descriptions
+        Texts of the entities.
+    negatives
+        Unrelated texts; the package's own sentences by default.
+    attraction
+        Weight of one minus the cosine between an entity and its own text, beside InfoNCE.
+    """
     unrelated = list(everyday_texts() if negatives is None else negatives)
     bank = model.text_vectors(unrelated) if unrelated else None
-    return ContrastiveTask(model, modality, model.text_vectors(list(descriptions.texts)), bank, attraction=attraction)
+    return ContrastiveTask(model, mod, model.text_vectors(list(descriptions.texts)), bank, attraction=attraction)
 
 
 def _prompts(
@@ -211,10 +231,10 @@ def instruct(
         raise ValueError(msg)
     trains = tuple(f"projectors.{mod}." for mod in chosen)
     descriptions = descriptions or {}
-    with _training(model, config, lambda name: "lora_" in name or name.startswith(trains)):
-        task = PromptTask(model, {mod: _contrast(model, mod, of, None, ATTRACTION) for mod, of in descriptions.items()})
-        text_of = {mod: of.text_of for mod, of in descriptions.items()}
-        checked = {mod: EntityVectors.of(mod, of) for mod, of in vectors.items()}
+    with training_only(model, config, lambda name: "lora_" in name or name.startswith(trains)):
+        task = PromptTask(model, {mod: contrastive_task(model, mod, texts) for mod, texts in descriptions.items()})
+        text_of = {mod: texts.text_of for mod, texts in descriptions.items()}
+        checked = {mod: EntityVectors.of(mod, given) for mod, given in vectors.items()}
         return fit(
             task,
             _prompts(model, examples, checked, config, text_of=text_of, weights=weights),
@@ -226,7 +246,15 @@ def instruct(
 
 
 def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
-    """Put untrained low-rank adapters around the language model's linear layers."""
+    """Put untrained low-rank adapters around the language model's linear layers.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    lora
+        Shape of the adapters.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
@@ -251,10 +279,19 @@ def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
 
 
 @contextmanager
-def _training(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool]) -> Iterator[None]:
+def training_only(model: BioVerse, config: TrainConfig, trains: Callable[[str], bool]) -> Iterator[None]:
     """Train the parameters whose names are chosen and nothing else; at the end, check that no other one had a gradient.
 
     Encoders are outside of the model's parameters and never train here.
+
+    Parameters
+    ----------
+    model
+        The model; all of it is frozen again at the end.
+    config
+        Whether activations are computed again.
+    trains
+        Whether the parameter of a name trains.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trains(name) and parameter.is_floating_point())

@@ -10,7 +10,7 @@ from torch import distributed
 from torch.nn import functional as F
 
 from bioverse_sc.metrics import alignment_metrics
-from bioverse_sc.models._inject import IGNORED, PromptBatch
+from bioverse_sc.models import IGNORED, PromptBatch
 from bioverse_sc.train._loop import Task
 
 if TYPE_CHECKING:
@@ -29,7 +29,12 @@ ALIGNMENT_WEIGHT = 0.3
 class PromptTask(Task):
     """Next-token loss on the answers: stage 1 AR, stage 2, and text alone. What trains is set by the caller.
 
-    ``alignment`` adds the contrastive loss of a modality, so that its soft tokens stay where stage 1 put them.
+    Parameters
+    ----------
+    model
+        The model.
+    alignment
+        By modality, the contrastive loss that goes on beside, so that its soft tokens stay where stage 1 put them.
     """
 
     def __init__(self, model: BioVerse, alignment: Mapping[str, ContrastiveTask] | None = None) -> None:
@@ -73,11 +78,12 @@ class PromptTask(Task):
         positions = (next_targets != IGNORED).any(dim=0).nonzero().squeeze(-1)
         logits = self.model(prompts, soft_tokens, logits_to_keep=positions, use_cache=False).logits
         targets = next_targets[:, positions]
-        kept = targets != IGNORED
+        is_target = targets != IGNORED
+        n_targets = int(is_target.sum())
         # a batch of a process may have no target when examples were cut
-        loss = F.cross_entropy(logits[kept].float(), targets[kept], reduction="sum") / max(1, int(kept.sum()))
+        loss = F.cross_entropy(logits[is_target].float(), targets[is_target], reduction="sum") / max(1, n_targets)
         right = logits.argmax(-1) == targets
-        out = {"loss": loss, "token_accuracy": right[kept].float().sum() / max(1, int(kept.sum()))}
+        out = {"loss": loss, "token_accuracy": right[is_target].float().sum() / max(1, n_targets)}
         if not self.training:
             # in the first answer of each prompt
             first = self._first_answers(batch["targets"])[:, 1:][:, positions]
@@ -85,30 +91,30 @@ class PromptTask(Task):
             out["answers"] = answered.sum()
             out["answers_right"] = ((right | ~first).all(dim=1) & answered).sum()
             return out
-        for modality, contrast in self.alignment.items():
-            beside = contrast({name: batch[f"{name}:{modality}"] for name in ("vectors", "entity", "text_of")})
+        for mod, contrast in self.alignment.items():
+            beside = contrast({name: batch[f"{name}:{mod}"] for name in ("vectors", "entity", "text_of")})
             out["loss"] = out["loss"] + ALIGNMENT_WEIGHT * beside["loss"]
             out |= {name: value for name, value in beside.items() if name != "loss"}
         return out
 
     def _soft_tokens(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Soft tokens of all entities in the order of their slots, shape (slots, width)."""
-        modalities = [key.removeprefix("vectors:") for key in batch if key.startswith("vectors:")]
-        if not modalities:
+        mods = [key.removeprefix("vectors:") for key in batch if key.startswith("vectors:")]
+        if not mods:
             return torch.zeros((0, self.model.embeddings.embedding_dim), device=batch["ids"].device)
-        projected = torch.cat([self.model.project(mod, batch[f"vectors:{mod}"]).flatten(0, 1) for mod in modalities])
-        slots = torch.cat([batch[f"slots:{mod}"] for mod in modalities])
+        projected = torch.cat([self.model.project(mod, batch[f"vectors:{mod}"]).flatten(0, 1) for mod in mods])
+        slots = torch.cat([batch[f"slots:{mod}"] for mod in mods])
         return projected[slots.argsort()]
 
     def _first_answers(self, targets: torch.Tensor) -> torch.Tensor:
         """Mark the tokens of the first answer of each prompt: up to its end token, or to what is no target."""
-        kept = targets != IGNORED
+        is_target = targets != IGNORED
         end = torch.isin(targets, torch.tensor(self.model.end_ids, device=targets.device))
-        before = torch.zeros_like(kept)
+        before = torch.zeros_like(is_target)
         # what an answer is over after: its end token, or a position that is no target again
-        over = end | (~kept & torch.cat([before[:, :1], kept[:, :-1]], dim=1))
+        over = end | (~is_target & torch.cat([before[:, :1], is_target[:, :-1]], dim=1))
         ended = torch.cat([before[:, :1], over.cumsum(dim=1)[:, :-1] > 0], dim=1)
-        return kept & ~ended
+        return is_target & ~ended
 
     def evaluate(
         self,
@@ -135,6 +141,19 @@ class ContrastiveTask(Task):
     entities of all processes are compared, with gradients to each. InfoNCE only compares: what all texts have in common
     cancels in it, and entities end up in a cone of their own, far from every text (Liang et al., Mind the gap, 2022).
     ``attraction`` weighs one minus the cosine to the own text, which closes it.
+
+    Parameters
+    ----------
+    model
+        The model.
+    mod
+        Whose projector.
+    texts
+        Mean token embedding of each text, shape (texts, width).
+    negatives
+        Those of unrelated texts, shape (negatives, width).
+    attraction
+        Weight of one minus the cosine between an entity and its own text; 0 is InfoNCE alone.
     """
 
     texts: torch.Tensor
@@ -143,7 +162,7 @@ class ContrastiveTask(Task):
     def __init__(
         self,
         model: BioVerse,
-        modality: str,
+        mod: str,
         texts: torch.Tensor,
         negatives: torch.Tensor | None,
         *,
@@ -151,7 +170,7 @@ class ContrastiveTask(Task):
     ) -> None:
         super().__init__()
         self.attraction = attraction
-        self.projector = model.projectors[modality]
+        self.projector = model.projectors[mod]
         self.log_scale = torch.nn.Parameter(torch.tensor([1 / 0.07]).log())
         bank = texts if negatives is None else torch.cat([texts, negatives])
         self.register_buffer("texts", F.normalize(bank.float(), dim=-1), persistent=False)
@@ -186,9 +205,9 @@ class ContrastiveTask(Task):
         by_text = F.log_softmax(logits[:, : len(used)].T, dim=-1)
         to_entity = -((by_text * positive).sum(-1) / positive.sum(-1)).mean()
         right = (logits.argmax(-1) == which).float().mean()
-        own = (entities * self.texts[text_of]).sum(-1).mean()
-        loss = (to_text + to_entity) / 2 + self.attraction * (1 - own)
-        return {"loss": loss, "retrieval": right, "cosine": own.detach(), "scale": scale.detach().mean()}
+        cosine = (entities * self.texts[text_of]).sum(-1).mean()
+        loss = (to_text + to_entity) / 2 + self.attraction * (1 - cosine)
+        return {"loss": loss, "retrieval": right, "cosine": cosine.detach(), "scale": scale.detach().mean()}
 
     def evaluate(
         self,
@@ -196,11 +215,11 @@ class ContrastiveTask(Task):
         batches: Iterable[dict[str, torch.Tensor]],
     ) -> dict[str, float]:
         """Loss, retrieval, gap and neighbourhood agreement of all validation entities together."""
-        found, text_of = [], []
+        measured_entities, text_of = [], []
         for batch in batches:
-            found.append(forward(batch)["entities"].float())
+            measured_entities.append(forward(batch)["entities"].float())
             text_of.append(batch["text_of"])
-        entities, true_text = torch.cat(found), torch.cat(text_of).to(self.texts.device)
+        entities, true_text = torch.cat(measured_entities), torch.cat(text_of).to(self.texts.device)
         texts, unrelated = self.texts[: self.n_texts].cpu().numpy(), self.texts[self.n_texts :].cpu().numpy()
         measured = alignment_metrics(entities.cpu().numpy(), texts, true_text.cpu().numpy(), unrelated)
         return {"loss": float(self.loss(entities, true_text)["loss"])} | measured

@@ -49,7 +49,7 @@ def naive(adata, own, k):
 
 def test_own_pairs_lie_on_the_diagonal():
     adata, own = make()
-    axes = bsc.pl.retrieval(adata, texts_key="text")
+    axes = bsc.pl.score(adata, texts_key="text")
     image, scores = shown(axes), adata.obsm["bioverse_scores"].to_numpy()
     assert image.shape == (30, 30)
     rows = [adata.obs_names.get_loc(tick.get_text()) for tick in axes.get_yticklabels()]
@@ -61,7 +61,7 @@ def test_own_pairs_lie_on_the_diagonal():
 
 def test_the_title_counts_all_observations_and_texts():
     adata, own = make()
-    title = bsc.pl.retrieval(adata, texts_key="text", n=5).get_title()
+    title = bsc.pl.score(adata, texts_key="text", n=5).get_title()
     assert title.startswith(f"retrieval@1 {naive(adata, own, 1):.0%}, @5 {naive(adata, own, 5):.0%}\n")
     assert "38 observations, 50 texts" in title
     assert 0 < naive(adata, own, 1) < naive(adata, own, 5) < 1
@@ -70,9 +70,9 @@ def test_the_title_counts_all_observations_and_texts():
 def test_what_is_as_close_and_what_has_no_score_is_not_found():
     adata, _ = make()
     adata.obsm["bioverse_scores"][:] = np.float32(0.5)
-    assert "retrieval@1 0%, @5 0%" in bsc.pl.retrieval(adata, texts_key="text").get_title()
+    assert "retrieval@1 0%, @5 0%" in bsc.pl.score(adata, texts_key="text").get_title()
     adata.obsm["bioverse_scores"][:] = np.nan
-    assert "retrieval@1 0%, @5 0%" in bsc.pl.retrieval(adata, texts_key="text").get_title()
+    assert "retrieval@1 0%, @5 0%" in bsc.pl.score(adata, texts_key="text").get_title()
 
 
 def test_fewer_texts_than_observations_are_steps():
@@ -80,7 +80,7 @@ def test_fewer_texts_than_observations_are_steps():
     few = adata.copy()
     few.obsm["bioverse_scores"] = adata.obsm["bioverse_scores"].iloc[:, :3]
     few.obs["text"] = [few.obsm["bioverse_scores"].columns[i % 2] for i in range(40)]
-    axes = bsc.pl.retrieval(few, texts_key="text", n=10)
+    axes = bsc.pl.score(few, texts_key="text", n=10)
     assert shown(axes).shape == (10, 3)
     assert sorted(map(tuple, axes.collections[0].get_offsets().tolist())) == [
         *((0, i) for i in range(5)),
@@ -90,7 +90,7 @@ def test_fewer_texts_than_observations_are_steps():
 
 def test_observations_without_a_text_come_last():
     adata, _ = make()
-    axes = bsc.pl.retrieval(adata, texts_key="text", n=100)
+    axes = bsc.pl.score(adata, texts_key="text", n=100)
     assert shown(axes).shape == (40, 50)
     assert [tick.get_text() for tick in axes.get_yticklabels()][-2:] == ["m0", "m1"]
     assert len(axes.collections[0].get_offsets()) == 38
@@ -98,7 +98,7 @@ def test_observations_without_a_text_come_last():
 
 def test_without_own_texts_rows_and_columns_are_taken_evenly():
     adata, _ = make()
-    axes = bsc.pl.retrieval(adata, n=3)
+    axes = bsc.pl.score(adata, n=3)
     np.testing.assert_array_equal(shown(axes), adata.obsm["bioverse_scores"].to_numpy()[[0, 20, 39]][:, [0, 24, 49]])
     assert axes.get_title() == ""
     assert len(axes.collections) == 0
@@ -107,7 +107,7 @@ def test_without_own_texts_rows_and_columns_are_taken_evenly():
 def test_labels_are_short_and_tell_texts_apart():
     adata, _ = make()
     adata.obsm["bioverse_scores"].columns = [f"$x_{i} {c}\n{i}" for i, c in enumerate(adata.obsm["bioverse_scores"])]
-    axes = bsc.pl.retrieval(adata)
+    axes = bsc.pl.score(adata)
     labels = [tick.get_text() for tick in axes.get_xticklabels()]
     assert max(map(len, labels)) <= 32
     assert len(set(labels)) == 30
@@ -120,7 +120,7 @@ def test_scores_of_the_package_are_drawn(cells):
     bsc.tl.score(cells, ["a B cell", "a CD4/CD8 T cell"], key_added="k")
     cells.obs["own"] = ["a CD4/CD8 T cell"] * 6 + ["a B cell"] * 6
     before = cells.copy()
-    axes = bsc.pl.retrieval(cells, texts_key="own", key="k", show=False)
+    axes = bsc.pl.score(cells, texts_key="own", key="k", show=False)
     assert len(axes.collections[0].get_offsets()) == 12
     assert differences(before, cells) == set()
 
@@ -131,13 +131,13 @@ def test_of_a_mudata_the_modality_with_scores_is_drawn(tmp_path):
     mdata = md.MuData({"rna": other, "molecule": adata})
     mdata.write_h5mu(tmp_path / "x.h5mu")
     for data in (mdata, md.read_h5mu(tmp_path / "x.h5mu")):
-        assert shown(bsc.pl.retrieval(data, texts_key="text")).shape == (30, 30)
+        assert shown(bsc.pl.score(data, texts_key="text")).shape == (30, 30)
     with pytest.raises(KeyError, match=r"Run bsc\.tl\.score\(data, texts, mod='rna'\) first"):
-        bsc.pl.retrieval(mdata, mod="rna")
+        bsc.pl.score(mdata, mod="rna")
     both = md.MuData({"protein": adata.copy(), "molecule": adata.copy()})
     with pytest.raises(ValueError, match=r"\['protein', 'molecule'\] have scores; expected one, such as mod='protein'"):
-        bsc.pl.retrieval(both)
-    assert bsc.pl.retrieval(both, mod="molecule").images
+        bsc.pl.score(both)
+    assert bsc.pl.score(both, mod="molecule").images
 
 
 def test_axes_of_the_user_are_drawn_into_and_a_shown_figure_gives_nothing(monkeypatch):
@@ -145,10 +145,10 @@ def test_axes_of_the_user_are_drawn_into_and_a_shown_figure_gives_nothing(monkey
 
     adata, _ = make()
     figure, panel = plt.subplots()
-    assert bsc.pl.retrieval(adata, ax=panel) is panel
+    assert bsc.pl.score(adata, ax=panel) is panel
     assert plt.get_fignums() == [figure.number]
     monkeypatch.setattr(plt, "show", lambda: None)
-    assert bsc.pl.retrieval(adata, show=True) is None
+    assert bsc.pl.score(adata, show=True) is None
 
 
 @pytest.mark.parametrize(
@@ -168,4 +168,4 @@ def test_errors_say_what_to_type(arguments, error, message):
     adata, _ = make()
     adata.obs["none"] = "not scored"
     with pytest.raises(error, match=message):
-        bsc.pl.retrieval(adata, **arguments)
+        bsc.pl.score(adata, **arguments)

@@ -1,17 +1,22 @@
-"""What reasonings may write: the genes that a prompt shows, and names of types that it shows."""
+"""What answers may write: the genes that a prompt shows, and names of types that it shows.
+
+``ShownGenes`` and ``TypeNames`` say it of some prompts, and stay as they are; ``GenesLeft`` and ``NamesLeft`` are what
+is left of it while the answers grow.
+"""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from bioverse_sc.models import BioVerse
 
@@ -20,6 +25,19 @@ UNLIKELY = float(np.log(20))
 a twentieth."""
 WHOLE = -1
 """In the place of the token that follows a name, where the name is at its end."""
+
+
+class Constraint(Protocol):
+    """What the loop asks of whatever has a say in the next token: constraints, and draws."""
+
+    def close(self, scores: torch.Tensor) -> torch.Tensor:
+        """Shut tokens for the next choice; scores have the shape (answers, tokens), and may be written to."""
+
+    def wrote(self, tokens: torch.Tensor) -> None:
+        """Take note of what was written, one token of each answer."""
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with some of the answers."""
 
 
 class ShownGenes:
@@ -54,7 +72,7 @@ class ShownGenes:
     ) -> None:
         vocabulary = model.language_model.get_output_embeddings().weight.shape[0]
         token = _symbol_tokens(model, symbols)
-        self.is_gene = torch.zeros(vocabulary, dtype=torch.bool, device=model.device)
+        self.is_gene = torch.zeros(vocabulary, dtype=torch.bool, device=model.device)  # (vocabulary,)
         self.is_gene[list(token.values())] = True
         head = model.config.prompts["absent"].split("{absent}")[0].strip()
         word = head.strip(" :,")
@@ -65,7 +83,7 @@ class ShownGenes:
         """Tokens of the word, and of all that is written before what is said to be missing; after it, and in it."""
         self.pauses = torch.cat([ids for ids in (self.ends, *others) if len(ids) == 1] or [self.ends[:0]])
         self.stops = torch.tensor(model.end_ids, device=model.device)
-        self.closed = self.is_gene.repeat(2, len(shown), 1)
+        self.closed = self.is_gene.repeat(2, len(shown), 1)  # (places, prompts, vocabulary)
         """What may not be written, outside of and in what is said to be missing, by prompt and token."""
         for row, lists in enumerate(zip(shown, missing, strict=True)):
             for place, genes in enumerate(lists):
@@ -85,27 +103,50 @@ class GenesLeft:
 
     Parameters
     ----------
-    constraint
+    shown
         It stays as it is.
+    gene_scores
+        Gives the scores of all genes in some of the answers, shape (answers, genes): those that may not be written too.
     columns
         Tokens that the scores are of; all by default.
     """
 
-    def __init__(self, constraint: ShownGenes, columns: torch.Tensor | None = None) -> None:
+    # An answer is in one of two places, each with genes of its own:
+    #   outside        until the word ("Missing") is written
+    #   missing        in what is said to be missing, until the full stop
+    # By what was written last it is in one or more of these states:
+    #   in_list        the words up to the list, or a comma after a gene of it: a gene must come
+    #   after_gene     a gene: a comma would go on with the list, and may not come when no gene is left
+    #   pausing        nothing yet, a full stop, a semicolon or "and": the language model may be about to name a gene
+    #   at_end         a full stop: where a gene is wanted and none is left, the answer ends
+    #   gene_named     the sentence has named a gene, for NamesLeft
+
+    def __init__(
+        self,
+        shown: ShownGenes,
+        gene_scores: Callable[[torch.Tensor], torch.Tensor],
+        columns: torch.Tensor | None = None,
+    ) -> None:
+        n_vocabulary, device = len(shown.is_gene), shown.is_gene.device
         if columns is None:
-            columns = torch.arange(len(constraint.is_gene), device=constraint.is_gene.device)
-        self.of = constraint
-        self.closed = constraint.closed[..., columns]
-        self.is_gene = constraint.is_gene[columns]
-        self.commas = torch.isin(columns, constraint.comma)
-        self.pauses = torch.isin(columns, constraint.pauses)
-        self.stops = torch.isin(columns, constraint.stops)
-        self.full_stop = torch.isin(columns, constraint.ends)
-        self.word = torch.isin(columns, constraint.begins[:1])
+            columns = torch.arange(n_vocabulary, device=device)
+        self.shown, self.gene_scores = shown, gene_scores
+        self.column = torch.zeros(n_vocabulary, dtype=torch.long, device=device)  # (vocabulary,)
+        self.column[columns] = torch.arange(len(columns), device=device)
+        self.closed = shown.closed[..., columns]  # (places, answers, tokens)
+        self.is_gene = shown.is_gene[columns]  # (tokens,), as all five
+        self.commas = torch.isin(columns, shown.comma)
+        self.pauses = torch.isin(columns, shown.pauses)
+        self.stops = torch.isin(columns, shown.stops)
+        self.full_stop = torch.isin(columns, shown.ends)
+        self.word = torch.isin(columns, shown.begins[:1])
         n_answers = self.closed.shape[1]
-        self.missing = torch.zeros(n_answers, dtype=torch.long, device=columns.device)
+        longest = max(len(ids) for ids in (shown.begins, shown.opens, shown.ends))
+        self.last = torch.full((n_answers, longest), -1, device=device)
+        """Tokens that were written last, as many as are looked at."""
+        self.missing = torch.zeros(n_answers, dtype=torch.long, device=device)
         """1 where what comes next is said to be missing."""
-        self.after_gene = torch.zeros(n_answers, dtype=torch.bool, device=columns.device)
+        self.after_gene = torch.zeros(n_answers, dtype=torch.bool, device=device)
         self.in_list = self.after_gene
         """Whether a missing gene must come next."""
         self.pausing = ~self.after_gene
@@ -115,46 +156,47 @@ class GenesLeft:
         self.gene_named = self.after_gene
         """Whether the sentence names a gene that the prompt shows."""
 
-    def __call__(self, scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Close tokens for the next choice, in place.
-
-        ``wanted`` is the highest score of all genes where it is pausing.
-        """
-        shut = self.closed[self.missing, torch.arange(len(scores), device=scores.device)]
+    def close(self, scores: torch.Tensor) -> torch.Tensor:
+        """Shut tokens for the next choice, in place."""
+        shut = self.closed[self.missing, torch.arange(len(scores), device=scores.device)]  # (answers, tokens)
         if self.in_list.any():
             shut = shut | (self.in_list[:, None] & ~self.is_gene)
         scores.masked_fill_(shut, -torch.inf)
+        # a tokenizer may have no gene of one token
+        wanted = nn.functional.pad(self.gene_scores(self.pausing), (0, 1), value=-torch.inf)  # (pausing, genes + 1)
         if len(wanted):
-            here = scores[self.pausing]
-            gene = here.masked_fill(~self.is_gene, -torch.inf).amax(dim=1)
-            names = wanted > here.masked_fill(self.is_gene, -torch.inf).amax(dim=1) + UNLIKELY
-            is_left = gene > -torch.inf
-            here.masked_fill_((names & is_left)[:, None] & ~self.is_gene, -torch.inf)
-            here.masked_fill_((names & ~is_left & self.at_end[self.pausing])[:, None] & ~self.stops, -torch.inf)
-            scores[self.pausing] = here
+            paused = scores[self.pausing]  # (pausing, tokens)
+            word = paused.masked_fill(self.is_gene, -torch.inf).amax(dim=1)
+            names = wanted.amax(dim=1).to(scores.device) > word + UNLIKELY
+            is_left = paused.masked_fill(~self.is_gene, -torch.inf).amax(dim=1) > -torch.inf
+            paused.masked_fill_((names & is_left)[:, None] & ~self.is_gene, -torch.inf)
+            paused.masked_fill_((names & ~is_left & self.at_end[self.pausing])[:, None] & ~self.stops, -torch.inf)
+            scores[self.pausing] = paused
         return scores
 
-    def wrote(self, best: torch.Tensor, written: torch.Tensor) -> None:
-        """Take note of the columns that were chosen; ``written`` are the answers with them."""
-        gene = self.is_gene[best]
-        self.closed[:, torch.arange(len(best), device=best.device), best] = gene
+    def wrote(self, tokens: torch.Tensor) -> None:
+        """Take note of what was written, one token of each answer."""
+        self.last = torch.cat([self.last[:, 1:], tokens[:, None]], dim=1)  # (answers, longest)
+        begun, opened, over = (
+            (self.last[:, -len(ids) :] == ids).all(dim=1) if len(ids) else torch.zeros_like(self.pausing)
+            for ids in (self.shown.begins, self.shown.opens, self.shown.ends)
+        )
+        column = self.column[tokens]  # (answers,)
+        gene = self.is_gene[column]
+        self.closed[:, torch.arange(len(column), device=column.device), column] = gene
         none_left = (self.closed[1] | ~self.is_gene).all(dim=1)
         self.closed[1][:, self.commas] = (none_left & gene)[:, None]
         self.closed[0][:, self.word] |= none_left[:, None]
-        begun, opened, over = (
-            (written[:, -len(ids) :] == ids).all(dim=1) if 0 < len(ids) <= written.shape[1] else torch.zeros_like(gene)
-            for ids in (self.of.begins, self.of.opens, self.of.ends)
-        )
-        follows = self.missing.bool() & self.after_gene & self.commas[best]
+        follows = self.missing.bool() & self.after_gene & self.commas[column]
         self.in_list = (follows | opened) & ~none_left
         self.after_gene = gene
         self.gene_named = (self.gene_named | gene) & ~over
-        self.pausing, self.at_end = self.pauses[best], self.full_stop[best]
+        self.pausing, self.at_end = self.pauses[column], self.full_stop[column]
         self.missing = self.missing.masked_fill(over, 0).masked_fill(begun, 1)
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some of the answers."""
-        self.closed, self.missing = self.closed[:, rows], self.missing[rows]
+        self.closed, self.missing, self.last = self.closed[:, rows], self.missing[rows], self.last[rows]
         self.after_gene, self.in_list = self.after_gene[rows], self.in_list[rows]
         self.pausing, self.at_end = self.pausing[rows], self.at_end[rows]
         self.gene_named = self.gene_named[rows]
@@ -199,24 +241,37 @@ class TypeNames:
 
     def of(self, shown: Sequence[ShownTypes]) -> TypeNames:
         """The constraint of some prompts, by the types that each of them shows."""
-        found = copy.copy(self)
-        places = [(of.label, of.lacking, (*of.label, *of.lacking, *of.others)) for of in shown]
-        spelled = _spelled(self.model, {name for *_, names in places for name in names})
-        found.shown = [[_continuations(spelled[name] for name in names) for names in of] for of in places]
-        return found
+        names = copy.copy(self)
+        places = [(types.label, types.lacking, (*types.label, *types.lacking, *types.others)) for types in shown]
+        spelled = _spelled(self.model, {name for *_, everywhere in places for name in everywhere})
+        names.shown = [[_continuations(spelled[name] for name in place) for place in three] for three in places]
+        return names
 
 
 class NamesLeft:
-    """What :class:`TypeNames` still allows while answers grow."""
+    """What :class:`TypeNames` still allows while answers grow.
 
-    def __init__(self, constraint: TypeNames, genes: GenesLeft, columns: torch.Tensor | None = None) -> None:
-        self.known, self.shown, self.genes = constraint.known, constraint.shown, genes
+    Parameters
+    ----------
+    names
+        Of the prompts; it stays as it is.
+    genes
+        Says in which place each answer is.
+    columns
+        Tokens that the scores are of; all by default.
+    """
+
+    # An answer is at no beginning of a name, or at one or several ("naive B" is that of "naive B cell" and of "B
+    # cell"); which of these the prompt shows depends on the place where GenesLeft has the answer.
+
+    def __init__(self, names: TypeNames, genes: GenesLeft, columns: torch.Tensor | None = None) -> None:
+        self.known, self.shown, self.genes = names.known, names.shown, genes
         self.column = None if columns is None else {token: i for i, token in enumerate(columns.tolist())}
         self.begun: list[list[tuple[int, ...]]] = [[] for _ in self.shown]
         """Beginnings of names that the last tokens of each answer are."""
 
-    def __call__(self, scores: torch.Tensor) -> torch.Tensor:
-        """Close tokens for the next choice, in place."""
+    def close(self, scores: torch.Tensor) -> torch.Tensor:
+        """Shut tokens for the next choice, in place."""
         missing, named = self.genes.missing.tolist(), self.genes.gene_named.tolist()
         for row, begun in enumerate(self.begun):
             if not begun:
@@ -225,24 +280,25 @@ class NamesLeft:
             goes_on: set[int] = set().union(*(shown.get(prefix, ()) for prefix in begun))
             other: set[int] = set().union(*(self.known.get(prefix, ()) for prefix in begun if prefix in shown))
             if WHOLE not in goes_on and (closed := other - goes_on - {WHOLE}):
-                at = closed if self.column is None else {self.column[t] for t in closed & self.column.keys()}
+                shut = closed if self.column is None else {self.column[t] for t in closed & self.column.keys()}
                 left = scores[row].index_fill(
-                    0, torch.tensor(sorted(at), device=scores.device, dtype=torch.long), -torch.inf
-                )
+                    0, torch.tensor(sorted(shut), device=scores.device, dtype=torch.long), -torch.inf
+                )  # (tokens,)
                 # where a gene has to come, that comes first
                 if left.isfinite().any():
                     scores[row] = left
         return scores
 
     def wrote(self, tokens: torch.Tensor) -> None:
-        """Take note of the tokens that were chosen."""
+        """Take note of what was written, one token of each answer."""
         for row, token in enumerate(tokens.tolist()):
             longer = [(*prefix, token) for prefix in (*self.begun[row], ())]
             self.begun[row] = [prefix for prefix in longer if prefix in self.known]
 
-    def keep(self, rows: list[int]) -> None:
+    def keep(self, rows: torch.Tensor) -> None:
         """Go on with some of the answers."""
-        self.shown, self.begun = [self.shown[row] for row in rows], [self.begun[row] for row in rows]
+        left = rows.tolist()
+        self.shown, self.begun = [self.shown[row] for row in left], [self.begun[row] for row in left]
 
 
 def _continuations(sequences: Iterable[Sequence[int]]) -> dict[tuple[int, ...], set[int]]:

@@ -22,8 +22,8 @@ from bioverse_sc.models import (
     reasoning_prompt,
     save,
 )
+from bioverse_sc.models._chat_format import SYSTEM
 from bioverse_sc.models._inject import IGNORED, SLOT, tokenize_prompt
-from bioverse_sc.models._prompt import SYSTEM
 from tests.tiny import LABELS, VECTOR, make_model, make_tokenizer, make_vectors
 
 GRANITE = """\

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bioverse_sc._keys import Keys
-from bioverse_sc.metrics._alignment import before_own
+from bioverse_sc._modality import CELLS
+from bioverse_sc.metrics import rank_of_true
 from bioverse_sc.pl._alignment import shown_or_axes
 from bioverse_sc.read import observations
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 LETTERS_SHOWN = 32
 
 
-def retrieval(
+def score(
     data: AnnData | MuData,
     *,
     mod: str | None = None,
@@ -40,14 +41,14 @@ def retrieval(
     data
         AnnData of one modality, or MuData.
     mod
-        Modality of a MuData; by default the one that has scores.
+        Modality of a MuData; by default what the results are of.
     texts_key
         Column of ``.obs`` with each observation's own text, as it was scored. Without it there are no dots and no
         retrieval.
     n
         Rows at most, and columns at most; they are taken evenly.
     key
-        Stem of the slots, the ``key_added`` of :func:`bioverse_sc.tl.score`.
+        Stem of the slots, the ``key_added`` of the function that wrote them.
     ax
         Axes to draw into; a new figure by default.
     show
@@ -72,8 +73,9 @@ def retrieval(
     adata = _scored(data, mod, Keys(key))
     scores: pd.DataFrame = adata.obsm[Keys(key).scores]
     of_mod = next((name for name, part in getattr(data, "mod", {}).items() if part is adata), None)
-    own = np.full(adata.n_obs, -1) if texts_key is None else _own_columns(adata, scores, texts_key, of_mod)
-    rows, columns = _drawn(own, scores.shape[1], n)
+    # (observations,), the column of each one's own text
+    true_column = np.full(adata.n_obs, -1) if texts_key is None else _own_columns(adata, scores, texts_key, of_mod)
+    rows, columns = _drawn(true_column, scores.shape[1], n)
     created = ax is None
     if ax is None:
         size = (4.2 + 0.24 * len(columns), 2.8 + 0.24 * len(rows))
@@ -87,24 +89,24 @@ def retrieval(
     ax.set_yticks(range(len(rows)), names, fontsize=7, parse_math=False)
     ax.set_xlabel(f"{len(columns)} of {scores.shape[1]} texts")
     ax.set_ylabel(f"{len(rows)} of {adata.n_obs} observations")
-    known = own >= 0
+    known = true_column >= 0
     if known.any():
-        y, x = np.nonzero(own[rows][:, None] == columns)
+        y, x = np.nonzero(true_column[rows][:, None] == columns)
         ax.scatter(x, y, s=14, c="white", edgecolors="black", linewidths=0.7, label="own text")
-        before = before_own(scores.to_numpy()[known], own[known])
+        rank = rank_of_true(scores.to_numpy()[known], true_column[known])
         counts = f"{known.sum()} observations, {scores.shape[1]} texts"
-        ax.set_title(f"retrieval@1 {(before < 1).mean():.0%}, @5 {(before < 5).mean():.0%}\n{counts}; dots: own text")
+        ax.set_title(f"retrieval@1 {(rank < 1).mean():.0%}, @5 {(rank < 5).mean():.0%}\n{counts}; dots: own text")
     return shown_or_axes(ax, created=created, show=show)
 
 
 def _scored(data: AnnData | MuData, mod: str | None, keys: Keys) -> AnnData:
     """The modality with scores."""
     mods = getattr(data, "mod", None) or {}
-    found = [name for name, part in mods.items() if keys.scores in part.obsm]
-    if mod is None and len(found) > 1:
-        msg = f"The modalities {found} have scores; expected one, such as mod={found[0]!r}."
+    scored = [name for name, part in mods.items() if keys.scores in part.obsm]
+    if mod is None and len(scored) > 1:
+        msg = f"The modalities {scored} have scores; expected one, such as mod={scored[0]!r}."
         raise ValueError(msg)
-    adata = observations(data, mod or next(iter([*found, *mods]), "rna"))
+    adata = observations(data, mod or next(iter([*scored, *mods]), CELLS))
     if keys.scores not in adata.obsm:
         arguments = "" if mod is None else f", mod={mod!r}"
         arguments += "" if keys.stem == "bioverse" else f", key_added={keys.stem!r}"
@@ -119,28 +121,28 @@ def _own_columns(adata: AnnData, scores: pd.DataFrame, texts_key: str, mod: str 
         msg = f"There is no column {texts_key!r} in .obs; there are {list(adata.obs.columns)}."
         raise KeyError(msg)
     place = {column: i for i, column in enumerate(scores.columns)}
-    own = [place.get(Keys.score_column(str(text)), -1) for text in adata.obs[texts_key]]
-    if max(own) < 0:
+    columns = [place.get(Keys.score_column(str(text)), -1) for text in adata.obs[texts_key]]
+    if max(columns) < 0:
         msg = (
             f"None of the texts in .obs[{texts_key!r}] was scored. Run bsc.tl.score(data, "
             f"list(data{'' if mod is None else f'[{mod!r}]'}.obs[{texts_key!r}].dropna().unique())"
             f"{'' if mod is None else f', mod={mod!r}'}) first."
         )
         raise ValueError(msg)
-    return np.array(own)
+    return np.array(columns)
 
 
-def _drawn(own: np.ndarray, n_texts: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(true_column: np.ndarray, n_texts: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns to draw.
 
     Texts with own observations, these in the same order, and then others while there is room.
     """
-    paired, others = np.unique(own[own >= 0]), np.setdiff1d(np.arange(n_texts), own)
+    paired, others = np.unique(true_column[true_column >= 0]), np.setdiff1d(np.arange(n_texts), true_column)
     paired = _evenly(paired, n)
     columns = np.concatenate([paired, _evenly(others, n - len(paired))])
     each = max(1, n // max(len(paired), 1))
-    of_texts = [_evenly(np.flatnonzero(own == column), each) for column in paired]
-    rows = np.concatenate([*of_texts, _evenly(np.flatnonzero(own < 0), n - sum(map(len, of_texts)))])
+    of_texts = [_evenly(np.flatnonzero(true_column == column), each) for column in paired]
+    rows = np.concatenate([*of_texts, _evenly(np.flatnonzero(true_column < 0), n - sum(map(len, of_texts)))])
     return rows.astype(int), columns.astype(int)
 
 

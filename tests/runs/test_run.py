@@ -19,12 +19,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import bioverse_sc as bsc
-from bioverse_sc import _files
+from bioverse_sc import _files, train
 from bioverse_sc.cli import app
 from bioverse_sc.encoders.scgpt import ScGPTEncoder
-from bioverse_sc.train import AlignRun, InstructRun, metrics_table, read_config, run_align, run_instruct
-from bioverse_sc.train import _run as runs
-from bioverse_sc.train import _stages as stages
+from bioverse_sc.runs import AlignRun, InstructRun, _processes, metrics_table, read_config, run_align, run_instruct
 from tests.tiny import GENES, make_encoder, make_model
 
 ROOT = Path(__file__).parents[2]
@@ -153,13 +151,13 @@ def spied(monkeypatch):
     """What reaches :func:`align` and :func:`instruct`."""
     seen = {}
     for name in ("align", "instruct"):
-        real = getattr(stages, name)
+        real = getattr(train, name)
 
         def spy(*args, _real=real, _name=name, **kwargs):
             seen[_name] = (args, kwargs)
             return _real(*args, **kwargs)
 
-        monkeypatch.setattr(stages, name, spy)
+        monkeypatch.setattr(train, name, spy)
     return seen
 
 
@@ -241,7 +239,7 @@ def test_a_finished_run_is_refused_before_anything_is_read(here, monkeypatch):
 def test_an_interrupted_run_goes_on_to_the_same_weights(stage, here, monkeypatch):
     do, source = (aligned, "PairSource") if stage == "align" else (tuned, "PromptSource")
     whole = do(here, output="whole")
-    real, calls = getattr(stages, source).batch, []
+    real, calls = getattr(train, source).batch, []
 
     def batch(self, indices, rng):
         calls.append(1)
@@ -250,7 +248,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(stage, here, monkeypatch
         return real(self, indices, rng)
 
     with monkeypatch.context() as patched:
-        patched.setattr(getattr(stages, source), "batch", batch)
+        patched.setattr(getattr(train, source), "batch", batch)
         with pytest.raises(KeyboardInterrupt):
             do(here, output="broken")
     assert not (here / "broken" / "model").exists()
@@ -386,15 +384,15 @@ def test_the_bundled_model_can_be_the_start(here, cells, log):
     cells.obs["cell_type"] = np.array(TYPES)[np.arange(12) % 3]
     cells.obs["donor_id"] = np.array(DONORS)[np.arange(12) // 3]
     cells.write_h5ad(here / "few.h5ad")
-    train = {"steps": 2, "batch_size": 4}
-    tuned(here, start="mini", data={"file": "few.h5ad"}, train=train)
+    steps = {"steps": 2, "batch_size": 4}
+    tuned(here, start="mini", data={"file": "few.h5ad"}, train=steps)
     assert bsc.models.load(here / "tuned" / "model").config.labels == TYPES
     assert any("mini has an adapter already" in record.getMessage() for record in log)
 
 
 def test_settings_of_the_device_hold(here):
     with bsc.settings.override(device="cpu"):
-        assert runs._device() == runs._model_device() == "cpu"
+        assert _processes.device() == _processes.model_device() == "cpu"
 
 
 def test_no_warning_of_other_packages_reaches_the_user(here):
@@ -424,7 +422,7 @@ def test_no_warning_of_other_packages_reaches_the_user(here):
         ({"model": ...}, "AlignRun: give either 'model'"),
         ({"start": "base"}, "AlignRun: give either 'model'"),
         ({"data": {"use_rep": {"rna": "X_rep"}}}, "both name ['rna']"),
-        ({"modality": "protein"}, "modality is 'protein', but model.encoders and data.use_rep name ['rna']"),
+        ({"mod": "protein"}, "mod is 'protein', but model.encoders and data.use_rep name ['rna']"),
     ],
 )
 def test_a_configuration_that_does_not_fit(changes, message, here):
@@ -504,7 +502,7 @@ def test_relative_paths_are_relative_to_the_file(here, monkeypatch):
         ({"model": {"encoders": {"rna": "unheard"}}}, r"model.encoders: There is no encoder 'unheard'"),
         ({"model": {"prompts": {"labels": "x"}}}, r"model: prompts holds \['labels'\]"),
         (
-            {"model": {"encoders": {"protein": "base/encoders/rna"}}, "modality": "protein"},
+            {"model": {"encoders": {"protein": "base/encoders/rna"}}, "mod": "protein"},
             "esm2 expects one of type 'esm'",
         ),
         ({"model": ..., "start": "base", "data": {"use_rep": {"RNA": "X_rep"}}}, r"has no modality 'RNA'"),
@@ -555,7 +553,7 @@ def test_a_fault_of_the_package_keeps_its_traceback(here, monkeypatch):
         def broken(_config, _fault=fault):
             raise _fault
 
-        monkeypatch.setattr("bioverse_sc.train.run_align", broken)
+        monkeypatch.setattr("bioverse_sc.runs.run_align", broken)
         result = cli("train", "align", "--config", file)
         assert result.exception is fault
         assert "error: " not in result.output

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 import bioverse_sc as bsc
 from bioverse_sc.cli import app
-from bioverse_sc.train import AlignRun, InstructRun, LoraSettings, NewModel, TrainConfig, TrainingData, dry_run
-from bioverse_sc.train import _dry_run as dry
-from bioverse_sc.train._stages import add_adapter
+from bioverse_sc.runs import AlignRun, InstructRun, NewModel, TrainingData, _cost, dry_run
+from bioverse_sc.runs import _dry_run as dry
+from bioverse_sc.train import LoraSettings, TrainConfig, add_adapter
 from tests.tiny import make_encoder, make_model
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +22,8 @@ DATA = TrainingData(Path("cells.h5ad"))
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(dry, "TIMED_SECONDS", 0.05)
-    monkeypatch.setattr(dry, "_peak", lambda *_: (1e11, "a guess"))
+    monkeypatch.setattr(_cost, "TIMED_SECONDS", 0.05)
+    monkeypatch.setattr(_cost, "peak_flops", lambda *_: (1e11, "a guess"))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def language_model(tmp_path_factory):
 
 
 def new(language_model, **changes):
-    projectors = {"rna": bsc.models.ProjectorShape(hidden_width=24, n_tokens=2)}
+    projectors = {"rna": bsc.models.ProjectorConfig(hidden_width=24, n_tokens=2)}
     return NewModel("mine", str(language_model), encoders={"rna": "whole-human"}, projectors=projectors, **changes)
 
 
@@ -92,7 +92,7 @@ def test_parameters_of_stage_1_are_those_of_the_real_model(objective, source, sa
     else:
         named = str(saved) if source == "new" else "mini"
         encoders = {"rna": str(saved / "encoders" / "rna") if source == "new" else "mini"}
-        shapes = {"rna": bsc.models.ProjectorShape(n_layers=2)}
+        shapes = {"rna": bsc.models.ProjectorConfig(n_layers=2)}
         run = AlignRun(
             Path("out"),
             DATA,
@@ -225,8 +225,8 @@ def test_no_prompt_is_longer_than_the_language_model_reads(saved):
 
 
 def test_what_does_not_fit_is_counted_and_not_run(saved, monkeypatch):
-    monkeypatch.setattr(dry, "_free_bytes", lambda _: 1)
-    monkeypatch.setattr(dry, "_time", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(_cost, "free_bytes", lambda _: 1)
+    monkeypatch.setattr(_cost, "time_step", lambda *_: pytest.fail("it ran"))
     found = dry_run(instruct(saved))
     assert found.step_seconds is None
     assert found.mfu is None
@@ -236,7 +236,7 @@ def test_what_does_not_fit_is_counted_and_not_run(saved, monkeypatch):
 
 
 def test_what_would_take_too_long_is_not_run(saved, monkeypatch):
-    monkeypatch.setattr(dry, "_peak", lambda *_: (1.0, "a very slow device"))
+    monkeypatch.setattr(_cost, "peak_flops", lambda *_: (1.0, "a very slow device"))
     assert "would take" in dry_run(instruct(saved)).not_run
 
 
@@ -244,7 +244,7 @@ def test_a_gpu_without_room_is_no_error(saved, monkeypatch):
     def full(*_):
         raise torch.cuda.OutOfMemoryError
 
-    monkeypatch.setattr(dry, "_time", full)
+    monkeypatch.setattr(_cost, "time_step", full)
     assert dry_run(instruct(saved)).not_run.startswith("it does not fit")
 
 
@@ -256,7 +256,7 @@ def test_contrastive_steps_run_without_the_language_model(language_model, monkey
         return real(shapes, run, device)
 
     monkeypatch.setattr(dry, "_build", build)
-    monkeypatch.setattr(dry, "_free_bytes", lambda _: 0)
+    monkeypatch.setattr(_cost, "free_bytes", lambda _: 0)
     found = dry_run(align(language_model, objective="contrastive"))
     assert built == ["meta"]
     assert found.step_seconds > 0
@@ -294,8 +294,8 @@ def test_a_stage_whose_start_is_not_there_needs_a_shape(saved, language_model):
 
 @pytest.mark.parametrize("stage", ["align", "instruct"])
 def test_the_recipe_of_8_billion_parameters_is_counted(stage, monkeypatch):
-    monkeypatch.setattr(dry, "_free_bytes", lambda _: 0)
-    monkeypatch.setattr(dry, "_time", lambda *_: (1.0, 0))
+    monkeypatch.setattr(_cost, "free_bytes", lambda _: 0)
+    monkeypatch.setattr(_cost, "time_step", lambda *_: (1.0, 0))
     recipe = ROOT / "recipes" / "granite-8b"
     args = ["train", stage, "--config", recipe / f"{stage}.yaml", "--dry-run", "--shape", recipe / "shape.json"]
     result = CliRunner().invoke(app, [str(a) for a in args])
@@ -328,12 +328,12 @@ def test_the_command_prints_speed_and_utilisation(language_model, tmp_path):
 )
 def test_utilisation_is_of_the_device(name, tflops, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(dry, "_name", lambda _: name)
-    monkeypatch.setattr(dry, "timed", lambda *_, **__: 1.0)
+    monkeypatch.setattr(_cost, "device_name", lambda _: name)
+    monkeypatch.setattr(_cost, "timed", lambda *_, **__: 1.0)
     monkeypatch.setattr(torch, "randn", lambda *_, **__: torch.zeros(2, 1, 1))
-    peak, source = dry._peak("cuda", torch.bfloat16, STEPS)
+    peak, source = _cost.peak_flops("cuda", torch.bfloat16, STEPS)
     assert (peak == tflops * 1e12) if tflops else ("matrices" in source)
-    assert dry._peak("cuda", torch.float32, STEPS)[1].startswith("a product")
+    assert _cost.peak_flops("cuda", torch.float32, STEPS)[1].startswith("a product")
 
 
 def test_durations_are_in_words():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GraniteMoeHybridConfig, LlamaForCausalLM, OpenAIGPTConfig
 
-from bioverse_sc.models._reader import read_on
+from bioverse_sc.models.decode._reader import read_on
 from tests.tiny import CONFIGS, make_language_model
 from tests.tl.test_chat import MORE
 

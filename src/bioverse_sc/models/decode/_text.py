@@ -15,28 +15,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from bioverse_sc._validation import check_positive
-from bioverse_sc.models._constraints import GenesLeft, NamesLeft, ShownGenes, ShownTypes, TypeNames
 from bioverse_sc.models._inject import inject, pad_prompts
-from bioverse_sc.models._labels import label_log_probabilities
-from bioverse_sc.models._reader import Reader, selected
+from bioverse_sc.models.decode._constraints import GenesLeft, NamesLeft
+from bioverse_sc.models.decode._reader import Reader, selected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bioverse_sc.models import BioVerse
     from bioverse_sc.models._prompt import Segment
-
-__all__ = [
-    "Decoding",
-    "ShownGenes",
-    "ShownTypes",
-    "TypeNames",
-    "generate_text",
-    "label_log_probabilities",
-]
+    from bioverse_sc.models.decode._constraints import Constraint, ShownGenes, TypeNames
 
 DROPPED_SHARE = 1 / 8
 """Answers that must have ended, as a share of those in work, before they leave the batch: leaving copies keys and
@@ -76,15 +66,33 @@ class Decoding:
             return self
         return replace(self, no_repeat_ngram_size=model.config.no_repeat_ngram_size)
 
-    def processors(self, keys: Sequence[str]) -> list[Any]:
-        """What turns logits into a choice by their maximum; ``keys`` name the prompts, and seed their draws."""
-        from transformers import NoRepeatNGramLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+    def constraints(self, keys: Sequence[str]) -> list[Constraint]:
+        """What makes a choice of the highest score; ``keys`` name the prompts, and seed their draws."""
+        size = self.no_repeat_ngram_size
+        repeats: list[Constraint] = [_NoRepeat(size, len(keys))] if size else []
+        return [*repeats, _Draw(self, keys)] if self.temperature else repeats
 
-        new = [NoRepeatNGramLogitsProcessor(self.no_repeat_ngram_size)] if self.no_repeat_ngram_size else []
-        if not self.temperature:
-            return new
-        kept = [TopPLogitsWarper(self.top_p)] if self.top_p < 1 else []
-        return [*new, TemperatureLogitsWarper(float(self.temperature)), *kept, _Draw(self.seed, keys)]
+
+class _NoRepeat:
+    """No run of so many tokens is written twice in an answer."""
+
+    def __init__(self, size: int, n_answers: int) -> None:
+        from transformers import NoRepeatNGramLogitsProcessor
+
+        self.process = NoRepeatNGramLogitsProcessor(size)
+        self.written = torch.zeros((n_answers, 0), dtype=torch.long)  # (answers, tokens so far)
+
+    def close(self, scores: torch.Tensor) -> torch.Tensor:
+        """Shut tokens that would end a run which is there already."""
+        return self.process(self.written, scores)
+
+    def wrote(self, tokens: torch.Tensor) -> None:
+        """Take note of what was written."""
+        self.written = torch.cat([self.written.to(tokens), tokens[:, None]], dim=1)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with some of the answers."""
+        self.written = self.written[rows]
 
 
 class _Draw:
@@ -93,19 +101,44 @@ class _Draw:
     What is drawn for a prompt then does not depend on the prompts beside it.
     """
 
-    def __init__(self, seed: int, keys: Sequence[str]) -> None:
-        digests = (hashlib.sha256(f"{seed} {key}".encode()).digest() for key in keys)
+    def __init__(self, decoding: Decoding, keys: Sequence[str]) -> None:
+        from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+        nucleus = [TopPLogitsWarper(decoding.top_p)] if decoding.top_p < 1 else []
+        self.warpers = [TemperatureLogitsWarper(float(decoding.temperature)), *nucleus]
+        digests = (hashlib.sha256(f"{decoding.seed} {key}".encode()).digest() for key in keys)
         self.generators = [torch.Generator().manual_seed(int.from_bytes(d[:7], "big")) for d in digests]
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some of the prompts."""
-        self.generators = [self.generators[row] for row in rows]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Add the noise of each row."""
+    def close(self, scores: torch.Tensor) -> torch.Tensor:
+        """Shut tokens outside of the nucleus, and add the noise of each answer."""
+        nothing = torch.zeros((len(scores), 0), dtype=torch.long, device=scores.device)
+        for warp in self.warpers:
+            scores = warp(nothing, scores)
         uniform = torch.stack([torch.rand(scores.shape[1], generator=g, dtype=torch.float64) for g in self.generators])
-        noise = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
+        noise = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))  # (answers, tokens)
         return scores + noise.to(scores)
+
+    def wrote(self, tokens: torch.Tensor) -> None:
+        """A draw does not depend on what was written."""
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with some of the answers."""
+        self.generators = [self.generators[row] for row in rows.tolist()]
+
+
+def _constraints(
+    reader: Reader, decoding: Decoding, keys: Sequence[str], shown: ShownGenes | None, names: TypeNames | None
+) -> list[Constraint]:
+    """All that has a say in the next token, in the order in which it is asked. The reader may be narrowed to fit."""
+    drawn = decoding.constraints(keys)
+    if shown is None:
+        return drawn
+    gene_scores = reader.among(torch.nonzero(shown.is_gene).flatten())
+    if not drawn:
+        # to find the likeliest token that may be written needs few others; a draw is over the whole vocabulary
+        reader.narrow(shown.writable)
+    genes = GenesLeft(shown, gene_scores, reader.tokens)
+    return [genes, *([] if names is None else [NamesLeft(names, genes, reader.tokens)]), *drawn]
 
 
 class _Written(NamedTuple):
@@ -122,13 +155,11 @@ class _Written(NamedTuple):
 @torch.inference_mode()
 def _write(
     model: BioVerse,
+    reader: Reader,
     embedded: torch.Tensor,
     mask: torch.Tensor | None,
-    decoding: Decoding,
-    keys: Sequence[str],
-    *,
-    constraint: ShownGenes | None = None,
-    names: TypeNames | None = None,
+    constraints: Sequence[Constraint],
+    max_new_tokens: int,
     cache: Any = None,
 ) -> Iterator[_Written]:
     """Write answers after embedded prompts, a token of each at a time.
@@ -137,81 +168,69 @@ def _write(
 
     Parameters
     ----------
-    model, decoding, keys, constraint, names
-        As for :func:`generate_text`.
+    model
+        The model.
+    reader
+        Of its language model.
     embedded
         What is to be read first, shape (prompts, positions, width).
     mask
         0 where it is padding, on the left; ``None`` without any.
+    constraints
+        What has a say in the next token.
+    max_new_tokens
+        Tokens of an answer at most.
     cache
         Of what comes before.
     """
-    n_prompts = len(embedded)
     limit = model.max_positions or np.inf
-    reader = Reader(model.language_model)
-    drawn = decoding.processors(keys)
-    left = names_left = None
-    if constraint is not None:
-        genes = reader.among(torch.nonzero(constraint.is_gene).flatten())
-        if not drawn and reader.weight is not None:
-            # to find the likeliest token that may be written needs few others; a draw is over the whole vocabulary
-            reader.narrow(constraint.writable)
-        left = GenesLeft(constraint, reader.tokens)
-        names_left = None if names is None else NamesLeft(names, left, reader.tokens)
-    # of the answers in work: their numbers, what they have written, and whether they have ended
-    rows = torch.arange(n_prompts, device=model.device)
-    written = torch.zeros((n_prompts, 0), dtype=torch.long, device=model.device)
-    ended = torch.zeros_like(rows, dtype=torch.bool)
     ends = torch.tensor(model.end_ids, device=model.device)
-    positions = None if mask is None else (mask.cumsum(dim=1) - 1).clamp(min=0)
-    state, cache = reader.read(cache, positions, embedded, mask)
-    for left_to_write in reversed(range(decoding.max_new_tokens)):
-        scores = reader.logits(state).to(model.device)
-        if left is not None:
-            # a tokenizer may have no gene of one token
-            wanted = nn.functional.pad(genes(state[left.pausing.to(state.device)]), (0, 1), value=-torch.inf)
-            scores = left(scores, wanted.amax(dim=1).to(model.device))
-        if names_left is not None:
-            scores = names_left(scores)
-        for process in drawn:
-            scores = process(written, scores)
+    # of the answers in work: their numbers, and whether they have ended
+    rows = torch.arange(len(embedded), device=model.device)  # (answers,)
+    ended = torch.zeros_like(rows, dtype=torch.bool)  # (answers,)
+    positions = None if mask is None else (mask.cumsum(dim=1) - 1).clamp(min=0)  # (prompts, positions)
+    cache = reader.read(cache, positions, embedded, mask)
+    for left_to_write in reversed(range(max_new_tokens)):
+        # 1. score the tokens that may come
+        scores = reader.logits().to(model.device)  # (answers, tokens)
+        # 2. close those that may not
+        for constraint in constraints:
+            scores = constraint.close(scores)
+        # 3. choose
         best = scores.argmax(dim=1)
-        token = best if reader.tokens is None else reader.tokens[best]
-        written = torch.cat([written, token[:, None]], dim=1)
+        token = best if reader.tokens is None else reader.tokens[best]  # (answers,)
         yield _Written(rows, token, cache)
         ended |= torch.isin(token, ends)
         if mask is not None:
             ended |= mask.sum(dim=1) >= limit
         if ended.all() or not left_to_write:
             return
-        if left is not None:
-            left.wrote(best, written)
-        if names_left is not None:
-            names_left.wrote(token)
+        # 4. note what was chosen
+        for constraint in constraints:
+            constraint.wrote(token)
+        # 5. drop answers that have ended
         if ended.float().mean() >= DROPPED_SHARE:
-            kept = torch.nonzero(~ended).flatten()
-            rows, written, token, ended = rows[kept], written[kept], token[kept], ended[kept]
-            mask = None if mask is None else mask[kept]
-            cache = selected(cache, kept)
-            if left is not None:
-                left.keep(kept)
-            if names_left is not None:
-                names_left.keep(kept.tolist())
-            for process in drawn:
-                if isinstance(process, _Draw):
-                    process.keep(kept.tolist())
+            going_on = torch.nonzero(~ended).flatten()
+            rows, token, ended = rows[going_on], token[going_on], ended[going_on]
+            mask = None if mask is None else mask[going_on]
+            cache = selected(cache, going_on)
+            for constraint in constraints:
+                constraint.keep(going_on)
+        # 6. read on
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             positions = mask.sum(dim=1, keepdim=True) - 1
-        state, cache = reader.read(cache, positions, model.embeddings(token[:, None]), mask)
+        cache = reader.read(cache, positions, model.embeddings(token[:, None]), mask)
 
 
-class Read(NamedTuple):
+@dataclass(frozen=True)
+class Read:
     """What the language model has read of a conversation."""
 
     ids: list[int]
-    """Token ids, with :data:`~bioverse_sc.models._inject.SLOT` for soft tokens."""
+    """Token ids, with :data:`~bioverse_sc.models.SLOT` for soft tokens."""
     cache: Any
+    """Its keys and values."""
 
 
 def write_on(
@@ -241,14 +260,15 @@ def write_on(
     if len(ids) > n_read + 1 and getattr(model.language_model, "_is_stateful", False):
         # state-space layers go on by one token at a time, or begin anew
         n_read = 0
+    cache = read.cache if read is not None and n_read else None
     with torch.inference_mode():
-        new = torch.tensor([ids[n_read:]], device=model.device)
+        new = torch.tensor([ids[n_read:]], device=model.device)  # (1, positions)
         embedded = inject(model.embeddings, new, soft_tokens[:0] if n_read else soft_tokens)
+        reader = Reader(model.language_model)
+    drawn = decoding.constraints([key])
     so_far = list(ids)
     # one conversation has no padding, and needs no mask
-    for step in _write(
-        model, embedded, None, decoding, [key], cache=read.cache if read is not None and n_read else None
-    ):
+    for step in _write(model, reader, embedded, None, drawn, decoding.max_new_tokens, cache):
         token = int(step.tokens)
         yield token, Read(list(so_far), step.cache)
         so_far.append(token)
@@ -289,21 +309,22 @@ def generate_text(
     ValueError
         When a prompt is longer than what the language model reads. An answer ends there in any case.
     """
-    tokens = [model.tokenize(prompt) for prompt in prompts]
+    tokenized = [model.tokenize(prompt) for prompt in prompts]
     limit = model.max_positions or np.inf
-    if (longest := max(len(of.ids) for of in tokens)) > limit:
+    if (longest := max(len(prompt.ids) for prompt in tokenized)) > limit:
         msg = (
             f"The prompt has {longest} tokens; the language model reads {limit} at most. Ask a shorter question, show "
-            "fewer "
-            "entities, or leave retrieve=True out."
+            "fewer entities, or leave retrieve=True out."
         )
         raise ValueError(msg)
-    batch = pad_prompts(tokens, model.pad_id, left=True).to(model.device)
-    embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, -2))
+    batch = pad_prompts(tokenized, model.pad_id, left=True).to(model.device)  # ids and mask: (prompts, positions)
+    embedded = inject(model.embeddings, batch.ids, soft_tokens.flatten(0, -2))  # (prompts, positions, width)
     mask = torch.ones_like(batch.ids) if batch.mask is None else batch.mask
+    reader = Reader(model.language_model)
     keys = keys or [str(i) for i in range(len(prompts))]
+    constraints = _constraints(reader, decoding, keys, constraint, names)
     answers = torch.full((len(prompts), decoding.max_new_tokens), model.pad_id, device=model.device)
-    for n, step in enumerate(_write(model, embedded, mask, decoding, keys, constraint=constraint, names=names)):
+    for n, step in enumerate(_write(model, reader, embedded, mask, constraints, decoding.max_new_tokens)):
         answers[step.rows, n] = step.tokens
     written = (list(takewhile(lambda token: token not in model.end_ids, row)) for row in answers.tolist())
     return [text.strip() for text in model.tokenizer.batch_decode(list(written), skip_special_tokens=True)]

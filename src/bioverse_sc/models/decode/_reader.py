@@ -53,8 +53,7 @@ def read_on(language_model: nn.Module, cache: Any = None, **inputs: Any) -> tupl
     if read is None:
         msg = (
             f"{type(language_model).__name__} of transformers {version('transformers')} gives back no cache of what "
-            "it has read, "
-            "without which an answer cannot go on. Use another language model, or a newer transformers."
+            "it has read, without which an answer cannot go on. Use another language model, or a newer transformers."
         )
         raise TypeError(msg)
     return out, read
@@ -71,59 +70,64 @@ class Reader:
         # adapters are in the layers of the base model, which peft only wraps
         self.base = language_model.get_base_model() if hasattr(language_model, "get_base_model") else language_model
         self.head = _plain_head(self.base)
-        self.weight: torch.Tensor | None = None if self.head is None else self.head.weight
-        self.bias: torch.Tensor | None = None if self.head is None else self.head.bias
+        self.weight: torch.Tensor | None = None if self.head is None else self.head.weight  # (tokens, width)
+        self.bias: torch.Tensor | None = None if self.head is None else self.head.bias  # (tokens,)
         self.divisor = getattr(self.base.config, "logits_scaling", 1.0)
         self.tokens: torch.Tensor | None = None
+        """Tokens that it scores; all by default."""
+        self.state: torch.Tensor = torch.empty(0)
+        """What the head is given after the last token of each row, shape (rows, width); its logits where it is no plain
+        matrix."""
         self.takes_positions = "position_ids" in inspect.signature(self.base.forward).parameters
 
     def among(self, tokens: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What gives the logits of these tokens from a state, whatever the reader is narrowed to later."""
+        """What gives the logits of these tokens in some rows, shape (rows, tokens), however the reader is narrowed."""
         if self.weight is None:
-            return lambda state: self.logits(state, tokens)
-        part = copy.copy(self)
-        part.narrow(tokens)
-        return part.logits
+            return lambda rows: self.state[rows.to(self.state.device)][:, tokens].float()
+        weight = self.weight[tokens]
+        bias = None if self.bias is None else self.bias[tokens]
+        return lambda rows: self._product(self.state[rows.to(self.state.device)], weight, bias)
 
     def narrow(self, tokens: torch.Tensor) -> None:
-        """Score these tokens alone from now on, in this order."""
-        self.tokens = tokens
+        """Score these tokens alone from now on, in this order, where the head is a plain matrix."""
         if self.weight is not None:
+            self.tokens = tokens
             self.weight = self.weight[tokens]
             self.bias = None if self.bias is None else self.bias[tokens]
 
     def read(
         self, cache: Any, positions: torch.Tensor | None, embedded: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, Any]:
-        """Read on.
-
-        Returns the state at the last token of each row, for :meth:`logits`, and the cache of keys and values.
-        """
+    ) -> Any:
+        """Read on. Gives the cache of keys and values."""
         inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": mask}
         if positions is not None and self.takes_positions:
             inputs["position_ids"] = positions
         if self.weight is None:
             out, cache = read_on(self.base, cache, logits_to_keep=1, **inputs)
-            state = out.logits[:, -1]
-            return (state if self.tokens is None else state[:, self.tokens]), cache
-        out, cache = read_on(self.base.base_model, cache, **inputs)
-        return out.last_hidden_state[:, -1].to(self.weight.device), cache
+            self.state = out.logits[:, -1]
+        else:
+            out, cache = read_on(self.base.base_model, cache, **inputs)
+            self.state = out.last_hidden_state[:, -1].to(self.weight.device)
+        return cache
 
-    def logits(self, state: torch.Tensor, which: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-        """Logits of the tokens, or of some of them, in float32."""
+    def logits(self, which: torch.Tensor | slice = slice(None)) -> torch.Tensor:
+        """Logits of the tokens that it scores, or of some of them, in float32, shape (rows, tokens)."""
         if self.weight is None:
-            return state[:, which].float()
-        bias = None if self.bias is None else self.bias[which]
-        logits = nn.functional.linear(state, self.weight[which], bias)
+            return self.state[:, which].float()
+        return self._product(self.state, self.weight[which], None if self.bias is None else self.bias[which])
+
+    def _product(self, state: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        logits = nn.functional.linear(state, weight, bias)
         return (logits if self.divisor == 1 else logits / self.divisor).float()
 
-    def log_probabilities(self, state: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    def log_probabilities(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Log-probability of ``tokens[i]`` after row ``rows[i]``, among the tokens that are given for that row.
 
         Rows ascend.
         """
         asked, column = np.unique(tokens, return_inverse=True)
-        logits = self.logits(state, torch.from_numpy(asked).to(state.device)).cpu().double().numpy()[rows, column]
+        of_asked = self.logits(torch.from_numpy(asked).to(self.state.device))  # (rows, asked)
+        logits = of_asked.cpu().double().numpy()[rows, column]  # (tokens,)
         first = np.flatnonzero(np.diff(rows, prepend=-1))
         return logits - np.repeat(np.logaddexp.reduceat(logits, first), np.diff(first, append=len(rows)))
 

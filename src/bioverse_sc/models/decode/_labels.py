@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bioverse_sc.models._inject import inject
-from bioverse_sc.models._reader import Reader, selected
+from bioverse_sc.models.decode._reader import Reader, selected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,11 +55,11 @@ def build_trie(sequences: Sequence[Sequence[int]]) -> Trie:
         msg = "Two labels are spelled with the same tokens."
         raise ValueError(msg)
     # one after the last that is shared with others
-    kept = [those[: max(2, 1 + sum(n_with[prefix] > 1 for prefix in those))] for those in prefixes]
-    ordered = sorted({prefix for those in kept for prefix in those}, key=lambda prefix: (len(prefix), prefix))
+    telling = [those[: max(2, 1 + sum(n_with[prefix] > 1 for prefix in those))] for those in prefixes]
+    ordered = sorted({prefix for those in telling for prefix in those}, key=lambda prefix: (len(prefix), prefix))
     number = {prefix: i for i, prefix in enumerate(ordered)}
     labels = np.full(len(ordered), -1)
-    labels[[number[those[-1]] for those in kept]] = np.arange(len(sequences))
+    labels[[number[those[-1]] for those in telling]] = np.arange(len(sequences))
     parents = [number[prefix[:-1]] for prefix in ordered[1:]]
     n_children = np.bincount(parents, minlength=len(ordered))
     tokens = np.array([-1, *(prefix[-1] for prefix in ordered[1:])])
@@ -132,31 +132,37 @@ def label_log_probabilities(
     reader = Reader(model.language_model)
     n_cells = len(soft_tokens)
     tokens = model.tokenize(prompt)
-    ids = torch.tensor(tokens.ids, device=model.device).repeat(n_cells, 1)
-    embedded = inject(model.embeddings, ids, soft_tokens.flatten(0, 1))
+    ids = torch.tensor(tokens.ids, device=model.device).repeat(n_cells, 1)  # (cells, positions)
+    embedded = inject(model.embeddings, ids, soft_tokens.flatten(0, 1))  # (cells, positions, width)
     # all prompts are the same but for the soft token, so there is no padding and no mask
-    state, cache = reader.read(None, None, embedded)
-    found = np.full((n_cells, len(labels)), -np.inf)
-    cells, nodes, scores = np.arange(n_cells), np.zeros(n_cells, dtype=np.int64), np.zeros(n_cells)
+    cache = reader.read(None, None, embedded)
+    scored = np.full((n_cells, len(labels)), -np.inf)  # (cells, labels)
+    # of the prefixes that were read last
+    cells, nodes, scores = np.arange(n_cells), np.zeros(n_cells, dtype=np.int64), np.zeros(n_cells)  # (prefixes,)
     waiting: list[_Branch] = []
     while True:
-        parents, children = trie.expand(nodes)
-        scores = scores[parents] + reader.log_probabilities(state, parents, trie.tokens[children])
-        of = cells[parents]
-        best = found.max(axis=1)
-        np.maximum.at(best, of, scores)
-        kept = scores >= best[of] + pruned_below
-        ended = kept & (trie.labels[children] >= 0)
-        found[of[ended], trie.labels[children[ended]]] = scores[ended]
-        longer = np.flatnonzero(kept & (trie.n_children[children] > 0))
-        for part in _whole_cells(of[longer], _rows_at_once(cache, len(cells))):
+        # 1. score all tokens that go on
+        parents, children = trie.expand(nodes)  # (longer prefixes,)
+        scores = scores[parents] + reader.log_probabilities(parents, trie.tokens[children])
+        cell = cells[parents]
+        # 2. prune what is far below the best of that cell
+        best = scored.max(axis=1)  # (cells,)
+        np.maximum.at(best, cell, scores)
+        is_near = scores >= best[cell] + pruned_below
+        # 3. note the labels that are told apart here
+        ended = is_near & (trie.labels[children] >= 0)
+        scored[cell[ended], trie.labels[children[ended]]] = scores[ended]
+        # 4. put off the others, in parts that the memory holds
+        longer = np.flatnonzero(is_near & (trie.n_children[children] > 0))
+        for part in _whole_cells(cell[longer], _rows_at_once(cache, len(cells))):
             i = longer[part]
-            waiting.append(_Branch(of[i], children[i], scores[i], cache, parents[i]))
+            waiting.append(_Branch(cell[i], children[i], scores[i], cache, parents[i]))
         if not waiting:
             break
+        # 5. read on with the last that was put off
         branch = waiting.pop()
         cells, nodes, scores = branch.cells, branch.nodes, branch.scores
         last = torch.from_numpy(trie.tokens[nodes]).to(model.device)
         cache = selected(branch.cache, torch.from_numpy(branch.rows).to(model.device))
-        state, cache = reader.read(cache, None, model.embeddings(last[:, None]))
-    return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
+        cache = reader.read(cache, None, model.embeddings(last[:, None]))
+    return scored - np.logaddexp.reduce(scored, axis=1, keepdims=True)
