@@ -37,7 +37,7 @@ def _published() -> dict[str, Any]:
 
 
 def known_encoders() -> dict[str, str]:
-    """Names that :func:`get_encoder` knows, each with a description.
+    """Names that :func:`bioverse_sc.encoders.get_encoder` knows, each with a description.
 
     Registered ones, and published scGPT checkpoints.
     """

@@ -15,7 +15,7 @@ class Precomputed:
     """What a projector has to know of vectors from elsewhere (scVI, Geneformer, UCE, PCA of a reference).
 
     Two representations of one name and width count as the same one; that they come from the same model is the user's
-    word. A projector for them is configured with :attr:`name`, :attr:`fingerprint` and :attr:`width`.
+    word. A projector for them is configured with its ``name``, ``fingerprint`` and ``width``.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ class ModelConfig:
     """Of descriptions and answers, unless the caller chooses; keeps a small language model from going round in
     circles."""
     prompts: dict[str, str] = field(default_factory=lambda: dict(PROMPTS))
-    """Templates; see :data:`bioverse_sc.models.PROMPTS`."""
+    """Templates; see ``bioverse_sc.models.PROMPTS``."""
     chat: ChatFormat | None = None
     """What the language model's chat template puts around turns; ``None`` for a model of plain text."""
     package_version: str = ""

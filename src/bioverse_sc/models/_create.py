@@ -45,8 +45,8 @@ def create(
         Any causal language model of transformers: a hub id, a folder, or a model of this package, such as ``"mini"``,
         whose language model lies in its folder and is used without the adapter.
     encoders
-        Frozen encoders by modality, such as ``{"rna": bsc.encoders.get_encoder("whole-human")}``. :class:`Precomputed`
-        stands for vectors from elsewhere.
+        Frozen encoders by modality, such as ``{"rna": bsc.encoders.get_encoder("whole-human")}``.
+        :class:`~bioverse_sc.encoders.Precomputed` stands for vectors from elsewhere.
     name
         Of the model; stored with every result.
     revision

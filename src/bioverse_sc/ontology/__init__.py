@@ -9,7 +9,7 @@ in compact form; see ``recipes/knowledge``.
 from bioverse_sc.ontology._back_off import LINEAGES, back_off, lineage_terms, runner_up
 from bioverse_sc.ontology._cell_ontology import UNKNOWN, CellOntology, cell_ontology
 from bioverse_sc.ontology._gene_names import ENSEMBL, approved_symbol, gene_table
-from bioverse_sc.ontology._label_set import LabelMatch, back_off, match_labels, means_unknown, nearest_labels, runner_up
+from bioverse_sc.ontology._label_set import means_unknown, nearest_labels
 from bioverse_sc.ontology._levels import coarse_probabilities
 from bioverse_sc.ontology._match import LabelMatch, match_labels
 from bioverse_sc.ontology._meanings import Meaning, meanings_of

@@ -52,7 +52,7 @@ def evidence(
       other genes are claimed present.
     - A gene is called a marker when its clause has the word "marker", "mark" or "another", as in "CD3E is another".
     - A claim that a gene is present is supported when the cell expresses the gene (any count), and, if the text calls
-      it a marker, the marker table has it for the cell's label or for a wider type (see :mod:`bioverse_sc.ontology`).
+      it a marker, the marker table has it for the cell's label or for a wider type (see ``bioverse_sc.ontology``).
     - A claim that a gene is absent is supported when the cell does not express the gene, and the marker table does not
       have it for the label itself. What marks a wider type need not be in every kind of it: CD3E marks lymphocytes, and
       B cells lack it.
