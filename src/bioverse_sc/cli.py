@@ -127,7 +127,7 @@ def annotate(
         adata = observations(data)
         if plot is not None:
             # the labels are written by now, whatever becomes of the figure
-            bsc.tl.alignment(adata, model=model, key_added=key_added, overwrite=overwrite)
+            bsc.tl.alignment_umap(adata, model=model, key_added=key_added, overwrite=overwrite)
             _draw(adata, stem, plot)
             _files.write(data, output, stem=stem, cells=observations(data))
         typer.echo(adata.obs[f"{stem}_label"].value_counts().to_string())
@@ -265,16 +265,18 @@ def info() -> None:
     from importlib.metadata import version
 
     import bioverse_sc as bsc
+    from bioverse_sc._modality import CELLS
 
     for package in ("bioverse-sc", "anndata", "scanpy", "mudata", "torch", "transformers", "peft"):
         typer.echo(f"{package} {version(package)}")
     typer.echo(f"device {bsc.settings.torch_device()}")
     for name in bsc.models.bundled_models():
         model = bsc.models.load(name)
-        encoder = model.encoders["rna"]
+        encoder = model.encoders[CELLS]
+        n_genes = len(bsc.encoders.genes_of(encoder))
         parameters = sum(p.numel() for p in model.language_model.parameters())
         typer.echo(
-            f"model {name}: {encoder.name} with {len(encoder.genes)} genes, language model of {parameters / 1e6:.1f} "
+            f"model {name}: {encoder.name} with {n_genes} genes, language model of {parameters / 1e6:.1f} "
             "M parameters, "
             f"{len(model.config.labels)} labels, fingerprint {model.fingerprint}"
         )

@@ -200,29 +200,28 @@ def check_encoder(encoder: Any, named: str) -> None:
 def _folder(name_or_path: str | Path, revision: str | None) -> Path:
     """Find or fetch the folder of a checkpoint."""
     name = str(name_or_path)
-    here = Path(name_or_path).expanduser()
+    path = Path(name_or_path).expanduser()
     published = _published()["checkpoints"].get(name) if isinstance(name_or_path, str) else None
-    kept = settings.cache_dir / "encoders" / (name.replace("/", "--") + (f"@{revision}" if revision else ""))
-    if published is None and here.is_dir():
+    cached = settings.cache_dir / "encoders" / (name.replace("/", "--") + (f"@{revision}" if revision else ""))
+    if published is None and path.is_dir():
         if revision is not None:
             msg = f"{name!r} is a folder, which has no revision {revision!r}; leave revision out."
             raise ValueError(msg)
-        return here
-    if isinstance(name_or_path, str) and kept.is_dir():
-        return kept
+        return path
+    if isinstance(name_or_path, str) and cached.is_dir():
+        return cached
     if published is not None:
         msg = (
             f"The scGPT checkpoint {name!r} ({published['description']}) is not on this machine, and no hub "
             "repository holds it in "
             f"scGPT's own format. Its authors publish it at {published['url']} (see {_published()['page']}): put "
-            f"{_in_words(FILES)} of it into {kept}, or pass the folder where you have them"
-            f"{f', as ./{name}' if here.is_dir() else ''}."
+            f"{_in_words(FILES)} of it into {cached}, or pass the folder where you have them"
+            f"{f', as ./{name}' if path.is_dir() else ''}."
         )
         raise FileNotFoundError(msg)
     if isinstance(name_or_path, str) and is_hub_id(name):
-        instead = (
-            f"put {_in_words(FILES)} (or model.safetensors) of it into {kept}, or pass the folder where you have them."
-        )
+        files = f"{_in_words(FILES)} (or model.safetensors)"
+        instead = f"put {files} of it into {cached}, or pass the folder where you have them."
         return fetch_folder(name, revision, patterns=_PATTERNS, instead=instead)
     msg = (
         f"There is no encoder {name!r}: it is neither a known name ({', '.join(known_encoders())}), nor a folder with "

@@ -60,12 +60,12 @@ def _column(adata: AnnData, source: str, name: str) -> pd.Series | None:
 
     Its own, or that of the other of ``.var`` and ``.raw.var`` where names are shared.
     """
-    own = variables(adata, source)
-    if name in own:
-        return own[name]
+    table = variables(adata, source)
+    if name in table:
+        return table[name]
     for other in [adata.var, *([adata.raw.var] if adata.raw is not None else [])]:
-        if name in other and other.index.is_unique and own.index.isin(other.index).any():
-            return other[name].astype(object).reindex(own.index)
+        if name in other and other.index.is_unique and table.index.isin(other.index).any():
+            return other[name].astype(object).reindex(table.index)
     return None
 
 

@@ -102,7 +102,7 @@ def label_cells(
         model,
         vectors,
         labels,
-        batch_size=LABELLED_AT_ONCE * subject.batch_size,
+        batch_size=LABELLED_AT_ONCE * subject.reading.batch_size,
         closed=not are_users,
         whole=unique,
     )  # (cells, labels)

@@ -107,9 +107,9 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
     except (OSError, EOFError, RuntimeError) as error:
         raise ValueError(_damaged(path)) from error
     if not isinstance(stored, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in stored.values()):
-        found = list(stored)[:5] if isinstance(stored, dict) else type(stored).__name__
+        holds = list(stored)[:5] if isinstance(stored, dict) else type(stored).__name__
         msg = (
-            f"{path.name} is not a state_dict, a mapping of names to tensors; found {found}. If the weights are under "
+            f"{path.name} is not a state_dict, a mapping of names to tensors; found {holds}. If the weights are under "
             "a key of "
             "it, save what is there: torch.save(torch.load(file)['that key'], file)"
         )
