@@ -59,7 +59,8 @@ def alignment_umap(
 
     Source: figure 2 of BioVERSE (arXiv 2510.01428).
 
-    ``seed`` is that of UMAP.
+    Without ``labels_key`` the labels of cells are those that :func:`bioverse_sc.tl.annotate` wrote; cells whose label has
+    no text are left out of the metrics. ``seed`` is that of UMAP.
 
     Parameters
     ----------
@@ -70,8 +71,7 @@ def alignment_umap(
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     labels_key
-        Column of ``.obs`` with a Cell Ontology name, synonym or id for each cell, for the metrics; the label that
-        :func:`bioverse_sc.tl.annotate` wrote by default. Cells whose label has no text are left out of the metrics.
+        Column of ``.obs`` with the true label of each cell, for the metrics: a Cell Ontology name, synonym or id.
     texts_key
         Column of ``.obs`` with a text for each observation, such as ``"description"``, in one modality or more. A
         missing value means no text: the observation is left out of the metrics. Cells have these in place of

@@ -67,7 +67,7 @@ def controls(
     data
         AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     labels_key
-        Column of ``.obs`` with the true labels, for the accuracy.
+        Column of ``.obs`` with the true label of each cell, for the metrics: a Cell Ontology name, synonym or id.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     n_cells
