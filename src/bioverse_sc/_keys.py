@@ -34,9 +34,8 @@ class Keys:
         check_name(self.stem, "key_added", example="monocytes")
         if self.stem in _ENCODERS:
             msg = (
-                f"key_added is {self.stem!r}, and .obsm['X_{self.stem}'] is where the vectors of that encoder go. "
-                "Give another "
-                f"name, such as key_added='my_{self.stem}'."
+                f"key_added is {self.stem!r}, and .obsm['X_{self.stem}'] is where the vectors of that encoder go. Give "
+                f"another name, such as key_added='my_{self.stem}'."
             )
             raise ValueError(msg)
 

@@ -158,8 +158,7 @@ class Results:
         if not hasattr(stored, "items"):
             msg = (
                 f".uns[{self.keys.stem!r}] holds a {type(stored).__name__} that bioverse_sc did not write, where it "
-                "keeps the provenance "
-                "of its results. Rename it, or write under another stem: key_added='another'."
+                "keeps the provenance of its results. Rename it, or write under another stem: key_added='another'."
             )
             raise ValueError(msg)
         return dict(stored)

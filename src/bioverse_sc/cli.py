@@ -276,9 +276,8 @@ def info() -> None:
         n_genes = len(bsc.encoders.genes_of(encoder))
         parameters = sum(p.numel() for p in model.language_model.parameters())
         typer.echo(
-            f"model {name}: {encoder.name} with {n_genes} genes, language model of {parameters / 1e6:.1f} "
-            "M parameters, "
-            f"{len(model.config.labels)} labels, fingerprint {model.fingerprint}"
+            f"model {name}: {encoder.name} with {n_genes} genes, language model of {parameters / 1e6:.1f} M "
+            f"parameters, {len(model.config.labels)} labels, fingerprint {model.fingerprint}"
         )
 
 

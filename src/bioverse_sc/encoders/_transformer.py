@@ -184,8 +184,7 @@ def _tokenizer(auto: Any, source: str, revision: str | None, letters: str) -> Pr
     if unread:
         msg = (
             f"The tokenizer of {source!r} does not read {', '.join(map(repr, unread))}: its files are missing "
-            "(tokenizer.json, or "
-            "vocab.txt), or it is not of this modality."
+            "(tokenizer.json, or vocab.txt), or it is not of this modality."
         )
         raise ValueError(msg)
     return tokenizer
@@ -204,8 +203,8 @@ def _not_there(name: str, source: str, revision: str | None, error: OSError, *, 
         return f"The folder {source!r} is no complete {name} checkpoint, with {files}: {error}"
     return (
         f"The {name} checkpoint {source!r}{f' at {revision}' if revision else ''} is neither a folder nor to be "
-        "fetched. Without access "
-        f"to the hub, download it elsewhere (hf download {source} --local-dir FOLDER) and pass the folder: {files}."
+        f"fetched. Without access to the hub, download it elsewhere (hf download {source} --local-dir FOLDER) and pass "
+        f"the folder: {files}."
     )
 
 

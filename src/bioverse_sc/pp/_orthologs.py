@@ -194,9 +194,8 @@ def to_human(data: AnnData | MuData, *, gene_symbols: str | None = None) -> AnnD
         if not orthologs.human:
             msg = (
                 f"None of the {len(names)} genes is a mouse gene with a human orthologue. Their names look like "
-                f"{names[:4]}; expected symbols "
-                "such as 'Cd3e' or Ensembl ids such as 'ENSMUSG00000032093'. If they stand in a column of .var, pass "
-                "gene_symbols='that column'; human genes need no mapping."
+                f"{names[:4]}; expected symbols such as 'Cd3e' or Ensembl ids such as 'ENSMUSG00000032093'. If they "
+                "stand in a column of .var, pass gene_symbols='that column'; human genes need no mapping."
             )
             raise ValueError(msg)
         human = _take(data, orthologs)

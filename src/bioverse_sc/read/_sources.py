@@ -94,8 +94,7 @@ def features(adata: AnnData, source: str, gene_symbols: str | None) -> tuple[lis
             where, remedy = ".raw.var_names", f"adata = adata.raw.to_adata(); {remedy}"
         msg = (
             f"{len(repeated)} gene names stand more than once in {where}, e.g. {list(repeated[:5])}. Which one is "
-            "meant cannot be known; "
-            f"make them unique first, {remedy}; the columns of one gene are then summed"
+            f"meant cannot be known; make them unique first, {remedy}; the columns of one gene are then summed"
         )
         raise ValueError(msg)
     return list(names), other

@@ -78,5 +78,5 @@ def align(
     reading = Reading(layer, gene_symbols, batch_size)
     for subject in subjects(data, model, keys, mod=mod, reading=reading, overwrite=overwrite):
         subject.results.check([subject.soft_tokens_slot])
-        subject.align()
+        subject.project()
     return data if copy else None

@@ -59,8 +59,8 @@ def alignment_umap(
 
     Source: figure 2 of BioVERSE (arXiv 2510.01428).
 
-    Without ``labels_key`` the labels of cells are those that :func:`bioverse_sc.tl.annotate` wrote; cells whose label has
-    no text are left out of the metrics. ``seed`` is that of UMAP.
+    Without ``labels_key`` the labels of cells are those that :func:`bioverse_sc.tl.annotate` wrote; cells whose label
+    has no text are left out of the metrics. ``seed`` is that of UMAP.
 
     Parameters
     ----------

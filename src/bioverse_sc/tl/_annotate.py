@@ -211,9 +211,9 @@ def annotate(
     graph = neighbors_graph(adata) if smooth else None
     if reasoning:
         _check_genes(loaded)
-    # embeds and aligns, where that has not been done
-    _ = subject.soft_tokens
+    subject.align()
     if reasoning:
+        # what cannot be read is said before the work begins
         _ = subject.matrix
     threshold = choices.threshold(loaded)
     with finish_log(

@@ -130,7 +130,7 @@ def controls(
     (subject,) = subjects(data, model, keys, mod=CELLS, reading=reading)
     adata, loaded = subject.adata, subject.model
     _check_labels(adata, labels_key, loaded)
-    _ = subject.soft_tokens
+    subject.align()
     known = np.flatnonzero(subject.is_known)
     if len(known) < 2:
         msg = (

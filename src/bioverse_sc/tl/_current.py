@@ -225,8 +225,8 @@ def _check_chosen(subject: Subject) -> None:
     for argument, used, value in asked:
         if value is not None and used != value:
             msg = (
-                f"The cells were embedded with {argument}={used!r} and encoder={name!r}, which you chose; embed "
-                f"them again with {argument}={value!r}, bsc.tl.embed(adata, encoder=..., {argument}={value!r})."
+                f"The cells were embedded with {argument}={used!r} and encoder={name!r}, which you chose; embed them "
+                f"again with {argument}={value!r}, bsc.tl.embed(adata, encoder=..., {argument}={value!r})."
             )
             raise ValueError(msg)
 

@@ -154,8 +154,7 @@ def _columns(texts: Sequence[str]) -> list[str]:
         alike = [text for text, column in zip(texts, columns, strict=True) if column in repeated]
         msg = (
             f"texts holds {', '.join(map(repr, alike))}, which are the same with '|' for slashes, as columns are "
-            "named. Write one in "
-            "other words."
+            "named. Write one in other words."
         )
         raise ValueError(msg)
     return columns

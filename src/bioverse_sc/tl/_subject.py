@@ -40,7 +40,7 @@ class Reading:
 class Subject:
     """Observations of one modality, what is known of them, and how they are to be read.
 
-    What a property gives is made, and written, when it is not there yet or is out of date.
+    What a property gives is made first, and written, when it is not there yet or is out of date.
     """
 
     results: Results
@@ -88,8 +88,7 @@ class Subject:
     @cached_property
     def soft_tokens(self) -> np.ndarray:
         """Mean soft token of each observation, shape (observations, width of the language model)."""
-        if not self._is_aligned():
-            self.align()
+        self.align()
         return np.asarray(self.adata.obsm[self.soft_tokens_slot.key])
 
     @cached_property
@@ -98,6 +97,11 @@ class Subject:
         return self._read_now or matrix_to_read(self, known_genes(self.model))[0]
 
     def align(self) -> None:
+        """Make sure that the soft tokens are there."""
+        if not self._is_aligned():
+            self.project()
+
+    def project(self) -> None:
         """Project the vectors into the language model's embedding space, and write."""
         from bioverse_sc.models import mean_soft_tokens
 
