@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import bioverse_sc as bsc
 from bioverse_sc._keys import Keys
 from bioverse_sc._results import Results, Slot
 
@@ -89,6 +90,22 @@ def test_new_vectors_outdate_the_soft_tokens_and_keep_their_signature(adata):
     results.write("embed", {}, {"encoder": "scgpt"})
     assert results.made_by("align") == {}
     check(adata)
+
+
+def test_what_was_made_from_the_vectors_before_is_said_and_the_same_once_more_outdates_nothing(adata, log):
+    results = Results(adata, Keys())
+    content = np.arange(6, dtype=np.uint64)
+    results.write("embed", {}, {"content": content})
+    results.write("align", {}, {"content": content})
+    for step in ("annotate", "evidence", "score", "describe"):
+        results.write(step, {}, {"model": "m"})
+    with bsc.settings.override(verbosity="info"):
+        results.write("embed", {}, {"content": content.copy()})
+        assert not log
+        results.write("embed", {}, {"content": content + 1})
+    (record,) = log
+    assert "made from what was there before: align, annotate, evidence, score, describe" in record.getMessage()
+    assert all(not results.made_by(step) for step in ("align", "annotate", "evidence", "score", "describe"))
 
 
 def test_finish_lines_name_the_slots(adata):

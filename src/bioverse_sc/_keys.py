@@ -12,8 +12,12 @@ LONGEST = 200
 """Bytes of a name: a zarr store makes folders of names, which a file system limits."""
 _ENCODERS = ("scgpt", "esm2", "chemberta", "precomputed")
 
-OUTDATES = {"embed": ("align",), "annotate": ("evidence",)}
-"""Steps whose results are out of date after a step has written new ones."""
+OUTDATES = {
+    "embed": ("align", "describe", "ask"),
+    "align": ("annotate", "score", "controls", "alignment_umap"),
+    "annotate": ("evidence",),
+}
+"""Steps whose results are out of date after a step has written others than before, and in turn what these outdate."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bioverse_sc._keys import OUTDATES, Keys
+from bioverse_sc._logging import logger
 from bioverse_sc._row_hash import bound_hashes, hash_rows, hash_texts
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Results:
         Parameters
         ----------
         step
-            Name of the tool. What it outdates (:data:`bioverse_sc._keys.OUTDATES`) is marked so.
+            Name of the tool. What it outdates (:data:`bioverse_sc._keys.OUTDATES`) is marked so, and said.
         values
             For each slot a column, DataFrame or array, with a row for each observation.
         entries
@@ -96,20 +97,26 @@ class Results:
             written[slot.name] = _signed(self._names, hash_rows(value))
             holder = "mdata" if hasattr(self.data, "mod") else "adata"
             lines.append(f"'{slot.key}'{slot.holds and f', {slot.holds}'} ({holder}.{slot.attribute})")
+        before = self.made_by(step).get("content")
         made_by = {} if entries is None else {"version": version("bioverse-sc"), **entries}
         stored[step] = made_by | ({WRITTEN: written} if written else {})
         self.data.uns[self.keys.stem] = stored
-        for outdated in OUTDATES.get(step, ()):
-            self.outdate(outdated)
+        # the same once more outdates nothing
+        if before is None or not np.array_equal(before, made_by.get("content", [])):
+            outdated = [later for each in OUTDATES.get(step, ()) for later in self.outdate(each)]
+            if outdated:
+                logger.info("    made from what was there before: %s", ", ".join(outdated))
         return lines if entries is None else [*lines, f"'{self.keys.stem}', {step} (.uns)"]
 
-    def outdate(self, step: str) -> None:
-        """Forget how a step was made, so that it is made anew, but not which slots are of it."""
+    def outdate(self, step: str) -> list[str]:
+        """Forget how a step, and what was made from it, was made, but not which slots are of it; gives these steps."""
         stored = self._stored()
+        outdated = [step] if self.made_by(step) else []
         if step in stored:
             written = self._written(step)
             stored.pop(step)
             self.data.uns[self.keys.stem] = stored | ({step: {WRITTEN: written}} if written else {})
+        return outdated + [later for each in OUTDATES.get(step, ()) for later in self.outdate(each)]
 
     def remove(self, slots: Iterable[Slot]) -> None:
         """Remove slots of an earlier call that this one does not write."""
