@@ -54,10 +54,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 from baselines import PROBE, Labeller, Query, by_markers, by_profile, labelled_cells, prepare, train
 from cells import Profiles, read_profiles
 from evaluate import SETS, read
-from train import Recipe
+from recipe import Recipe
 
 import bioverse_sc as bsc
-from bioverse_sc._optional import require
 from bioverse_sc.ontology import cell_ontology
 
 if TYPE_CHECKING:
@@ -326,7 +325,8 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     for module in ("celltypist", "decoupler"):
-        require(module, "benchmarks")
+        if importlib.util.find_spec(module) is None:
+            sys.exit(f"This needs {module}: pip install 'bioverse-sc[benchmarks]'")
     bsc.settings.verbosity = "error"
     models = [bsc.models.load(path) for path in a.model]
     profiles = read_profiles(a.shared, n_genes=Recipe().genes)

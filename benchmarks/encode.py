@@ -31,8 +31,6 @@ from bioverse_sc.encoders.esm2 import WINDOW, Esm2Encoder
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bioverse_sc.encoders._transformer import TransformerEncoder
-
 ESM_TOKENS = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
 SMILES_LETTERS = "#%()+-./0123456789:=@ABCFHIKLMNOPSVZ[\\]abcdegilnorstu"
 PIECES = [
@@ -98,7 +96,7 @@ def write_chemberta(folder: Path) -> Path:
     return folder
 
 
-def plain(encoder: TransformerEncoder, texts: Sequence[str], batch_size: int) -> np.ndarray:
+def plain(encoder: Esm2Encoder | ChembertaEncoder, texts: Sequence[str], batch_size: int) -> np.ndarray:
     """Mean hidden states, as one writes it at first."""
     found = []
     with torch.inference_mode():

@@ -39,12 +39,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 from baselines import labelled_cells
 from cells import read_profiles
 from evaluate import SETS, read
-from train import Recipe
+from recipe import Recipe
 
 import bioverse_sc as bsc
 from bioverse_sc.metrics import apply_calibration
+from bioverse_sc.models import label_probabilities
 from bioverse_sc.ontology import UNKNOWN, cell_ontology, match_labels, meanings_of, nearest_labels
-from bioverse_sc.tl._label import label_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,8 +18,7 @@ import official
 import scipy.sparse
 import torch
 
-from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
-from bioverse_sc.encoders.scgpt._encoder import pad_cells
+from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder, pad_cells
 from bioverse_sc.train import TrainConfig, pretrain_encoder
 
 LIMIT = 1e-4

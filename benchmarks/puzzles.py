@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import linear_sum_assignment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
@@ -32,7 +33,6 @@ from neighbours import mixed, own_probabilities
 
 import bioverse_sc as bsc
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
-from bioverse_sc.tl._economy import one_label_each
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +57,15 @@ def solve(model: BioVerse, p: np.ndarray, names: Sequence[str], way: str) -> np.
     The names are given in the order of the alphabet, which does not tell whose they are.
     """
     names = sorted(names)
-    found = mixed(model, p, names, before=way.endswith("before"))
-    of = one_label_each(found, pd.Categorical(np.arange(len(p)))) if way == "one of each" else found.argmax(axis=1)
-    return np.array([*names, UNKNOWN])[of]
+    p_of_names = mixed(model, p, names, before=way.endswith("before"))  # (cells, names and unknown)
+    best = p_of_names.argmax(axis=1)
+    if way == "one of each":
+        rows = np.flatnonzero(p_of_names.any(axis=1))
+        # what annotate takes for a name that is ruled out, so that its logarithm can be compared
+        chosen, best_together = linear_sum_assignment(np.log(p_of_names[rows, :-1] + 1e-30), maximize=True)
+        best = np.full(len(p), len(names))
+        best[rows[chosen]] = best_together
+    return np.array([*names, UNKNOWN])[best]
 
 
 def check(model: BioVerse, adata: AnnData, rows: np.ndarray, p: np.ndarray, names: Sequence[str]) -> int:

@@ -27,6 +27,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,13 +41,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
 import questions
 import sequences
-from train import Recipe
+from recipe import Recipe
 
 import bioverse_sc as bsc
-from bioverse_sc._optional import require
 from bioverse_sc.metrics import text_retrieval, words
-from bioverse_sc.models import BioVerse, Decoding, Memory, description_prompt, generate_text
-from bioverse_sc.tl._align import projected
+from bioverse_sc.models import BioVerse, Decoding, Memory, description_prompt, generate_text, mean_soft_tokens
 
 DRAWS = 200
 COLUMNS = {
@@ -250,7 +249,7 @@ def print_retrieval(held: HeldOut, model: BioVerse, vectors: np.ndarray) -> None
     ks = (1, 5, 10)
     to_text, to_entity = {}, {}
     for name, projector in (("trained", model.projectors[held.modality]), ("untrained", untrained)):
-        placed = projected(projector, vectors)
+        placed = mean_soft_tokens(projector, vectors)
         to_text[name] = [bsc.metrics.retrieval_at_k(placed, text_vectors, own, k) for k in ks]
         to_entity[name] = list(text_retrieval(placed, text_vectors, own).values())
     to_text["chance"] = [chance(len(texts), 1, k) for k in ks]
@@ -273,7 +272,8 @@ def main() -> None:
     if a.threads:
         torch.set_num_threads(a.threads)
     for module in ("nltk", "rouge_score"):
-        require(module, "text")
+        if find_spec(module) is None:
+            sys.exit(f"This needs {module}: pip install 'bioverse-sc[text]'")
     model = bsc.models.load(a.model)
     if not set(SLOTS) & set(model.projectors):
         sys.exit(f"The model {model.config.name!r} reads {sorted(model.projectors)}; expected protein or molecule.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import language
 import numpy as np
 import questions
+from bioverse_sc.reasoning import CaseMaker, detected
 from data import type_targets
 from scipy.sparse import csr_matrix, load_npz, vstack
 
@@ -14,16 +15,15 @@ import bioverse_sc as bsc
 from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.models import Text, description_prompt, label_prompt, question_prompt
 from bioverse_sc.ontology import UNKNOWN, lineage_terms
-from bioverse_sc.tl._reason import CaseMaker, detected
 from bioverse_sc.train import Example
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bioverse_sc.reasoning import Case
     from data import Data
 
     from bioverse_sc.models import BioVerse
-    from bioverse_sc.tl._reason import Case
     from bioverse_sc.train import Descriptions
 
 

@@ -9,6 +9,7 @@ import language
 import numpy as np
 import questions
 import torch
+from bioverse_sc.reasoning import Case, absent_markers
 from cells import gene_vectors
 from data import type_targets
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -16,7 +17,6 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 import bioverse_sc as bsc
 from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.models import Answer, BioVerse, Entity, ModelConfig, Text, description_prompt
-from bioverse_sc.tl._reason import Case, absent_markers
 from bioverse_sc.train import Example
 
 if TYPE_CHECKING:
