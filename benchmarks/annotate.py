@@ -19,11 +19,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from bioverse_sc.reasoning import GENES_SHOWN, REASONING_TOKENS
 
 import bioverse_sc as bsc
 from bioverse_sc.datasets import simulate_counts
 from bioverse_sc.models import Decoding, generate_text, reasoning_prompt
+from bioverse_sc.reasoning import GENES_SHOWN, REASONING_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -62,7 +62,7 @@ Scores = dict[str, tuple[float, np.ndarray | None]]
 class HeldOut:
     """Entities that nothing was trained on."""
 
-    modality: str
+    mod: str
     table: pd.DataFrame
     """``entity``, ``text``; of proteins also ``product``, ``ec`` (first digit or "") and ``known`` (training
     proteins with that product)."""
@@ -72,7 +72,7 @@ class HeldOut:
     def groups(self) -> dict[str, np.ndarray]:
         """Which rows have a table of their own."""
         everything = {"all": np.ones(len(self.table), dtype=bool)}
-        if self.modality == "molecule":
+        if self.mod == "molecule":
             return everything
         known = self.table["known"]
         bounds = {
@@ -111,27 +111,27 @@ def commonest(texts: pd.Series) -> str:
     return str(ties[int((vectors @ np.asarray(vectors.mean(axis=0)).T).argmax())])
 
 
-def blank(model: BioVerse, modality: str, decoding: Decoding) -> str:
-    zeros = torch.zeros((1, model.n_tokens[modality], model.embeddings.weight.shape[1]), device=model.device)
-    return generate_text(model, [description_prompt(modality, prompts=model.config.prompts)], zeros, decoding)[0]
+def blank(model: BioVerse, mod: str, decoding: Decoding) -> str:
+    zeros = torch.zeros((1, model.n_tokens[mod], model.embeddings.weight.shape[1]), device=model.device)
+    return generate_text(model, [description_prompt(mod, prompts=model.config.prompts)], zeros, decoding)[0]
 
 
 def answers(
     held: HeldOut, model: BioVerse, max_new_tokens: int
 ) -> tuple[dict[str, tuple[list[str], float]], np.ndarray]:
     """Texts and seconds of each row of the tables, and the encoder's vectors."""
-    modality, entities = held.modality, held.table["entity"].tolist()
-    column, slot = SLOTS[modality]
-    names = [f"{modality}{i}" for i in range(len(entities))]
+    mod, entities = held.mod, held.table["entity"].tolist()
+    column, slot = SLOTS[mod]
+    names = [f"{mod}{i}" for i in range(len(entities))]
     adata = ad.AnnData(obs=pd.DataFrame({column: entities}, index=names))
-    options = {"mod": modality, "model": model, "max_new_tokens": max_new_tokens}
+    options = {"mod": mod, "model": model, "max_new_tokens": max_new_tokens}
 
     def described(adata: ad.AnnData, *, retrieve: bool) -> list[str]:
         bsc.tl.describe(adata, retrieve=retrieve, **options)
         return adata.obs["bioverse_description"].tolist()
 
     def nearest() -> list[str]:
-        return [(texts or [""])[0] for texts in Memory(modality, held.training).nearest(entities, 1)]
+        return [(texts or [""])[0] for texts in Memory(mod, held.training).nearest(entities, 1)]
 
     without = adata.copy()
     calls = {
@@ -139,12 +139,12 @@ def answers(
         "model, retrieve=True": lambda: described(without, retrieve=True),
         "nearest": nearest,
         "commonest": lambda: [commonest(held.training["text"])] * len(entities),
-        "blank": lambda: [blank(model, modality, Decoding(max_new_tokens).of_model(model))] * len(entities),
+        "blank": lambda: [blank(model, mod, Decoding(max_new_tokens).of_model(model))] * len(entities),
     }
-    if modality not in model.memory:
+    if mod not in model.memory:
         del calls["model, retrieve=True"]
-    elif both := set(entities) & set(model.memory[modality].table["entity"]):
-        sys.exit(f"The model's memory holds {len(both)} of the {len(entities)} held-out entities of {modality}.")
+    elif both := set(entities) & set(model.memory[mod].table["entity"]):
+        sys.exit(f"The model's memory holds {len(both)} of the {len(entities)} held-out entities of {mod}.")
     found = {}
     for name, call in calls.items():
         began = time.perf_counter()
@@ -224,7 +224,7 @@ def print_texts(held: HeldOut, found: dict[str, tuple[list[str], float]]) -> Non
             continue
         table = held.table[mask]
         enzymes = f", {(table['ec'] != '').sum()} with an EC number" if "ec" in table else ""
-        print(f"\n### Texts, {held.modality}, {group}: {len(table)}{enzymes}\n")
+        print(f"\n### Texts, {held.mod}, {group}: {len(table)}{enzymes}\n")
         rows = {name: score([texts[i] for i in np.flatnonzero(mask)], table) for name, (texts, _) in found.items()}
         print(f"| | {' | '.join(rows['nearest'])} |\n| --- |{' ---: |' * len(rows['nearest'])}")
         for name, scores in rows.items():
@@ -245,18 +245,18 @@ def chance(n_items: int, n_own: int, k: int) -> float:
 def print_retrieval(held: HeldOut, model: BioVerse, vectors: np.ndarray) -> None:
     own, texts = pd.factorize(held.table["text"])
     text_vectors = model.text_vectors(list(texts)).cpu().numpy()
-    untrained = model.untrained_projector(held.modality).to(model.device).eval()
+    untrained = model.untrained_projector(held.mod).to(model.device).eval()
     ks = (1, 5, 10)
     to_text, to_entity = {}, {}
-    for name, projector in (("trained", model.projectors[held.modality]), ("untrained", untrained)):
+    for name, projector in (("trained", model.projectors[held.mod]), ("untrained", untrained)):
         placed = mean_soft_tokens(projector, vectors)
         to_text[name] = [bsc.metrics.retrieval_at_k(placed, text_vectors, own, k) for k in ks]
         to_entity[name] = list(text_retrieval(placed, text_vectors, own).values())
     to_text["chance"] = [chance(len(texts), 1, k) for k in ks]
     to_entity["chance"] = [np.mean([chance(len(own), int(m), k) for m in np.bincount(own)]) for k in ks]
-    print(f"\n### Retrieval among {len(own)} held-out entities of {held.modality} and their {len(texts)} texts\n")
+    print(f"\n### Retrieval among {len(own)} held-out entities of {held.mod} and their {len(texts)} texts\n")
     print("| | projector | @1 | @5 | @10 |\n| --- | --- | ---: | ---: | ---: |")
-    for direction, rows in ((f"{held.modality} to text", to_text), (f"text to {held.modality}", to_entity)):
+    for direction, rows in ((f"{held.mod} to text", to_text), (f"text to {held.mod}", to_entity)):
         for name, shares in rows.items():
             print(f"| {direction} | {name} | {' | '.join(f'{share:.3f}' for share in shares)} |", flush=True)
 
@@ -282,7 +282,7 @@ def main() -> None:
         f"{torch.__version__}"
     )
     for held in read(a.shared, a.limit):
-        if held.modality in model.projectors:
+        if held.mod in model.projectors:
             found, vectors = answers(held, model, a.max_new_tokens)
             print_texts(held, found)
             print_retrieval(held, model, vectors)

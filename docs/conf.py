@@ -1,9 +1,12 @@
 # Configuration of the documentation, https://www.sphinx-doc.org/en/master/usage/configuration.html
+import logging
 import shutil
 import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
@@ -27,6 +30,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 default_role = "literal"
+templates_path = ["_templates"]
 
 # Pages and notebooks: the notebooks are committed with their outputs and are not run here.
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
@@ -41,6 +45,8 @@ autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
 napoleon_use_rtype = False
+# napoleon takes what stands before a colon in the text of an attribute for its type
+GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
 typehints_defaults = "comma"
 always_use_bars_union = True
 # The pages build without the heavy dependencies; whatever is installed is imported for real.
@@ -85,6 +91,21 @@ intersphinx_mapping = {
     "torch": ("https://docs.pytorch.org/docs/stable/", None),
 }
 intersphinx_timeout = 10
+# Warnings are errors, but the pages build without a network too, and then without links to other packages.
+logging.getLogger("sphinx.sphinx.ext.intersphinx").addFilter(
+    lambda record: not str(record.msg).startswith("failed to reach any of the inventories")
+)
+
+# Every name of this package is a link to its page; other packages are not, where their list of names is not at hand.
+nitpicky = True
+_others = (
+    "accelerate|anndata|collections|matplotlib|mudata|numpy|pandas|pathlib|rapidfuzz|scipy|sklearn|torch|transformers"
+)
+nitpick_ignore_regex = [
+    (r"py:.*", rf"({_others}|typing)(\..*)?"),
+    # what a public function takes or gives, and nobody makes by hand
+    (r"py:class", r"bioverse_sc\..*\._\w+\.\w+"),
+]
 
 html_theme = "sphinx_book_theme"
 html_title = project

@@ -5,7 +5,7 @@ import scanpy as sc
 
 import bioverse_sc as bsc
 from bioverse_sc._logging import logger
-from bioverse_sc._models import get_model
+from bioverse_sc.models import get_model
 from tests.tiny import make_encoder, make_model
 
 
@@ -52,7 +52,7 @@ def annotated(_pbmc):
 def compared(annotated):
     """The same cells with what alignment writes. Not to be changed."""
     adata = annotated.copy()
-    bsc.tl.alignment(adata)
+    bsc.tl.alignment_umap(adata)
     return adata
 
 

@@ -80,7 +80,7 @@ def main():
         "retrieve": lambda: bsc.tl.describe(molecules, mod="molecule", max_new_tokens=3, retrieve=True),
         "ask": lambda: bsc.tl.ask(cells[:2].copy(), "What is it?", max_new_tokens=3),
         "score": lambda: bsc.tl.score(cells, ["a cell", "a house"]),
-        "alignment": lambda: bsc.tl.alignment(cells),
+        "alignment_umap": lambda: bsc.tl.alignment_umap(cells),
         "evidence": lambda: bsc.tl.evidence(cells),
         "controls": lambda: bsc.tl.controls(cells),
         "chat": lambda: chat(cells),

@@ -4,9 +4,10 @@ from dataclasses import is_dataclass
 
 import pytest
 
-from bioverse_sc import Chat, encoders, metrics, models, pl, pp, runs, tl, train
+from bioverse_sc import Chat, datasets, encoders, metrics, models, ontology, pl, pp, reasoning, runs, tl, train
 
-PACKAGES = {"tl": tl, "pl": pl, "pp": pp, "metrics": metrics, "train": train, "runs": runs, "models": models}
+PACKAGES = {"tl": tl, "pl": pl, "pp": pp, "metrics": metrics, "ontology": ontology, "datasets": datasets}
+PACKAGES |= {"train": train, "runs": runs, "models": models, "reasoning": reasoning}
 PUBLIC = [(f"{name}.{item}", getattr(package, item)) for name, package in PACKAGES.items() for item in package.__all__]
 FUNCTIONS = [(name, item) for name, item in PUBLIC if inspect.isfunction(item)]
 CLASSES = [(name, item) for name, item in PUBLIC if inspect.isclass(item)]

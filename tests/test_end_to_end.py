@@ -7,9 +7,8 @@ from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
 from bioverse_sc.models import label_log_probabilities, label_prompt
-from bioverse_sc.ontology import cell_ontology
-from bioverse_sc.pp._genes import gene_table
-from bioverse_sc.tl._evidence import claims_of
+from bioverse_sc.ontology import cell_ontology, gene_table
+from bioverse_sc.reasoning import claims_of
 
 # lineages of the author's labels; 'Dendritic' is left out, as it is known to hold many monocytes
 COARSE = {
@@ -87,8 +86,8 @@ def test_words_of_the_user_are_told_apart(blood):
 
 def test_alignment_brings_cells_to_their_texts(reasoned):
     adata = reasoned.copy()
-    bsc.tl.alignment(adata)
-    stored = adata.uns["bioverse"]["alignment"]
+    bsc.tl.alignment_umap(adata)
+    stored = adata.uns["bioverse"]["alignment_umap"]
     assert stored["after"]["retrieval_at_5"] > stored["before"]["retrieval_at_5"]
     assert stored["after"]["modality_gap"] < stored["before"]["modality_gap"]
 

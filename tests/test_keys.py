@@ -12,7 +12,7 @@ CALLS = {
     "score": lambda data, key: bsc.tl.score(data, ["a cell"], key_added=key),
     "describe": lambda data, key: bsc.tl.describe(data, key_added=key),
     "ask": lambda data, key: bsc.tl.ask(data, "What is it?", key_added=key),
-    "alignment": lambda data, key: bsc.tl.alignment(data, key_added=key),
+    "alignment_umap": lambda data, key: bsc.tl.alignment_umap(data, key_added=key),
     "evidence": lambda data, key: bsc.tl.evidence(data, key_added=key),
     "controls": lambda data, key: bsc.tl.controls(data, key_added=key),
 }
@@ -81,7 +81,7 @@ def test_labels_questions_and_texts_that_files_cannot_keep_are_refused(bad, cell
         check_labels(["T cell", bad])
     with pytest.raises(ValueError, match="question holds"):
         bsc.tl.ask(cells, bad)
-    for call in (lambda: bsc.tl.score(cells, [bad]), lambda: bsc.tl.alignment(cells, texts=[bad])):
+    for call in (lambda: bsc.tl.score(cells, [bad]), lambda: bsc.tl.alignment_umap(cells, texts=[bad])):
         with pytest.raises(ValueError, match=r"texts\[0\] holds"):
             call()
 

@@ -68,6 +68,12 @@ def test_the_extra_that_a_message_names_installs_the_package(module):
         assert distributions(module) & names(EXTRAS[extra])
 
 
+@pytest.mark.parametrize("extra", sorted(set().union(*OF_EXTRA.values())))
+def test_what_an_extra_installs_is_asked_for(extra):
+    asked_for = set().union(*(distributions(module) for module in OF_EXTRA if extra in OF_EXTRA[module]))
+    assert names(EXTRAS[extra]) == names(EXTRAS[extra]) & asked_for
+
+
 def test_what_is_declared_is_imported_or_has_a_reason():
     used = set().union(*(distributions(module) for module in (*PLAIN, *OF_EXTRA)))
     assert names(DEPENDENCIES) - used == set(NOT_IMPORTED)

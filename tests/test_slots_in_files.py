@@ -110,8 +110,8 @@ def used(request, _pbmc):
     bsc.tl.describe(mdata, retrieve=True, **few)
     bsc.tl.ask(mdata, "What / is 'it' é☃?\n", mod=["molecule", "rna"], beside={"protein": [cells.obs_names[0]]}, **few)
     bsc.tl.ask(mdata["protein"], "What is it?", mod="protein", **few)
-    bsc.tl.alignment(mdata, texts=TEXTS[:2], key_added=stem)
-    bsc.tl.alignment(mdata["rna"], labels_key=None, n_neighbors=3, key_added=stem)
+    bsc.tl.alignment_umap(mdata, texts=TEXTS[:2], key_added=stem)
+    bsc.tl.alignment_umap(mdata["rna"], labels_key=None, n_neighbors=3, key_added=stem)
     return mdata, stem or "bioverse"
 
 
@@ -119,7 +119,7 @@ def used(request, _pbmc):
 def test_a_mudata_is_the_same_after_a_file(name, used, tmp_path):
     mdata, stem = used
     read = through(mdata, tmp_path / name)
-    assert {"ask", "alignment"} <= set(read.uns[stem])
+    assert {"ask", "alignment_umap"} <= set(read.uns[stem])
     for mod in mdata.mod:
         assert_same(mdata[mod], read[mod])
         assert f"{stem}_description" in read[mod].obs
@@ -138,7 +138,7 @@ def test_an_anndata_is_the_same_after_a_file(kind, mod, used, tmp_path):
     with ad.settings.override(**version):
         read = through(adata, tmp_path / f"a.{kind.split()[0]}")
     assert_same(adata, read)
-    steps = {"rna": ("annotate", "evidence", "alignment"), "protein": ("ask",), "molecule": ()}[mod]
+    steps = {"rna": ("annotate", "evidence", "alignment_umap"), "protein": ("ask",), "molecule": ()}[mod]
     assert {"embed", "align", "score", "describe", *steps} <= set(read.uns[stem])
     if mod == "rna":
         assert set(read.obs[f"{stem}_label"]) <= {*NASTY, "unknown"}
@@ -154,9 +154,9 @@ def test_nothing_is_computed_again_after_a_file(name, used, tmp_path, monkeypatc
     for mod in mdata.mod:
         read = through(mdata[mod].copy(), tmp_path / f"{mod}_{name}")
         before = read.obsm["X_bioverse" if stem == "bioverse" else f"X_{stem}"].copy()
-        for module in ("embed_cells", "embed_entities"):
+        for function in ("embed_cells", "embed_entities"):
             monkeypatch.setattr(
-                f"bioverse_sc.tl._embed.{module}", lambda *_, **__: pytest.fail("it was computed again")
+                f"bioverse_sc.tl._current.{function}", lambda *_, **__: pytest.fail("it was computed again")
             )
         bsc.tl.align(read, mod=mod, key_added=stem)
         np.testing.assert_allclose(read.obsm[f"X_{stem}"], before, atol=1e-6)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import scanpy as sc
-from bioverse_sc.read import gene_matrix
 from scipy.sparse import csr_matrix, diags, vstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from bioverse_sc.read import gene_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bioverse_sc._modalities import modality
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -158,8 +156,8 @@ def check_fits(data: AnnData | MuData, kind: str, what: str) -> None:
         raise ValueError(msg)
 
 
-def write(data: AnnData | MuData, path: Path, *, stem: str) -> None:
-    """Write data, or the table of the results under a stem, by the ending of the name.
+def write(data: AnnData | MuData, path: Path, *, stem: str, cells: AnnData | None = None) -> None:
+    """Write data, or the table of the results of their ``cells`` under a stem, by the ending of the name.
 
     It is written beside its place and moved there when it is whole, so that what was there before is there until then.
     """
@@ -167,7 +165,7 @@ def write(data: AnnData | MuData, path: Path, *, stem: str) -> None:
     with beside(path) as fresh:
         if kind in TABLES:
             separator = "\t" if kind.startswith(".tsv") else ","
-            results(modality(data), stem).to_csv(
+            results(data if cells is None else cells, stem).to_csv(
                 fresh, sep=separator, compression="gzip" if kind.endswith(".gz") else None
             )
         elif kind == ".zarr":

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, issparse
 
-from bioverse_sc._modalities import CHUNK
+from bioverse_sc._chunks import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -97,7 +97,7 @@ def annotate(
     import bioverse_sc as bsc
     from bioverse_sc import _files
     from bioverse_sc._keys import Keys
-    from bioverse_sc._modalities import modality
+    from bioverse_sc.read import observations
 
     with _reported_errors():
         stem = Keys.of(key_added).stem
@@ -122,14 +122,14 @@ def annotate(
             key_added=key_added,
             overwrite=overwrite,
         )
-        _files.write(data, output, stem=stem)
+        _files.write(data, output, stem=stem, cells=observations(data))
         typer.echo(f"wrote {output}")
-        adata = modality(data)
+        adata = observations(data)
         if plot is not None:
             # the labels are written by now, whatever becomes of the figure
-            bsc.tl.alignment(adata, model=model, key_added=key_added, overwrite=overwrite)
+            bsc.tl.alignment_umap(adata, model=model, key_added=key_added, overwrite=overwrite)
             _draw(adata, stem, plot)
-            _files.write(data, output, stem=stem)
+            _files.write(data, output, stem=stem, cells=observations(data))
         typer.echo(adata.obs[f"{stem}_label"].value_counts().to_string())
 
 
@@ -271,7 +271,7 @@ def info() -> None:
     typer.echo(f"device {bsc.settings.torch_device()}")
     for name in bsc.models.bundled_models():
         model = bsc.models.load(name)
-        encoder = model.encoders["rna"]
+        encoder: Any = model.encoders["rna"]
         parameters = sum(p.numel() for p in model.language_model.parameters())
         typer.echo(
             f"model {name}: {encoder.name} with {len(encoder.genes)} genes, language model of {parameters / 1e6:.1f} "

@@ -80,7 +80,7 @@ def test_vectors_that_fit_the_projector_are_aligned_and_annotated(fingerprint, a
 def test_vectors_of_another_name_are_an_error(adata):
     adata.obsm["X_pca"] = adata.obsm.pop("X_scVI")
     bsc.tl.embed(adata, encoder="precomputed", use_rep="X_pca")
-    for function in (bsc.tl.align, bsc.tl.alignment):
+    for function in (bsc.tl.align, bsc.tl.alignment_umap):
         with pytest.raises(ValueError, match=rf"obsm\['X_pca'\].*trained for 'precomputed', width {VECTOR}.*{OWN}"):
             function(adata, model=model_for(OWN))
 

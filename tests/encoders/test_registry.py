@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
-from bioverse_sc.encoders import CellEncoder, get_encoder, known_encoders, register
+from bioverse_sc.encoders import Encoder, get_encoder, known_encoders, register
 from bioverse_sc.encoders import _registry as registry
 from bioverse_sc.encoders.scgpt import ScGPTEncoder
 from tests.tiny import GENES, make_encoder
@@ -19,7 +19,7 @@ class Sums:
     """The smallest encoder: sums over halves of the genes."""
 
     name = "sums"
-    modality = "rna"
+    mod = "rna"
     fingerprint = "sums-1"
     width = 2
     genes = GENES
@@ -118,7 +118,7 @@ def test_a_hub_out_of_reach_says_what_to_put_where_and_that_then_works(folder, m
 
 def test_a_registered_encoder_is_used_by_name(cells):
     register("sums", Sums)
-    assert isinstance(get_encoder("sums"), CellEncoder)
+    assert isinstance(get_encoder("sums"), Encoder)
     cells = cells[:, :80].copy()
     cells.var_names = GENES
     bsc.tl.embed(cells, encoder="sums")
@@ -150,7 +150,7 @@ def test_a_name_may_be_replaced_on_request():
 
 def test_what_is_no_encoder_is_refused():
     register("mine", lambda: object())
-    with pytest.raises(TypeError, match="lacks name, modality"):
+    with pytest.raises(TypeError, match="lacks name, mod, fingerprint, width, genes"):
         get_encoder("mine")
     with pytest.raises(TypeError, match="expected a function or class"):
         register("other", Sums())

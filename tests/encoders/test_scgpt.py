@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy.sparse import csr_matrix, random_array
 
-from bioverse_sc.encoders import CellEncoder
+from bioverse_sc.encoders import Encoder
 from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
 from bioverse_sc.encoders.scgpt._encoder import pad_cells
 from bioverse_sc.encoders.scgpt._tokenize import TokenizedCells, bin_values
@@ -445,7 +445,7 @@ def test_untrained_is_reproducible_by_seed():
 
 
 def test_it_keeps_the_protocol():
-    assert isinstance(make_encoder(), CellEncoder)
+    assert isinstance(make_encoder(), Encoder)
 
 
 def test_pad_cells_puts_cls_first_and_padding_last():

@@ -2,6 +2,7 @@
 
 import threading
 import tracemalloc
+from functools import partial
 
 import anndata as ad
 import numpy as np
@@ -12,11 +13,10 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_matrix, csr_matrix, random_array, vstack
 
 import bioverse_sc as bsc
-from bioverse_sc import _modalities
-from bioverse_sc._modalities import ahead, row_chunks
-from bioverse_sc.encoders import TokenEncoder
+from bioverse_sc.encoders import prepares_tokens
 from bioverse_sc.encoders.scgpt import _encoder as module
 from bioverse_sc.encoders.scgpt._encoder import length_batches, pack_cells, pad_cells
+from bioverse_sc.read import _matrix, ahead, row_chunks
 from tests.tiny import GENES, make_encoder, make_model
 
 
@@ -174,7 +174,7 @@ def test_an_error_in_the_background_is_raised_and_the_order_kept():
 
 
 def test_scgpt_is_prepared_apart():
-    assert isinstance(make_encoder(), TokenEncoder)
+    assert prepares_tokens(make_encoder())
 
 
 @pytest.mark.parametrize("form", [csr_matrix, csc_matrix])
@@ -189,9 +189,7 @@ def test_chunks_of_sparse_rows_are_those_of_the_matrix(form):
 @pytest.mark.parametrize("form", [csr_matrix, csc_matrix])
 def test_memory_depends_on_the_chunk_and_not_on_the_cells(form, monkeypatch):
     """Beyond the input, the vectors themselves, and the hashes by which each cell is known again."""
-    from bioverse_sc.tl import _embed
-
-    monkeypatch.setattr(_embed, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=500))
+    monkeypatch.setattr(_matrix, "row_chunks", partial(row_chunks, size=500))
     encoder = make_encoder(nlayers=1)
     model = make_model(encoders={"rna": encoder})
     peaks = []

@@ -2,10 +2,12 @@
 
 import pytest
 
-from bioverse_sc.encoders._words import ACCESSION, MOLECULE_WORDS, PROTEIN_WORDS, is_missing, not_a_protein, not_smiles
+from bioverse_sc._modality import modality_of
+from bioverse_sc.encoders._words import ACCESSION, is_missing, not_a_protein, not_smiles
 from bioverse_sc.encoders.chemberta import canonical_smiles
 from bioverse_sc.encoders.esm2 import clean_sequence
 
+PROTEIN_WORDS, MOLECULE_WORDS = (modality_of(mod).placeholders for mod in ("protein", "molecule"))
 PEPTIDES = {
     "oxytocin": "CYIQNCPLG",
     "vasopressin": "CYFQNCPRG",

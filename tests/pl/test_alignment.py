@@ -27,7 +27,7 @@ def test_two_axes_show_cells_and_both_kinds_of_texts(compared, mini):
     axes = bsc.pl.alignment_umap(compared)
     assert len(axes) == 2
     assert [ax.get_title().split()[0] for ax in axes] == ["before", "after"]
-    n_unrelated = len(compared.uns["bioverse"]["alignment"]["texts"]) - len(own_labels(mini))
+    n_unrelated = len(compared.uns["bioverse"]["alignment_umap"]["texts"]) - len(own_labels(mini))
     for ax in axes:
         drawn = points(ax)
         assert drawn.pop("biological text") == len(own_labels(mini))

@@ -45,7 +45,7 @@ def drawn(panel):
 
 def test_each_modality_has_its_colour_and_place(mdata):
     axes = bsc.pl.alignment_umap(mdata)
-    texts = mdata.uns["bioverse"]["alignment"]
+    texts = mdata.uns["bioverse"]["alignment_umap"]
     for panel, when in zip(axes, ("before", "after"), strict=True):
         points = drawn(panel)
         for mod, name in NAMES.items():
@@ -60,7 +60,7 @@ def test_each_modality_has_its_colour_and_place(mdata):
 
 
 def test_the_title_has_the_metrics_of_each_modality(mdata):
-    metrics = mdata.uns["bioverse"]["alignment"]["after"]
+    metrics = mdata.uns["bioverse"]["alignment_umap"]["after"]
     del metrics["molecule"]
     lines = bsc.pl.alignment_umap(mdata)[1].get_title().split("\n")
     assert lines == [
@@ -88,7 +88,7 @@ def test_one_modality_is_drawn_with_its_texts_and_a_column(mdata):
     }
     assert axes[1].get_title().split("\n")[1].startswith("modality gap ")
     np.testing.assert_allclose(
-        drawn(axes[1])["biological text"], mdata.uns["bioverse"]["alignment"]["texts_after"][4:8], atol=1e-5
+        drawn(axes[1])["biological text"], mdata.uns["bioverse"]["alignment_umap"]["texts_after"][4:8], atol=1e-5
     )
     coloured = drawn(bsc.pl.alignment_umap(mdata, mod="protein", color="description")[0])
     assert len(coloured["binds zinc (2)"]) == 2
@@ -136,4 +136,4 @@ def test_soft_tokens_of_another_model_are_an_error(mdata):
 def test_what_has_not_been_run_is_run(cells):
     mdata = md.MuData({"rna": cells[:6].copy()})
     assert len(bsc.pl.alignment_umap(mdata)) == 2
-    assert "alignment" in mdata["rna"].uns["bioverse"]
+    assert "alignment_umap" in mdata["rna"].uns["bioverse"]

@@ -22,8 +22,8 @@ def make_three(folder):
     tokenizer.save_pretrained(folder / "lm")
     encoders = {
         "rna": make_encoder(),
-        "protein": get_encoder(write_esm(folder / "esm", width=24), modality="protein"),
-        "molecule": get_encoder(write_chemberta(folder / "chemberta"), modality="molecule"),
+        "protein": get_encoder(write_esm(folder / "esm", width=24), mod="protein"),
+        "molecule": get_encoder(write_chemberta(folder / "chemberta"), mod="molecule"),
     }
     model = create(folder / "lm", encoders, name="three", labels=LABELS, device="cpu")
     generator = torch.Generator().manual_seed(0)

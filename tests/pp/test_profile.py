@@ -6,9 +6,9 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
 import bioverse_sc as bsc
-from bioverse_sc._modalities import row_chunks
-from bioverse_sc.pp._genes import gene_table
-from bioverse_sc.pp._profile import fewest_genes
+from bioverse_sc.ontology import gene_table
+from bioverse_sc.read import row_chunks
+from bioverse_sc.read._matrix import fewest_genes
 from tests.same import differences
 
 VOCABULARY = sorted(symbol for name, symbol in gene_table()[1].items() if name == symbol)[1000:1120]
@@ -450,7 +450,7 @@ def test_the_fewest_genes_of_a_cell_are_named(pbmc):
 def test_a_near_empty_cell_is_unknown_and_the_number_is_said(pbmc, log):
     cells = pbmc.raw.to_adata()[:6].copy()
     matrix = cells.X.toarray()
-    known = np.isin(cells.var_names, bsc._models.get_model("mini").encoders["rna"].genes)
+    known = np.isin(cells.var_names, bsc.models.get_model("mini").encoders["rna"].genes)
     for row, n in ((1, 1), (2, 5), (3, 14), (4, 15)):
         expressed = np.flatnonzero((matrix[row] > 0) & known)
         matrix[row] = np.where(np.isin(np.arange(matrix.shape[1]), expressed[:n]), matrix[row], 0)

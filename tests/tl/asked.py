@@ -31,8 +31,8 @@ def make_three(folder):
     tokenizer.save_pretrained(folder / "lm")
     encoders = {
         "rna": make_encoder(),
-        "protein": get_encoder(write_esm(folder / "esm"), modality="protein"),
-        "molecule": get_encoder(write_chemberta(folder / "chemberta"), modality="molecule"),
+        "protein": get_encoder(write_esm(folder / "esm"), mod="protein"),
+        "molecule": get_encoder(write_chemberta(folder / "chemberta"), mod="molecule"),
     }
     shapes = {"rna": ProjectorConfig(), "protein": ProjectorConfig(n_tokens=2), "molecule": ProjectorConfig(n_tokens=3)}
     model = create(folder / "lm", encoders, name="three", projectors=shapes, device="cpu")

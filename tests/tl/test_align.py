@@ -4,7 +4,7 @@ import torch
 
 import bioverse_sc as bsc
 from bioverse_sc import models
-from bioverse_sc.tl import _embed
+from bioverse_sc.tl import _current
 from tests.same import differences
 
 
@@ -33,7 +33,7 @@ def test_another_stem_and_a_copy(cells):
 
 def test_vectors_that_are_there_are_used(cells, monkeypatch):
     bsc.tl.embed(cells)
-    monkeypatch.setattr(_embed, "embed_cells", lambda *_, **__: pytest.fail("embedded again"))
+    monkeypatch.setattr(_current, "embed_cells", lambda *_, **__: pytest.fail("embedded again"))
     bsc.tl.align(cells)
     expected = models.mean_soft_tokens(models.load("mini").projectors["rna"], cells.obsm["X_scgpt"])
     np.testing.assert_allclose(cells.obsm["X_bioverse"], expected, atol=1e-5)
@@ -52,7 +52,7 @@ def test_vectors_of_another_encoder_or_layer_are_made_anew(cells):
 
 def test_the_same_layer_by_name_is_not_embedded_again(cells, monkeypatch):
     bsc.tl.embed(cells, layer="twice")
-    monkeypatch.setattr(_embed, "embed_cells", lambda *_, **__: pytest.fail("embedded again"))
+    monkeypatch.setattr(_current, "embed_cells", lambda *_, **__: pytest.fail("embedded again"))
     bsc.tl.align(cells, layer="twice")
 
 

@@ -1,5 +1,6 @@
 import itertools
 import logging
+from functools import partial
 
 import anndata as ad
 import mudata as md
@@ -12,12 +13,12 @@ from scipy.sparse import csr_matrix
 import bioverse_sc as bsc
 from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTEncoder
 from bioverse_sc.metrics import apply_calibration
-from bioverse_sc.models import label_log_probabilities, label_prompt
+from bioverse_sc.models import _label_probabilities, label_log_probabilities, label_probabilities, label_prompt
 from bioverse_sc.ontology import cell_ontology, terms_of_tissue
-from bioverse_sc.tl import _embed, _label, _reason
-from bioverse_sc.tl._evidence import claims_of, known_symbols
-from bioverse_sc.tl._label import chosen_labels, label_probabilities
-from bioverse_sc.tl._reason import absent_markers, informative_genes
+from bioverse_sc.read import _matrix, row_chunks
+from bioverse_sc.reasoning import _cases, absent_markers, claims_of, informative_genes, known_symbols
+from bioverse_sc.tl import _current
+from bioverse_sc.tl._label import chosen_labels
 from tests.same import differences
 from tests.tiny import VECTOR, make_encoder, make_model, make_vectors
 
@@ -183,9 +184,7 @@ def test_reasoning_of_a_cell_does_not_depend_on_the_others(annotated, pbmc):
 
 
 def test_chunks_do_not_matter(annotated, pbmc, monkeypatch):
-    from bioverse_sc import _modalities
-
-    monkeypatch.setattr(_reason, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=1))
+    monkeypatch.setattr(_matrix, "row_chunks", partial(row_chunks, size=1))
     few = pbmc.raw.to_adata()[annotated.obs_names[:3]].copy()
     bsc.tl.annotate(few)
     for name in ("reasoning", "genes_supported", "genes_unsupported"):
@@ -346,7 +345,7 @@ def certain_of(mini, monkeypatch):
             p = np.array([[given.get(label, 0.0) for label in labels]] * len(soft_tokens))
             return p / p.sum(axis=1, keepdims=True)
 
-        monkeypatch.setattr(_label, "calibrated", of)
+        monkeypatch.setattr(_label_probabilities, "calibrated_probabilities", of)
         vectors = make_vectors(2, width=mini.config.projectors["rna"].in_width)
         return lambda labels, **kwargs: label_probabilities(mini, vectors, labels, **kwargs)[0]
 
@@ -485,7 +484,7 @@ def test_steps_by_themselves_give_what_annotate_gives(cells):
 
 def test_vectors_that_are_there_are_used(cells, monkeypatch):
     bsc.tl.embed(cells)
-    monkeypatch.setattr(_embed, "embed_cells", lambda *_, **__: pytest.fail("embedded again"))
+    monkeypatch.setattr(_current, "embed_cells", lambda *_, **__: pytest.fail("embedded again"))
     bsc.tl.annotate(cells, reasoning=None)
     bsc.tl.annotate(cells, reasoning=None, labels=BLOOD)
 
@@ -591,7 +590,7 @@ def test_informative_genes_do_not_depend_on_the_other_cells(mini):
     together = informative_genes(mini, chunk, genes, logged=False)
     alone = [informative_genes(mini, chunk[i], genes, logged=False)[0] for i in range(9)]
     assert together == alone
-    assert all(0 < len(shown) <= _reason.GENES_SHOWN for shown in together)
+    assert all(0 < len(shown) <= _cases.GENES_SHOWN for shown in together)
     assert (chunk != before).nnz == 0
 
 
@@ -679,7 +678,7 @@ def test_absent_markers_are_of_the_other_type_alone_and_not_in_the_cell():
     genes = [*of_t, *ontology.known_markers(b_cell)]
     column = {gene: j for j, gene in enumerate(genes)}
     first = absent_markers(b_cell, {"T cell": t_cell}, column, set())["T cell"]
-    assert len(first) == _reason.ABSENT_SHOWN
+    assert len(first) == _cases.ABSENT_SHOWN
     assert set(first) <= set(of_t)
     # a gene that is there, or that the data do not measure, is not listed
     without = {gene: j for gene, j in column.items() if gene != first[1]}

@@ -105,7 +105,7 @@ def make_two(kind="llama", *, style=None, n_tokens=2, encoders=None, positions=1
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders")
-    return {"rna": make_encoder(), "protein": get_encoder(write_esm(folder / "esm"), modality="protein")}
+    return {"rna": make_encoder(), "protein": get_encoder(write_esm(folder / "esm"), mod="protein")}
 
 
 @pytest.fixture

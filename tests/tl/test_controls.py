@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 import bioverse_sc as bsc
+from bioverse_sc.models import label_probabilities
 from bioverse_sc.tl._controls import _is_kind_of, _known_truth
-from bioverse_sc.tl._label import label_probabilities, own_labels
+from bioverse_sc.tl._label import own_labels
 from tests.same import differences
 from tests.tiny import GENES, make_model
 
@@ -21,6 +22,11 @@ TRUTH = {
 }
 
 
+def controls(adata, **kwargs):
+    bsc.tl.controls(adata, **kwargs)
+    return adata.uns["bioverse"]["controls"]["table"]
+
+
 @pytest.fixture(scope="module")
 def blood(_pbmc):
     """40 cells and their controls. Not to be changed."""
@@ -28,7 +34,7 @@ def blood(_pbmc):
     adata.obs["truth"] = adata.obs["bulk_labels"].astype(str).map(lambda label: TRUTH.get(label, "T cell"))
     adata.obs.loc[adata.obs["bulk_labels"] == "CD34+", "truth"] = np.nan
     before = adata.copy()
-    table = bsc.tl.controls(adata, truth="truth")
+    table = controls(adata, labels_key="truth")
     return before, adata, table
 
 
@@ -39,11 +45,19 @@ def made_up():
     return ad.AnnData(counts, var=pd.DataFrame(index=GENES))
 
 
-def test_it_sets_what_align_sets_and_nothing_else(blood):
+def test_it_sets_what_align_sets_and_its_table(blood):
     before, adata, _ = blood
     aligned = bsc.tl.align(before, copy=True)
     assert differences(before, adata) == differences(before, aligned)
-    assert set(adata.uns["bioverse"]) == {"embed", "align"}
+    assert set(adata.uns["bioverse"]) == {"embed", "align", "controls"}
+    assert adata.uns["bioverse"]["controls"]["labels_key"] == "truth"
+
+
+def test_the_table_is_written_and_read_back(blood, tmp_path):
+    _, adata, table = blood
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    stored = ad.read_h5ad(tmp_path / "cells.h5ad").uns["bioverse"]["controls"]["table"]
+    pd.testing.assert_frame_equal(stored, table)
 
 
 def test_the_table_has_a_row_for_each_condition(blood):
@@ -89,16 +103,16 @@ def test_the_cell_is_right_more_often_than_what_is_no_cell(blood):
 
 
 def test_no_cell_keeps_its_own_soft_token_and_metadata_is_never_its_label(made_up, only_cells, monkeypatch):
-    from bioverse_sc import models
+    from bioverse_sc.models import _label_probabilities as module
 
     asked = []
-    real = models.label_log_probabilities
+    real = module.label_log_probabilities
 
     def seen(model, prompt, soft_tokens, labels, **kwargs):
         asked.append((prompt[0].text, soft_tokens.numpy().copy(), real(model, prompt, soft_tokens, labels, **kwargs)))
         return asked[-1][2]
 
-    monkeypatch.setattr(models, "label_log_probabilities", seen)
+    monkeypatch.setattr(module, "label_log_probabilities", seen)
     bsc.tl.controls(made_up, model=only_cells)
     own, blank, shuffled, decoy, *told = [tokens for _, tokens, _ in asked]
     assert blank.shape == (1, *own.shape[1:])
@@ -116,18 +130,18 @@ def test_no_cell_keeps_its_own_soft_token_and_metadata_is_never_its_label(made_u
 
 
 def test_equal_seeds_give_equal_tables_for_any_batch_size(made_up, only_cells):
-    one = bsc.tl.controls(made_up, model=only_cells, n_cells=30, seed=1)
-    again = bsc.tl.controls(made_up, model=only_cells, n_cells=30, seed=1, batch_size=7)
+    one = controls(made_up, model=only_cells, n_cells=30, seed=1)
+    again = controls(made_up, model=only_cells, n_cells=30, seed=1, batch_size=7)
     pd.testing.assert_frame_equal(again, one, atol=1e-3)
-    assert not bsc.tl.controls(made_up, model=only_cells, n_cells=30, seed=2).equals(one)
+    assert not controls(made_up, model=only_cells, n_cells=30, seed=2).equals(one)
 
 
 def test_a_copy_leaves_the_original_and_the_table_is_logged(made_up, only_cells, log):
     before = made_up.copy()
     with bsc.settings.override(verbosity="info"):
-        table = bsc.tl.controls(made_up, model=only_cells, copy=True)
+        labelled = bsc.tl.controls(made_up, model=only_cells, copy=True)
     assert differences(before, made_up) == set()
-    assert table.columns.tolist() == COLUMNS
+    assert labelled.uns["bioverse"]["controls"]["table"].columns.tolist() == COLUMNS
     assert any("decoy metadata" in record.getMessage() for record in log)
 
 
@@ -147,8 +161,8 @@ def test_cells_without_a_known_gene_are_not_drawn(made_up, only_cells):
     made_up.X[5:] = 0
     with bsc.settings.override(verbosity="error"):
         bsc.tl.align(made_up, model=only_cells)
-        first = bsc.tl.controls(made_up[:5].copy(), model=only_cells, seed=3)
-        pd.testing.assert_frame_equal(bsc.tl.controls(made_up, model=only_cells, seed=3)[:2], first[:2], atol=1e-3)
+        first = controls(made_up[:5].copy(), model=only_cells, seed=3)
+        pd.testing.assert_frame_equal(controls(made_up, model=only_cells, seed=3)[:2], first[:2], atol=1e-3)
         made_up.X[1:] = 0
         with pytest.raises(ValueError, match="1 of 40 cells have a gene that the model knows; expected 2 or more"):
             bsc.tl.controls(made_up, model=only_cells)
@@ -175,7 +189,7 @@ def test_a_true_label_may_be_a_category_that_no_drawn_cell_has():
 
 def test_errors_say_what_to_type(cells):
     with pytest.raises(KeyError, match="no column 'gone' in"):
-        bsc.tl.controls(cells, truth="gone")
+        bsc.tl.controls(cells, labels_key="gone")
     with pytest.raises(ValueError, match="n_cells is 1; expected 2 or more"):
         bsc.tl.controls(cells, n_cells=1)
     with pytest.raises(ValueError, match=r"no label set of its own.*bsc\.models\.create\(\.\.\., labels="):

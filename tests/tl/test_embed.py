@@ -1,5 +1,6 @@
 import logging
 import threading
+from functools import partial
 
 import anndata as ad
 import mudata as md
@@ -8,6 +9,7 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
 import bioverse_sc as bsc
+from bioverse_sc.read import _matrix, row_chunks
 from tests.same import differences
 from tests.tiny import make_encoder, make_model
 
@@ -43,18 +45,13 @@ def test_the_order_of_cells_batches_and_halves_do_not_matter(cells):
 
 
 def test_chunks_do_not_matter(cells, monkeypatch):
-    from bioverse_sc import _modalities
-    from bioverse_sc.tl import _embed
-
     expected = embedded(cells)
-    monkeypatch.setattr(_embed, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=5))
+    monkeypatch.setattr(_matrix, "row_chunks", partial(row_chunks, size=5))
     np.testing.assert_allclose(embedded(cells), expected, atol=1e-6)
 
 
 def test_without_a_cache_the_next_chunk_is_tokenized_meanwhile(cells, monkeypatch):
-    from bioverse_sc import _modalities
     from bioverse_sc.encoders.scgpt import ScGPTEncoder
-    from bioverse_sc.tl import _embed
 
     threads, tokenize = [], ScGPTEncoder.tokenize
 
@@ -63,7 +60,7 @@ def test_without_a_cache_the_next_chunk_is_tokenized_meanwhile(cells, monkeypatc
         return tokenize(*args, **kwargs)
 
     monkeypatch.setattr(ScGPTEncoder, "tokenize", watched)
-    monkeypatch.setattr(_embed, "row_chunks", lambda matrix, columns: _modalities.row_chunks(matrix, columns, size=5))
+    monkeypatch.setattr(_matrix, "row_chunks", partial(row_chunks, size=5))
     embedded(cells)
     assert len(threads) == -(-cells.n_obs // 5)
     assert threading.main_thread() not in threads

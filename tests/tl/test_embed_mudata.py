@@ -22,8 +22,8 @@ def model(tmp_path_factory):
     tokenizer.save_pretrained(folder / "lm")
     encoders = {
         "rna": make_encoder(),
-        "protein": get_encoder(write_esm(folder / "esm"), modality="protein"),
-        "molecule": get_encoder(write_chemberta(folder / "chemberta"), modality="molecule"),
+        "protein": get_encoder(write_esm(folder / "esm"), mod="protein"),
+        "molecule": get_encoder(write_chemberta(folder / "chemberta"), mod="molecule"),
     }
     return create(folder / "lm", encoders, name="three", device="cpu")
 
@@ -59,7 +59,7 @@ def test_the_encoder_of_a_named_modality_is_found_by_its_folder(model, tmp_path)
     mdata, folder = make_mdata(), write_esm(tmp_path / "esm")
     bsc.tl.embed(mdata, mod="protein", encoder=folder)
     expected = mdata["protein"].obsm["X_esm2"].copy()
-    bsc.tl.embed(mdata, encoder=get_encoder(folder, modality="protein"))
+    bsc.tl.embed(mdata, encoder=get_encoder(folder, mod="protein"))
     np.testing.assert_array_equal(mdata["protein"].obsm["X_esm2"], expected)
 
 

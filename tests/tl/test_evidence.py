@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
 from bioverse_sc.ontology import cell_ontology
-from bioverse_sc.tl._evidence import Claim, check_reasoning, claims_of, known_symbols, supported_counts
+from bioverse_sc.reasoning import Claim, check_reasoning, claims_of, known_symbols, supported_counts
 from tests.same import differences
 
 KNOWN = known_symbols([])

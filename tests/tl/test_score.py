@@ -8,7 +8,7 @@ import torch
 import bioverse_sc as bsc
 from bioverse_sc._keys import Keys
 from bioverse_sc._results import Results, Slot
-from bioverse_sc.tl import _align
+from bioverse_sc.tl._subject import Subject
 from tests.pl.three import cosine, make_mdata, make_three, text_vectors
 from tests.same import differences
 
@@ -70,7 +70,7 @@ def test_a_cell_without_known_genes_has_no_score(three):
 def test_soft_tokens_that_are_there_are_used(three, monkeypatch):
     mdata = make_mdata()
     bsc.tl.align(mdata, model=three)
-    monkeypatch.setattr(_align, "align_cells", lambda *_: pytest.fail("aligned again"))
+    monkeypatch.setattr(Subject, "align", lambda *_: pytest.fail("aligned again"))
     bsc.tl.score(mdata, TEXTS, model=three)
 
 

@@ -10,7 +10,7 @@ import scanpy as sc
 from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
-from bioverse_sc._modalities import layer_names
+from bioverse_sc.read import layer_names
 from tests.same import differences, same
 
 TOOLS = {
@@ -20,7 +20,7 @@ TOOLS = {
     "score": lambda adata, **kwargs: bsc.tl.score(adata, ["a cell of the blood"], **kwargs),
     "describe": lambda adata, **kwargs: bsc.tl.describe(adata, max_new_tokens=4, **kwargs),
     "ask": lambda adata, **kwargs: bsc.tl.ask(adata, "What is it?", max_new_tokens=4, **kwargs),
-    "alignment": lambda adata, **kwargs: bsc.tl.alignment(adata, texts=["one", "two"], **kwargs),
+    "alignment_umap": lambda adata, **kwargs: bsc.tl.alignment_umap(adata, texts=["one", "two"], **kwargs),
 }
 RESULT = {
     "embed": ("obsm", "X_scgpt"),
@@ -29,7 +29,7 @@ RESULT = {
     "score": ("obsm", "bioverse_scores"),
     "describe": ("obs", "bioverse_description"),
     "ask": ("obs", "bioverse_answer"),
-    "alignment": ("obsm", "X_bioverse_umap_after"),
+    "alignment_umap": ("obsm", "X_bioverse_umap_after"),
 }
 
 
@@ -54,7 +54,7 @@ def other_cells(adata):
 # --- what was read has changed ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tool", ["align", "annotate", "score", "describe", "ask", "alignment"])
+@pytest.mark.parametrize("tool", ["align", "annotate", "score", "describe", "ask", "alignment_umap"])
 def test_other_expression_is_embedded_again(tool, cells, n_embedded):
     fresh = cells.copy()
     fresh.X = other_cells(cells)

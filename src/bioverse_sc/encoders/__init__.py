@@ -1,17 +1,25 @@
-"""Biological encoders."""
+"""Biological encoders, and the modalities that they read."""
 
-from bioverse_sc.encoders._base import CellEncoder, EntityEncoder, StoredEncoder, TokenEncoder
-from bioverse_sc.encoders._registry import get_encoder, known_encoders, register, restore
+from bioverse_sc._modality import Modality, known_modalities, register_modality
+from bioverse_sc.encoders._base import Dtype, Encoder, StoredEncoder, prepares_tokens
+from bioverse_sc.encoders._registry import check_encoder, get_encoder, known_encoders, register, restore
+from bioverse_sc.encoders._texts import UnreadableError, check_texts
 from bioverse_sc.encoders.precomputed import Precomputed
 
 __all__ = [
-    "CellEncoder",
-    "EntityEncoder",
+    "Dtype",
+    "Encoder",
+    "Modality",
     "Precomputed",
     "StoredEncoder",
-    "TokenEncoder",
+    "UnreadableError",
+    "check_encoder",
+    "check_texts",
     "get_encoder",
     "known_encoders",
+    "known_modalities",
+    "prepares_tokens",
     "register",
+    "register_modality",
     "restore",
 ]

@@ -2,99 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
+
+from bioverse_sc._modality import CELLS, modality_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
     import torch
-    from scipy.sparse import csr_matrix
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 """Number format of the computation; vectors are float32 whatever it is."""
 
 
 @runtime_checkable
-class CellEncoder(Protocol):
-    """A frozen encoder of single cells: rows of an expression matrix to vectors."""
+class Encoder(Protocol):
+    """A frozen encoder: observations of one modality to vectors.
+
+    What :meth:`encode` takes follows from the modality (see :class:`bioverse_sc.encoders.Modality`). Where it has a
+    column of texts, as proteins and molecules have, these are the texts. Where it is a matrix of genes, as of cells, it
+    is the matrix with a gene for each column, and the encoder has two attributes more:
+
+    ``genes``
+        Gene symbols that it reads, in the order of its vocabulary.
+    ``tokenize`` and ``encode_tokens``
+        If it has them: its input is prepared apart from the computation, so that both go on at the same time. Such an
+        encoder also chooses among the genes of a cell that has too many, and computes in other number formats. See
+        :class:`bioverse_sc.encoders.scgpt.ScGPTEncoder` for their arguments.
+    """
 
     name: str
     """Short name; the embedding is stored in ``.obsm["X_" + name]``."""
-    modality: str
-    """``"rna"``."""
+    mod: str
+    """Modality that it reads, such as ``"protein"``."""
     fingerprint: str
     """Hash of the weights and of the vocabulary; the projector was trained for this one."""
 
     @property
     def width(self) -> int:
-        """Length of an embedding."""
+        """Length of a vector."""
         ...
 
-    @property
-    def genes(self) -> Sequence[str]:
-        """Gene symbols that it reads, in the order of its vocabulary."""
-        ...
-
-    def to(self, device: str | torch.device) -> CellEncoder:
+    def to(self, device: str | torch.device) -> Self:
         """Move the weights."""
         ...
 
-    def encode(self, matrix: csr_matrix, genes: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-        """Embed cells.
+    def encode(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Embed texts, ``encode(texts, batch_size=...)``, or cells, ``encode(matrix, genes, batch_size=...)``.
 
         Parameters
         ----------
-        matrix
-            Cells by genes, counts or log-normalised values.
-        genes
-            A symbol of the encoder's vocabulary for each column, without repeats.
-        batch_size
-            Cells per forward pass.
+        args
+            Texts, of which an error names the row of one that cannot be read. Or a sparse matrix, cells by genes, of
+            counts or log-normalised values, and a gene of the vocabulary for each column, without repeats.
+        kwargs
+            ``batch_size``: entities per forward pass at most.
 
         Returns
         -------
-        Array of shape (cells, width), float32. Rows depend on their own cell alone; zeros say that there is no cell.
-        """
-        ...
-
-
-@runtime_checkable
-class EntityEncoder(Protocol):
-    """A frozen encoder of entities that are written as text: proteins as sequences, molecules as SMILES."""
-
-    name: str
-    """Short name; the embedding is stored in ``.obsm["X_" + name]``."""
-    modality: str
-    """``"protein"`` or ``"molecule"``."""
-    column: str
-    """Column that holds the texts: of ``.obs`` for entities, of ``.var`` for features with abundances."""
-    fingerprint: str
-    """Hash of the weights and of the vocabulary; the projector was trained for this one."""
-
-    @property
-    def width(self) -> int:
-        """Length of an embedding."""
-        ...
-
-    def to(self, device: str | torch.device) -> EntityEncoder:
-        """Move the weights."""
-        ...
-
-    def encode(self, entities: Sequence[str], *, batch_size: int | None = None) -> np.ndarray:
-        """Embed entities.
-
-        Parameters
-        ----------
-        entities
-            Their texts; an error names the row of one that cannot be read.
-        batch_size
-            Entities per forward pass at most.
-
-        Returns
-        -------
-        Array of shape (entities, width), float32. Rows depend on their own entity alone.
+        Array of shape (entities, width), float32. Rows depend on their own entity alone; zeros say that there is none.
         """
         ...
 
@@ -116,25 +83,13 @@ class StoredEncoder(Protocol):
         ...
 
 
-@runtime_checkable
-class TokenEncoder(CellEncoder, Protocol):
-    """An encoder whose input can be prepared apart from the computation, so that both go on at the same time.
+def missing_members(encoder: Any) -> list[str]:
+    """Names of what something lacks to be an encoder."""
+    has_text = modality_of(str(getattr(encoder, "mod", CELLS))).has_text
+    members = ["name", "mod", "fingerprint", "width", *([] if has_text else ["genes"]), "to", "encode"]
+    return [member for member in members if not hasattr(encoder, member)]
 
-    It also chooses among the genes of a cell that has too many, and computes in other number formats.
-    """
 
-    def tokenize(
-        self,
-        matrix: csr_matrix,
-        genes: Sequence[str],
-        *,
-        gene_selection: Literal["top", "random"],
-        max_length: int | None,
-        seed: int,
-    ) -> Any:
-        """Prepare cells; the result is only for :meth:`encode_tokens`."""
-        ...
-
-    def encode_tokens(self, cells: Any, *, batch_size: int, dtype: Dtype) -> np.ndarray:
-        """Embed prepared cells, as :meth:`CellEncoder.encode` does."""
-        ...
+def prepares_tokens(encoder: Encoder) -> bool:
+    """Whether an encoder of cells prepares its input apart from the computation."""
+    return hasattr(encoder, "tokenize") and hasattr(encoder, "encode_tokens")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bioverse_sc._hub import fetch_folder, is_hub_id
 from bioverse_sc._keys import check_name
+from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._settings import settings
-from bioverse_sc.encoders._base import CellEncoder, EntityEncoder
+from bioverse_sc.encoders._base import Encoder, missing_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 
 FILES = ("args.json", "vocab.json", "best_model.pt")
 _PATTERNS = (*FILES, "model.safetensors")
-_factories: dict[str, Callable[[], CellEncoder]] = {}
+_CLASSES = {"scgpt": "scgpt:ScGPTEncoder", "esm2": "esm2:Esm2Encoder", "chemberta": "chemberta:ChembertaEncoder"}
+"""Module and class of this package's own encoders."""
+_OF_MODALITY = {CELLS: "scgpt", "protein": "esm2", "molecule": "chemberta"}
+"""Which of them reads what a name of no registered encoder stands for."""
+_factories: dict[str, Callable[[], Encoder]] = {}
 
 
 @cache
@@ -31,7 +37,7 @@ def _published() -> dict[str, Any]:
 
 
 def known_encoders() -> dict[str, str]:
-    """Names that :func:`get_encoder` knows, each with a description.
+    """Names that :func:`bioverse_sc.encoders.get_encoder` knows, each with a description.
 
     Registered ones, and published scGPT checkpoints.
     """
@@ -39,7 +45,7 @@ def known_encoders() -> dict[str, str]:
     return {**dict.fromkeys(_factories, "registered"), **{name: f"scGPT: {text}" for name, text in published.items()}}
 
 
-def register(name: str, factory: Callable[[], CellEncoder], *, overwrite: bool = False) -> None:
+def register(name: str, factory: Callable[[], Encoder], *, overwrite: bool = False) -> None:
     """Make an encoder of your own usable by name, as in ``bsc.tl.embed(adata, encoder="mine")``.
 
     Parameters
@@ -47,7 +53,7 @@ def register(name: str, factory: Callable[[], CellEncoder], *, overwrite: bool =
     name
         What :func:`get_encoder` is called with.
     factory
-        Called without arguments when the encoder is asked for; gives a :class:`CellEncoder`. A class is one.
+        Called without arguments when the encoder is asked for; gives a :class:`Encoder`. A class is one.
     overwrite
         Whether an encoder that was registered under this name before may be replaced.
 
@@ -80,7 +86,7 @@ def register(name: str, factory: Callable[[], CellEncoder], *, overwrite: bool =
     _factories[name] = factory
 
 
-def restore(name: str, folder: Path) -> CellEncoder | None:
+def restore(name: str, folder: Path) -> Encoder | None:
     """Make the encoder of a saved model again, by the encoder's own name: from its folder where it was stored, or anew.
 
     ``None`` when it was not stored and nothing of that name is registered.
@@ -97,14 +103,14 @@ def restore(name: str, folder: Path) -> CellEncoder | None:
     ValueError
         When it was stored, but its class is none of this package and is not registered.
     """
-    if name in ("scgpt", "esm2", "chemberta") and folder.is_dir():
-        return _own_class(name).from_folder(folder)
+    if name in _CLASSES and folder.is_dir():
+        return _class(name).from_folder(folder)
     # it may have been registered under another name than its own
     named = [_factories[name]] if name in _factories else list(_factories.values())
     for factory in named:
         if folder.is_dir():
             if getattr(factory, "name", None) == name and hasattr(factory, "from_folder"):
-                return cast("CellEncoder", cast("type[StoredEncoder]", factory).from_folder(folder))
+                return cast("Encoder", cast("type[StoredEncoder]", factory).from_folder(folder))
         elif (encoder := factory()).name == name:
             return encoder
     if folder.is_dir():
@@ -117,26 +123,17 @@ def restore(name: str, folder: Path) -> CellEncoder | None:
     return None
 
 
-def _own_class(name: str) -> Any:
+def _class(name: str) -> Any:
     """Class of an encoder of this package."""
-    if name == "scgpt":
-        from bioverse_sc.encoders.scgpt import ScGPTEncoder
-
-        return ScGPTEncoder
-    if name == "esm2":
-        from bioverse_sc.encoders.esm2 import Esm2Encoder
-
-        return Esm2Encoder
-    from bioverse_sc.encoders.chemberta import ChembertaEncoder
-
-    return ChembertaEncoder
+    module, kind = _CLASSES[name].split(":")
+    return getattr(import_module(f"bioverse_sc.encoders.{module}"), kind)
 
 
 @undisturbed()
 def get_encoder(
     name_or_path: str | Path,
     *,
-    modality: str = "rna",
+    mod: str = CELLS,
     revision: str | None = None,
     device: str | None = None,
 ) -> Any:
@@ -150,8 +147,8 @@ def get_encoder(
         ``"owner/name"`` with these files. Of proteins an ESM-2 checkpoint, and of molecules a ChemBERTa one, in the
         format of transformers: a folder, or a hub repository such as ``"facebook/esm2_t12_35M_UR50D"`` or
         ``"DeepChem/ChemBERTa-77M-MLM"``.
-    modality
-        What the encoder reads, where its name does not say it: ``"rna"``, ``"protein"`` or ``"molecule"``.
+    mod
+        Modality that the encoder reads, where its name does not say it: ``"rna"``, ``"protein"`` or ``"molecule"``.
     revision
         Branch, tag or commit of the hub repository.
     device
@@ -170,29 +167,34 @@ def get_encoder(
     if isinstance(name_or_path, str) and name in _factories:
         encoder = _factories[name]()
         check_encoder(encoder, f"The encoder {name!r}")
-    elif modality == "protein":
-        encoder = _own_class("esm2").from_pretrained(name_or_path, revision=revision)
-    elif modality == "molecule":
-        encoder = _own_class("chemberta").from_pretrained(name_or_path, revision=revision)
-    elif modality == "rna":
-        encoder = _own_class("scgpt").from_folder(_folder(name_or_path, revision))
+    elif mod == CELLS:
+        encoder = _class(_OF_MODALITY[mod]).from_folder(_folder(name_or_path, revision))
+    elif mod in _OF_MODALITY:
+        encoder = _class(_OF_MODALITY[mod]).from_pretrained(name_or_path, revision=revision)
     else:
-        msg = f"modality is {modality!r}; expected 'rna', 'protein' or 'molecule'."
+        expected = " or ".join([", ".join(map(repr, list(_OF_MODALITY)[:-1])), repr(list(_OF_MODALITY)[-1])])
+        msg = f"mod is {mod!r}; expected {expected}, or the name of an encoder that was registered."
         raise ValueError(msg)
     moved = encoder.to(device or settings.torch_device())
     check_encoder(moved, f"What to() of the encoder {name!r} returns")
     return moved
 
 
-def check_encoder(encoder: Any, what: str) -> None:
-    """Raise when something is no encoder."""
-    if not isinstance(encoder, CellEncoder | EntityEncoder):
-        members = ("name", "modality", "fingerprint", "width", "genes", "to", "encode")
-        missing = [member for member in members if not hasattr(encoder, member)]
-        msg = f"{what} is a {type(encoder).__name__}, which lacks {', '.join(missing)}; see bsc.encoders.CellEncoder."
+def check_encoder(encoder: Any, named: str) -> None:
+    """Raise when something is no encoder.
+
+    Parameters
+    ----------
+    encoder
+        What may be one.
+    named
+        What the error calls it.
+    """
+    if missing := missing_members(encoder):
+        msg = f"{named} is a {type(encoder).__name__}, which lacks {', '.join(missing)}; see bsc.encoders.Encoder."
         raise TypeError(msg)
     # it becomes a slot
-    check_name(encoder.name, f"{what}: its name", example="mine")
+    check_name(encoder.name, f"{named}: its name", example="mine")
 
 
 def _folder(name_or_path: str | Path, revision: str | None) -> Path:

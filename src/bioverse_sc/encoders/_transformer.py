@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
-import pandas as pd
 import torch
 
 from bioverse_sc._quiet import quiet_loading, undisturbed
-from bioverse_sc._validation import check_batch_size
-from bioverse_sc.encoders._words import is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +36,7 @@ class TransformerEncoder:
     """
 
     name: ClassVar[str]
-    modality: ClassVar[str]
-    column: ClassVar[str]
-    """Column of ``.obs`` that holds what it reads."""
+    mod: ClassVar[str]
     model_type: ClassVar[str]
     """Architecture, as transformers names it."""
     letters: ClassVar[str]
@@ -212,53 +207,6 @@ def _not_there(name: str, source: str, revision: str | None, error: OSError, *, 
         "fetched. Without access "
         f"to the hub, download it elsewhere (hf download {source} --local-dir FOLDER) and pass the folder: {files}."
     )
-
-
-class UnreadableError(ValueError):
-    """A text that is no sequence, or no SMILES.
-
-    Parameters
-    ----------
-    what
-        What one of them is called.
-    row
-        Where it is.
-    found
-        What is wrong, and what to do about it.
-    """
-
-    def __init__(self, what: str, row: int, found: str) -> None:
-        super().__init__(f"The {what} in row {row} {found}")
-        self.what, self.row, self.found = what, row, found
-
-
-def check_input(texts: Sequence[str], what: str, batch_size: int | None, words: frozenset[str] = frozenset()) -> None:
-    """Raise for what is no list of texts, for a text that says nothing, and for a batch size that is not positive.
-
-    Parameters
-    ----------
-    texts
-        Sequences or SMILES.
-    what
-        What one of them is called in a message.
-    batch_size
-        Texts per forward pass at most.
-    words
-        More words, in lower case, that say nothing.
-    """
-    if isinstance(texts, str):
-        msg = f"One {what} was given as a text; expected a list of them: [{texts!r:.40}]"
-        raise TypeError(msg)
-    check_batch_size(batch_size)
-    for row, text in enumerate(texts):
-        if isinstance(text, str):
-            empty = not text.strip()
-        elif not (empty := pd.isna(text) is True):
-            raise UnreadableError(what, row, f"is {text!r:.40} ({type(text).__name__}); expected text.")
-        if empty:
-            raise UnreadableError(what, row, "is empty; leave it out, or fill it in.")
-        if is_missing(text, words):
-            raise UnreadableError(what, row, f"is {text!r:.60}, a word; leave it out, or fill in the {what}.")
 
 
 def token_batches(lengths: Sequence[int], budget: int, batch_size: int | None = None) -> Iterator[list[int]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from bioverse_sc.pp._genes import gene_table
+from bioverse_sc.ontology import gene_table
 
 MISSING = frozenset(
     "na nan none null nil nat missing unknown unk undefined undetermined unspecified unassigned unavailable unnamed "
@@ -22,17 +22,6 @@ MISSING = frozenset(
 _MISSING_PHRASE = re.compile(
     r"(no|not|non|missing|unknown|without|n/?a)[ _-]+[a-z]+([ _-]+[a-z]+)*|[a-z]+[ _-]+(unknown|missing|unavailable)"
 )
-PROTEIN_WORDS = frozenset(
-    "protein proteins peptide peptides sequence sequences seq aa aaseq fasta antibody antigen isotype control ctrl "
-    "igg marker receptor "
-    "ligand enzyme kinase gene name label target hashtag background negative positive".split()
-)
-MOLECULE_WORDS = frozenset(
-    "smiles smile molecule compound drug vehicle control ctrl untreated mock solvent pbs dmso water media medium "
-    "negative positive".split()
-)
-NO_ENTITY = {"protein": PROTEIN_WORDS, "molecule": MOLECULE_WORDS}
-"""By modality, words that only say what the column holds."""
 ACCESSION = re.compile(
     # UniProt, Ensembl, RefSeq, PDB, InterPro, Pfam
     r"([OPQ]\d[A-Z\d]{3}\d|[A-NR-Z]\d([A-Z][A-Z\d]{2}\d){1,2})(-\d+)?|ENS[A-Z]*[GTP]\d{11}(\.\d+)?|[ANXYW]P_\d+(\.\d+)?"
@@ -59,7 +48,7 @@ SMILES_LETTERS = re.compile(
 _CAS = re.compile(r"\d{2,7}-\d{2}-\d")
 
 
-def is_missing(text: str, words: frozenset[str]) -> bool:
+def is_missing(text: str, placeholders: frozenset[str]) -> bool:
     """Whether a text only says that there is nothing, or what the column holds."""
     plain = text.strip().strip("'\"()[]{}").strip()
     if plain in _PEPTIDES or len(plain) > 80:
@@ -68,7 +57,7 @@ def is_missing(text: str, words: frozenset[str]) -> bool:
     return (
         not plain
         or plain in MISSING
-        or plain in words
+        or plain in placeholders
         or plain.rstrip(".") in MISSING
         or bool(_MISSING_PHRASE.fullmatch(plain))
     )

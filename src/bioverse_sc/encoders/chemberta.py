@@ -7,15 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from bioverse_sc._logging import logger
+from bioverse_sc._modality import modality_of
 from bioverse_sc._optional import require
-from bioverse_sc.encoders._transformer import (
-    TransformerEncoder,
-    UnreadableError,
-    check_input,
-    inner_mean,
-    unread_letters,
-)
-from bioverse_sc.encoders._words import MOLECULE_WORDS, SMILES_LETTERS, not_smiles
+from bioverse_sc.encoders._texts import UnreadableError, check_texts
+from bioverse_sc.encoders._transformer import TransformerEncoder, inner_mean, unread_letters
+from bioverse_sc.encoders._words import SMILES_LETTERS, not_smiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +32,7 @@ class ChembertaEncoder(TransformerEncoder):
     """
 
     name = "chemberta"
-    modality = "molecule"
-    column = "smiles"
+    mod = "molecule"
     model_type = "roberta"
     letters = "CNO"
 
@@ -78,7 +73,7 @@ class ChembertaEncoder(TransformerEncoder):
         if pooling not in ("mean", "cls"):
             msg = f"pooling is {pooling!r}; expected 'mean' or 'cls'."
             raise ValueError(msg)
-        check_input(smiles, "SMILES", batch_size, MOLECULE_WORDS)
+        check_texts(smiles, "SMILES", batch_size, modality_of(self.mod).placeholders)
         canonical = canonical_smiles(smiles, salts=salts)
         if not canonical:
             return self._pooled([], inner_mean, batch_size=batch_size)
@@ -143,7 +138,7 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
     ValueError
         For one that is empty or invalid; the message gives its row.
     """
-    check_input(smiles, "SMILES", None, MOLECULE_WORDS)
+    check_texts(smiles, "SMILES", None, modality_of("molecule").placeholders)
     if salts not in ("keep", "strip"):
         msg = f"salts is {salts!r}; expected 'keep' or 'strip'."
         raise ValueError(msg)

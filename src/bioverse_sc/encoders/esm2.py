@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from bioverse_sc.encoders._transformer import TransformerEncoder, UnreadableError, check_input, inner_mean
-from bioverse_sc.encoders._words import PROTEIN_WORDS, not_a_protein
+from bioverse_sc._modality import modality_of
+from bioverse_sc.encoders._texts import UnreadableError, check_texts
+from bioverse_sc.encoders._transformer import TransformerEncoder, inner_mean
+from bioverse_sc.encoders._words import not_a_protein
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +37,7 @@ class Esm2Encoder(TransformerEncoder):
     """
 
     name = "esm2"
-    modality = "protein"
-    column = "sequence"
+    mod = "protein"
     model_type = "esm"
     letters = RESIDUES
 
@@ -63,7 +64,7 @@ class Esm2Encoder(TransformerEncoder):
         TypeError
             For one text instead of a list of them.
         """
-        check_input(sequences, "sequence", batch_size, PROTEIN_WORDS)
+        check_texts(sequences, "sequence", batch_size, modality_of(self.mod).placeholders)
         windows: list[str] = []
         owner: list[int] = []
         for row, sequence in enumerate(sequences):

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
+from bioverse_sc._modality import CELLS
+
 
 class Precomputed:
     """What a projector has to know of vectors from elsewhere (scVI, Geneformer, UCE, PCA of a reference).
 
     Two representations of one name and width count as the same one; that they come from the same model is the user's
-    word. A projector for them is configured with :attr:`name`, :attr:`fingerprint` and :attr:`width`.
+    word. A projector for them is configured with its ``name``, ``fingerprint`` and ``width``.
 
     Parameters
     ----------
@@ -24,7 +26,7 @@ class Precomputed:
     """
 
     name = "precomputed"
-    modality = "rna"
+    mod = CELLS
 
     def __init__(self, use_rep: str, width: int) -> None:
         self.use_rep = use_rep

@@ -152,7 +152,7 @@ def fit_isotonic(confidence: ArrayLike, correct: ArrayLike) -> tuple[list[float]
 
 
 def apply_calibration(confidence: ArrayLike, x: ArrayLike, y: ArrayLike) -> np.ndarray:
-    """Calibrated confidence, by a curve such as :func:`fit_isotonic` finds.
+    """Calibrated confidence, by a curve such as :func:`bioverse_sc.metrics.fit_isotonic` finds.
 
     Between the points the curve is straight, beyond them it is level. It never falls, so the order of cells by their
     confidence stays but for ties.

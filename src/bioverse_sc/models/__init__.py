@@ -16,6 +16,7 @@ from bioverse_sc.models._inject import (
     tokenize_prompt,
 )
 from bioverse_sc.models._io import load, save
+from bioverse_sc.models._label_probabilities import calibrated_probabilities, label_probabilities
 from bioverse_sc.models._memory import Memory
 from bioverse_sc.models._projector import Projector, mean_soft_tokens
 from bioverse_sc.models._prompt import (
@@ -38,6 +39,7 @@ from bioverse_sc.models._prompt import (
     with_modality,
 )
 from bioverse_sc.models._publish import push_to_hub
+from bioverse_sc.models._shared import get_model
 from bioverse_sc.models.decode import (
     PRUNED_BELOW,
     Decoding,
@@ -80,15 +82,18 @@ __all__ = [
     "TypeNames",
     "absent_lists",
     "bundled_models",
+    "calibrated_probabilities",
     "create",
     "description_prompt",
     "entity_names",
     "fill_template",
     "filled_prompt",
     "generate_text",
+    "get_model",
     "inject",
     "is_model",
     "label_log_probabilities",
+    "label_probabilities",
     "label_prompt",
     "load",
     "mean_soft_tokens",

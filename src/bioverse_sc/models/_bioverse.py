@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from bioverse_sc.encoders import CellEncoder
+    from bioverse_sc.encoders import Encoder
     from bioverse_sc.models._config import ModelConfig, ProjectorConfig
     from bioverse_sc.models._inject import PromptBatch, TokenizedPrompt
     from bioverse_sc.models._memory import Memory
@@ -49,7 +49,7 @@ class BioVerse(nn.Module):
         config: ModelConfig,
         language_model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        encoders: Mapping[str, CellEncoder] | None = None,
+        encoders: Mapping[str, Encoder] | None = None,
         gene_reference: Mapping[str, tuple[float, float]] | None = None,
         memory: Mapping[str, Memory] | None = None,
     ) -> None:

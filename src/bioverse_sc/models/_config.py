@@ -15,7 +15,7 @@ from bioverse_sc.models._prompt import PROMPTS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bioverse_sc.encoders import CellEncoder, Precomputed
+    from bioverse_sc.encoders import Encoder, Precomputed
 
 FORMAT_VERSION = 2
 """Version 1 had no prompts, no chat format and no contract of the language model; it is still read."""
@@ -57,7 +57,7 @@ class ProjectorConfig:
         check_positive(self, "hidden_width", "n_tokens", "n_layers")
         check_dropout(self.dropout)
 
-    def for_encoder(self, encoder: CellEncoder | Precomputed, out_width: int) -> ProjectorConfig:
+    def for_encoder(self, encoder: Encoder | Precomputed, out_width: int) -> ProjectorConfig:
         """The same shape, between an encoder and a language model of that width."""
         return replace(
             self,
@@ -106,7 +106,7 @@ class ModelConfig:
     """Of descriptions and answers, unless the caller chooses; keeps a small language model from going round in
     circles."""
     prompts: dict[str, str] = field(default_factory=lambda: dict(PROMPTS))
-    """Templates; see :data:`bioverse_sc.models.PROMPTS`."""
+    """Templates; see ``bioverse_sc.models.PROMPTS``."""
     chat: ChatFormat | None = None
     """What the language model's chat template puts around turns; ``None`` for a model of plain text."""
     package_version: str = ""

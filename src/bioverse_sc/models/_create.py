@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from bioverse_sc.encoders import CellEncoder, Precomputed
+    from bioverse_sc.encoders import Encoder, Precomputed
 
 
 @undisturbed()
 def create(
     language_model: str | Path,
-    encoders: Mapping[str, CellEncoder | Precomputed],
+    encoders: Mapping[str, Encoder | Precomputed],
     *,
     name: str,
     revision: str | None = None,
@@ -45,8 +45,8 @@ def create(
         Any causal language model of transformers: a hub id, a folder, or a model of this package, such as ``"mini"``,
         whose language model lies in its folder and is used without the adapter.
     encoders
-        Frozen encoders by modality, such as ``{"rna": bsc.encoders.get_encoder("whole-human")}``. :class:`Precomputed`
-        stands for vectors from elsewhere.
+        Frozen encoders by modality, such as ``{"rna": bsc.encoders.get_encoder("whole-human")}``.
+        :class:`~bioverse_sc.encoders.Precomputed` stands for vectors from elsewhere.
     name
         Of the model; stored with every result.
     revision
@@ -144,8 +144,8 @@ def _check_encoders(encoders: Mapping[str, Any], shapes: Mapping[str, ProjectorC
             )
             raise TypeError(msg)
         check_name(encoder.name, f"The name of the {mod} encoder", example="mine")
-        if hasattr(encoder, "encode") and encoder.modality != mod:
-            msg = f"The encoder {encoder.name!r} is given as {mod!r}, but reads {encoder.modality!r}; give it as that."
+        if hasattr(encoder, "encode") and encoder.mod != mod:
+            msg = f"The encoder {encoder.name!r} is given as {mod!r}, but reads {encoder.mod!r}; give it as that."
             raise ValueError(msg)
     if unknown := shapes.keys() - encoders.keys():
         msg = f"projectors names {sorted(unknown)}, which have no encoder; there are encoders of {sorted(encoders)}."

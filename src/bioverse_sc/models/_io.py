@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from bioverse_sc.encoders import CellEncoder
+    from bioverse_sc.encoders import Encoder
 
 
 @undisturbed()
@@ -115,7 +115,7 @@ def load(
     )
     if language_model is None and config.language_model != INSIDE:
         config = replace(config, language_model_revision=known_commit(config.language_model, commit) or commit)
-    encoders: dict[str, CellEncoder] = {}
+    encoders: dict[str, Encoder] = {}
     for mod, shape in config.projectors.items():
         encoder = restore(shape.encoder, folder / ENCODERS / mod)
         if encoder is not None:
@@ -141,7 +141,7 @@ def _check_contract(
     config: ModelConfig,
     language_model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    encoders: Mapping[str, CellEncoder],
+    encoders: Mapping[str, Encoder],
     projectors: Mapping[str, torch.Tensor],
     folder: Path,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bioverse_sc._modality import known_modalities, modality_of
 from bioverse_sc._optional import require
 from bioverse_sc.encoders.esm2 import bare_sequence
 
@@ -23,23 +24,25 @@ RADIUS, BITS = 2, 2048
 
 
 class Memory:
-    """Known proteins or molecules with a text each, and which of them are nearest to others.
+    """Known entities with a text each, and which of them are nearest to others.
 
     Proteins are compared by the words of four residues that they share, weighted by how rare a word is (TF-IDF,
-    cosine); molecules by the Tanimoto similarity of their Morgan fingerprints of radius 2.
+    cosine); molecules by the Tanimoto similarity of their Morgan fingerprints of radius 2. Those of another modality
+    are compared as its entry says; see :class:`bioverse_sc.encoders.Modality`.
 
     Parameters
     ----------
     mod
-        Modality: ``"protein"`` or ``"molecule"``.
+        Modality that has texts, such as ``"protein"``.
     source
         Table with the columns ``entity`` (sequence or SMILES) and ``text``, or a file that :meth:`write` wrote; a file
         is read when it is first needed.
     """
 
     def __init__(self, mod: str, source: pd.DataFrame | Path) -> None:
-        if mod not in _SIMILARITY:
-            msg = f"A memory is of {' or '.join(map(repr, _SIMILARITY))}; found {mod!r}."
+        if not modality_of(mod).has_text:
+            known = [repr(name) for name in known_modalities() if modality_of(name).has_text]
+            msg = f"A memory is of {' or '.join(known)}; found {mod!r}."
             raise ValueError(msg)
         self.mod = mod
         self._source = source
@@ -63,7 +66,7 @@ class Memory:
 
     @cached_property
     def _similarity(self) -> Callable[[Sequence[str]], np.ndarray]:
-        return _SIMILARITY[self.mod](self.table["entity"].tolist())
+        return _SIMILARITY[modality_of(self.mod).similarity](self.table["entity"].tolist())
 
     def nearest(self, entities: Sequence[str], n: int = 3, *, themselves: bool = True) -> list[list[str]]:
         """Find the texts of the nearest known entities, the nearest first, each text once.
@@ -145,4 +148,4 @@ def _by_fingerprints(known: Sequence[str]) -> Callable[[Sequence[str]], np.ndarr
     return similarity
 
 
-_SIMILARITY = {"protein": _by_words, "molecule": _by_fingerprints}
+_SIMILARITY = {"letters": _by_words, "structure": _by_fingerprints}

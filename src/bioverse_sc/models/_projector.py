@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bioverse_sc._chunks import row_slices
 from bioverse_sc._validation import check_positive
 
 if TYPE_CHECKING:
@@ -64,10 +65,6 @@ class Projector(nn.Module):
         return projected.unflatten(-1, (self.config.n_tokens, self.config.out_width))
 
 
-ROWS = 4096
-"""Vectors that are projected at a time."""
-
-
 def mean_soft_tokens(projector: nn.Module, vectors: np.ndarray) -> np.ndarray:
     """Mean soft token of each vector, shape (entities, width); zeros stay zeros, as they are no cell.
 
@@ -79,11 +76,11 @@ def mean_soft_tokens(projector: nn.Module, vectors: np.ndarray) -> np.ndarray:
         Of an encoder, shape (entities, in_width).
     """
     device = next(projector.parameters()).device
-    out = []
+    chunks = []
     with torch.inference_mode():
-        for start in range(0, len(vectors), ROWS):
-            part = torch.from_numpy(np.ascontiguousarray(vectors[start : start + ROWS], dtype=np.float32)).to(device)
-            out.append(projector(part).mean(dim=1).float().cpu().numpy())
-    soft_tokens = np.concatenate(out)  # (entities, width)
+        for rows in row_slices(len(vectors)):
+            chunk = torch.from_numpy(np.ascontiguousarray(vectors[rows], dtype=np.float32)).to(device)
+            chunks.append(projector(chunk).mean(dim=1).float().cpu().numpy())  # (rows, width)
+    soft_tokens = np.concatenate(chunks)
     soft_tokens[~np.asarray(vectors).any(axis=1)] = 0
     return soft_tokens

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bioverse_sc._modality import modality_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -56,8 +58,6 @@ PROMPTS = {
 before an entity whose nearest known texts are shown."""
 
 _NEXT_TURN = " "
-
-_NAMES = {"rna": "Cell", "protein": "Protein", "molecule": "Molecule"}
 
 _PLACE = re.compile(r"\[BIO(?::([A-Za-z_]\w*))?\]")
 _NEARLY = re.compile(r"\[\s*bio\s*(?::[^][]*)?\]", re.IGNORECASE)
@@ -237,7 +237,7 @@ def description_prompt(
     prompts
         Templates of the model.
     """
-    entity = {"entity": _NAMES.get(mod, mod.capitalize())}
+    entity = {"entity": modality_of(mod).title}
     return [*_nearest(nearest, prompts), *filled_prompt(prompts["describe"], entity, mod), Answer(description)]
 
 
@@ -284,7 +284,7 @@ def entity_names(mods: Sequence[str]) -> list[str]:
     names = []
     for mod in mods:
         counted[mod] += 1
-        name = _NAMES.get(mod, mod.capitalize())
+        name = modality_of(mod).title
         names.append(f"{name} {counted[mod]}" if list(mods).count(mod) > 1 else name)
     return names
 

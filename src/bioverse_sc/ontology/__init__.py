@@ -8,6 +8,7 @@ in compact form; see ``recipes/knowledge``.
 
 from bioverse_sc.ontology._back_off import LINEAGES, back_off, lineage_terms, runner_up
 from bioverse_sc.ontology._cell_ontology import UNKNOWN, CellOntology, cell_ontology
+from bioverse_sc.ontology._gene_names import ENSEMBL, approved_symbol, gene_table
 from bioverse_sc.ontology._label_set import means_unknown, nearest_labels
 from bioverse_sc.ontology._levels import coarse_probabilities
 from bioverse_sc.ontology._match import LabelMatch, match_labels
@@ -15,14 +16,17 @@ from bioverse_sc.ontology._meanings import Meaning, meanings_of
 from bioverse_sc.ontology._tissues import known_tissues, terms_of_tissue
 
 __all__ = [
+    "ENSEMBL",
     "LINEAGES",
     "UNKNOWN",
     "CellOntology",
     "LabelMatch",
     "Meaning",
+    "approved_symbol",
     "back_off",
     "cell_ontology",
     "coarse_probabilities",
+    "gene_table",
     "known_tissues",
     "lineage_terms",
     "match_labels",

@@ -55,7 +55,7 @@ def back_off(
     The probability of a term is the sum over the labels whose term it is or is above. From the best label of a cell the
     walk goes up the Cell Ontology until a term's probability reaches ``min_confidence``; of several parents it takes
     the one with the highest probability, of equal ones the first by name. It ends at ``"unknown"`` above the widest
-    terms of the lineages (:data:`LINEAGES`), as it does at once for a label without a term, which has no parents.
+    terms of the lineages (``LINEAGES``), as it does at once for a label without a term, which has no parents.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def _trusted(graph: _Graph, labels: Sequence[str], meanings: Mapping[str, Meanin
 
 
 def lineage_terms(term: str) -> set[str]:
-    """Terms above this one, as far up as they say which lineage (:data:`LINEAGES`).
+    """Terms above this one, as far up as they say which lineage (``LINEAGES``).
 
     Parameters
     ----------

@@ -60,9 +60,9 @@ COUNTED_AS = {
 
 
 def coarse_probabilities(probabilities: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Probabilities of the broad types (:data:`COARSE`) from those of labels, and their names.
+    """Probabilities of the broad types (``COARSE``) from those of labels, and their names.
 
-    A label counts for the most exact of the broad types that it is a kind of, or is counted in (:data:`COUNTED_AS`);
+    A label counts for the most exact of the broad types that it is a kind of, or is counted in (``COUNTED_AS``);
     one that is none of them for its lineage, and one without a term for itself.
 
     Parameters

@@ -101,7 +101,7 @@ def meanings_of(model_labels: Sequence[str], labels: Sequence[str]) -> dict[str,
 
     A label with a term that takes nothing so is one that the model does not know, and what it takes is a guess: the
     labels of the model that it is a kind of, and where there are none, those that have a parent in common with it, when
-    that says more than the lineage (:data:`LINEAGES`) or their texts are alike. It takes nothing that the list names
+    that says more than the lineage (``LINEAGES``) or their texts are alike. It takes nothing that the list names
     too, and nothing that denies it in words ("classical", "non-classical"). It has to be a good guess where a wider
     label of the list would be right. Where several labels are equally near, they share by their texts. A label that is
     above some of the model's takes that of its parent too, where nothing else does.

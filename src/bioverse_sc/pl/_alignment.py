@@ -8,9 +8,10 @@ import numpy as np
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
-from bioverse_sc._modalities import modality
+from bioverse_sc._modality import CELLS, modality_of
 from bioverse_sc._results import Results
 from bioverse_sc._row_hash import bound_hashes, hash_rows
+from bioverse_sc.read import observations
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,7 +22,6 @@ T = TypeVar("T")
 
 LABELS_SHOWN = 12
 _OTHER = "#c9c9c9"
-_LOOK = {"rna": ("cells", "#1f77b4"), "protein": ("proteins", "#d95f02"), "molecule": ("molecules", "#1b9e77")}
 
 
 def alignment_umap(
@@ -71,8 +71,8 @@ def alignment_umap(
 
     keys = Keys(key)
     if color is not None:
-        mod = mod or "rna"
-        columns = modality(data, mod).obs.columns
+        mod = mod or CELLS
+        columns = observations(data, mod).obs.columns
         if color not in columns:
             msg = f"There is no column {color!r} in .obs; there are {list(columns)}."
             raise KeyError(msg)
@@ -118,20 +118,20 @@ def _compared(data: AnnData | MuData, mod: str | None, keys: Keys) -> tuple[dict
     ``None`` when there is none of the present soft tokens.
     """
     mods = getattr(data, "mod", None)
-    names = [mod or "rna"] if mods is None or mod is not None else sorted(mods, key=lambda name: name != "rna")
-    parts = {name: modality(data, name) for name in names}
-    together = Results(data, keys).made_by("alignment") if mods is not None else {}
+    names = [mod or CELLS] if mods is None or mod is not None else sorted(mods, key=lambda name: name != CELLS)
+    parts = {name: observations(data, name) for name in names}
+    together = Results(data, keys).made_by("alignment_umap") if mods is not None else {}
     of_layout = [str(name) for name in together.get("modalities", [])]
     if set(of_layout) <= set(mods or {}):
-        wanted = {name: modality(data, name) for name in of_layout if mod in (None, name)}
+        wanted = {name: observations(data, name) for name in of_layout if mod in (None, name)}
         # one that was laid out alone since then has a record of its own
         if wanted and all(
-            _is_of(together, name, adata, keys) and not Results(adata, keys).made_by("alignment")
+            _is_of(together, name, adata, keys) and not Results(adata, keys).made_by("alignment_umap")
             for name, adata in wanted.items()
         ):
             return wanted, together
     for name, adata in parts.items():
-        alone = Results(adata, keys).made_by("alignment")
+        alone = Results(adata, keys).made_by("alignment_umap")
         # an AnnData does not know of what it is
         name = str(next(iter(alone.get("modalities", [name]))))
         if alone and _is_of(alone, name, adata, keys):
@@ -151,12 +151,12 @@ def _is_of(stored: dict[str, Any], name: str, adata: AnnData, keys: Keys) -> boo
 
 def _run_alignment(data: AnnData | MuData, mod: str | None, keys: Keys) -> None:
     """Run it with the bundled model, unless the observations were aligned with another one."""
-    from bioverse_sc._models import get_model
+    from bioverse_sc.models import get_model
     from bioverse_sc.tl import alignment_umap as lay_out
 
     mods = getattr(data, "mod", None)
-    for name in [mod or "rna"] if mods is None or mod is not None else list(mods):
-        made_by = Results(modality(data, name), keys).made_by("align").get("model_fingerprint")
+    for name in [mod or CELLS] if mods is None or mod is not None else list(mods):
+        made_by = Results(observations(data, name), keys).made_by("align").get("model_fingerprint")
         if made_by not in (None, get_model("mini").fingerprint):
             msg = (
                 f"The {_look(name)[0]} were aligned with another model than 'mini'. Run bsc.tl.alignment_umap(data, "
@@ -169,8 +169,8 @@ def _run_alignment(data: AnnData | MuData, mod: str | None, keys: Keys) -> None:
 
 def _look(mod: str, n: int | None = None) -> tuple[str, str]:
     """Name of a modality's observations, with their number if it is given, and their colour."""
-    noun, shade = _LOOK.get(mod, (mod, "#9467bd"))
-    return (noun if n is None else f"{noun} ({n})"), shade
+    modality = modality_of(mod)
+    return (modality.plural if n is None else f"{modality.plural} ({n})"), modality.colour
 
 
 def _title(when: str, stored: dict[str, Any], mods: list[str]) -> str:

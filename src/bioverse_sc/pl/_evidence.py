@@ -10,12 +10,10 @@ import pandas as pd
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
-from bioverse_sc._modalities import modality, row_chunks
 from bioverse_sc._results import Results
 from bioverse_sc._row_hash import bound_hashes, hash_texts
 from bioverse_sc.pl._alignment import shown_or_axes
-from bioverse_sc.pp import map_genes
-from bioverse_sc.pp._profile import gene_names, get_matrix
+from bioverse_sc.read import gene_names, get_matrix, map_genes, observations, row_chunks
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,7 +75,7 @@ def evidence(
     if n < 1:
         msg = f"n is {n}; expected a positive number."
         raise ValueError(msg)
-    adata, keys = modality(data), Keys(key)
+    adata, keys = observations(data), Keys(key)
     column = keys.label if groupby == "bioverse_label" else groupby
     if not _is_checked(adata, keys):
         from bioverse_sc.tl import evidence as check

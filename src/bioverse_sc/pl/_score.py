@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bioverse_sc._keys import Keys
-from bioverse_sc._modalities import modality
+from bioverse_sc._modality import CELLS
 from bioverse_sc.metrics import rank_of_true
 from bioverse_sc.pl._alignment import shown_or_axes
+from bioverse_sc.read import observations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,7 @@ def _scored(data: AnnData | MuData, mod: str | None, keys: Keys) -> AnnData:
     if mod is None and len(scored) > 1:
         msg = f"The modalities {scored} have scores; expected one, such as mod={scored[0]!r}."
         raise ValueError(msg)
-    adata = modality(data, mod or next(iter([*scored, *mods]), "rna"))
+    adata = observations(data, mod or next(iter([*scored, *mods]), CELLS))
     if keys.scores not in adata.obsm:
         arguments = "" if mod is None else f", mod={mod!r}"
         arguments += "" if keys.stem == "bioverse" else f", key_added={keys.stem!r}"

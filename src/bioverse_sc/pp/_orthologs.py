@@ -13,13 +13,13 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from bioverse_sc._chunks import CHUNK
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
-from bioverse_sc._modalities import CHUNK, layer_names
 from bioverse_sc._optional import require
 from bioverse_sc._results import Results
-from bioverse_sc.pp._genes import MOUSE_PREFIX, approved_symbol
-from bioverse_sc.pp._profile import features, get_matrix
+from bioverse_sc.ontology import approved_symbol
+from bioverse_sc.read import MOUSE_PREFIX, features, get_matrix, layer_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

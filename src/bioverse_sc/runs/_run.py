@@ -279,7 +279,7 @@ def _created(new: NewModel, entities: Entities) -> BioVerse:
         for mod, name in new.encoders.items():
             # of a bundled model, its encoder
             named = model_folder(name) / "encoders" / mod if name in bundled_models() else name
-            encoders[mod] = get_encoder(named, modality=mod, device=device())
+            encoders[mod] = get_encoder(named, mod=mod, device=device())
     with about("data.use_rep"):
         for mod, key in entities.source.use_rep.items():
             encoders[mod] = Precomputed.of(key, entities.stored(mod))

@@ -1,17 +1,12 @@
-"""Soft tokens of cells: where a cell lies in the language model's embedding space."""
+"""Soft tokens: where an observation lies in the language model's embedding space."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from bioverse_sc._keys import Keys
-from bioverse_sc._logging import finish_log
-from bioverse_sc._modalities import modality
-from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
-from bioverse_sc._results import Results, Slot
-from bioverse_sc._row_hash import bound_hashes, hash_rows
-from bioverse_sc.tl._embed import embedding_slot, ensure_embedding, readable
+from bioverse_sc.tl._subject import subjects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +15,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from bioverse_sc.models import BioVerse
-    from bioverse_sc.pp import MatrixProfile
 
 
 @undisturbed()
@@ -73,62 +67,8 @@ def align(
     keys = Keys.of(key_added)
     if copy:
         data = data.copy()
-    loaded = get_model(model)
-    for name in readable(loaded, data, mod):
-        results = Results(modality(data, name), keys, overwrite=overwrite)
-        results.check([_slot(results)])
-        ensure_embedding(results, loaded, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-        align_cells(results, loaded, name)
+    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
+    for subject in subjects(data, model, keys, mod=mod, overwrite=overwrite, **reading):
+        subject.results.check([subject.soft_tokens_slot])
+        subject.align()
     return data if copy else None
-
-
-def ensure_alignment(
-    results: Results,
-    model: BioVerse,
-    *,
-    mod: str = "rna",
-    layer: str | None,
-    gene_symbols: str | None,
-    batch_size: int,
-) -> MatrixProfile | None:
-    """Embed and project, each only when its result is not there yet or out of date.
-
-    Gives the matrix of cells that was read.
-    """
-    matrix = ensure_embedding(results, model, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    if not has_alignment(results, model, mod):
-        align_cells(results, model, mod)
-    return matrix
-
-
-def align_cells(results: Results, model: BioVerse, mod: str = "rna") -> None:
-    """Project and write."""
-    from bioverse_sc.models import mean_soft_tokens
-
-    adata = results.data
-    results.check([_slot(results)])
-    what = "cells" if mod == "rna" else f"observations of {mod}"
-    with finish_log(f"projecting {adata.n_obs} {what} into the language model of {model.config.name!r}") as slots:
-        vectors = adata.obsm[embedding_slot(results, model, mod)]
-        soft_tokens = mean_soft_tokens(model.projectors[mod], vectors)
-        params = {
-            "model": model.config.name,
-            "model_fingerprint": model.fingerprint,
-            "content": bound_hashes(hash_rows(vectors), hash_rows(soft_tokens)),
-            "device": str(model.device),
-        }
-        slots += results.write("align", {_slot(results): soft_tokens}, params)
-
-
-def _slot(results: Results) -> Slot:
-    return Slot("obsm", results.keys.soft_token, "soft tokens")
-
-
-def has_alignment(results: Results, model: BioVerse, mod: str = "rna") -> bool:
-    """Whether the soft tokens of this model are there, made from the vectors that are there."""
-    made_by, obsm = results.made_by("align"), results.data.obsm
-    # a model that was trained since it was loaded has no fingerprint
-    if results.keys.soft_token not in obsm or not made_by.get("model_fingerprint") == model.fingerprint != "":
-        return False
-    vectors = obsm[embedding_slot(results, model, mod)]
-    return results.made_from("align", bound_hashes(hash_rows(vectors), hash_rows(obsm[results.keys.soft_token])))

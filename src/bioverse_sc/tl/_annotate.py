@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,30 +11,17 @@ from scipy.sparse import csr_matrix
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
-from bioverse_sc._modalities import modality
-from bioverse_sc._models import get_model
+from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
-from bioverse_sc._results import Results, Slot
+from bioverse_sc._results import Slot
 from bioverse_sc._validation import check_batch_size, check_labels
-from bioverse_sc.metrics import apply_calibration
-from bioverse_sc.ontology import back_off, coarse_probabilities, meanings_of, runner_up
-from bioverse_sc.tl._align import ensure_alignment
-from bioverse_sc.tl._economy import (
-    CONNECTIVITIES,
-    clusters_of,
-    label_in_cluster,
-    mean_by_cluster,
-    neighbors_graph,
-    one_label_each,
-    propagate,
-    representatives,
-    smooth_probabilities,
-)
-from bioverse_sc.tl._embed import embedding_slot, matrix_to_read
-from bioverse_sc.tl._evidence import known_genes
-from bioverse_sc.tl._label import chosen_labels, label_probabilities, report_unknown, vouched
+from bioverse_sc.ontology import runner_up
+from bioverse_sc.read import clusters_of, neighbors_graph
+from bioverse_sc.tl._current import genes_of
+from bioverse_sc.tl._label import chosen_labels, label_cells
 from bioverse_sc.tl._prompts import prompt_id
-from bioverse_sc.tl._reason import CaseMaker, Labelled, check_cells, reason_about_cells, reason_about_groups
+from bioverse_sc.tl._reason import Labelled, Reasoner
+from bioverse_sc.tl._subject import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +31,11 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from bioverse_sc.models import BioVerse
-    from bioverse_sc.pp._profile import MatrixProfile
+    from bioverse_sc.tl._label import Labels, Level
+    from bioverse_sc.tl._reason import Reasoning
+    from bioverse_sc.tl._subject import Subject
 
 LEVELS = ("fine", "coarse")
-LABELLED_AT_ONCE = 4
-"""Batches of cells that are labelled together: a prompt and a label are a few tokens, of which two cores read 1,900
-cells a second so, and 960 by single batches of 128."""
 REPRESENTATIVES = 256
 """Cells that texts are written about, unless the user says how many."""
 
@@ -200,103 +187,58 @@ def annotate(
     keys = Keys.of(key_added)
     check_labels(labels)
     check_batch_size(batch_size)
-    _check_choices(levels, by, reasoning, min_confidence, max_cells_to_generate, unique=unique)
+    choices = _Choices(
+        levels,
+        by,
+        unique,
+        reasoning,
+        groupby,
+        min_confidence,
+        n_runner_up,
+        probabilities,
+        smooth,
+        max_cells_to_generate,
+    )
     if copy:
         data = data.copy()
-    adata = modality(data)
-    loaded = get_model(model)
-    chosen = chosen_labels(loaded, labels, tissue)
-    if not 0 <= n_runner_up < len(chosen):
-        msg = f"n_runner_up is {n_runner_up}; expected 0 to {len(chosen) - 1}, for {len(chosen)} labels with 'unknown'."
-        raise ValueError(msg)
-    clusters = None
-    # without them representatives go by their labels alone
-    if "cluster" in (by, reasoning) or (groupby in adata.obs and adata.obs[groupby].notna().all()):
-        clusters = clusters_of(adata, groupby)
-    if unique and clusters is not None and len(clusters.categories) > len(chosen) - 1:
-        msg = (
-            f"There are {len(clusters.categories)} clusters in .obs[{groupby!r}] and {len(chosen) - 1} labels, so "
-            "unique=True cannot give "
-            "each cluster a label of its own. Give more labels, join clusters, or leave unique out."
-        )
-        raise ValueError(msg)
-    results = Results(adata, keys, overwrite=overwrite)
+    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
+    (subject,) = subjects(data, model, keys, mod=CELLS, overwrite=overwrite, **reading)
+    adata, results, loaded = subject.adata, subject.results, subject.model
+    label_set = chosen_labels(loaded, labels, tissue)
+    clusters = choices.clusters(adata)
+    choices.check_labels(label_set, clusters)
     results.check(_all_slots(keys))
     graph = neighbors_graph(adata) if smooth else None
-    # without reasoning the genes are not needed, which a model that reads vectors from elsewhere may not have
-    genes = known_genes(loaded) if reasoning else []
-    if reasoning and not loaded.gene_reference:
-        logger.warning(
-            "The model %r has no reference of the genes' means, so its reasoning is shown the highest expressed "
-            "genes, not the "
-            "informative ones.",
-            loaded.config.name,
-        )
-    matrix = ensure_alignment(results, loaded, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    if reasoning and matrix is None:
-        matrix, _ = matrix_to_read(results, genes, layer=layer, gene_symbols=gene_symbols)
-    vectors = np.asarray(adata.obsm[embedding_slot(results, loaded)], dtype=np.float32)
-    threshold = min_confidence
-    if threshold is None:
-        threshold = 0.0 if unique else loaded.config.min_confidence
-    meanings = None if labels is None else meanings_of(loaded.config.labels, chosen)
+    if reasoning:
+        _check_genes(loaded)
+    # embeds and aligns, where that has not been done
+    _ = subject.soft_tokens
+    if reasoning:
+        _ = subject.matrix
+    threshold = choices.threshold(loaded)
     with finish_log(
-        f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(chosen) - 1} labels"
-    ) as slots:
-        p = label_probabilities(
-            loaded,
-            vectors,
-            chosen,
-            batch_size=LABELLED_AT_ONCE * batch_size,
-            closed=labels is None,
-            whole=unique,
+        f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(label_set) - 1} labels"
+    ) as lines:
+        labelled = label_cells(
+            subject,
+            label_set,
+            are_users=labels is not None,
+            has_coarse="coarse" in levels,
+            unique=unique,
+            threshold=threshold,
+            clusters=clusters if by == "cluster" else None,
+            graph=graph,
         )
-        if graph is not None:
-            p = smooth_probabilities(p, graph)
-        curve = loaded.config.calibration
-        calibrate = None if curve is None else lambda raw: apply_calibration(raw, *curve)
-        if curve is not None and threshold > curve[1][-1]:
-            logger.warning(
-                "min_confidence is %.2f, and %r is never surer than %.2f: every cell is 'unknown'. Give a lower one.",
-                threshold,
-                loaded.config.name,
-                curve[1][-1],
-            )
-        if by == "cluster" and clusters is not None:
-            p = mean_by_cluster(p, clusters)[clusters.codes]
-            # a cell of which nothing is known stays so
-            p[~vectors.any(axis=1)] = 0
-        given = one_label_each(p, clusters) if unique and clusters is not None else None
-        names, terms, confidence = back_off(p, chosen, threshold, calibrate=calibrate, meanings=meanings, given=given)
-        if meanings is not None:
-            confidence = vouched(confidence, names, meanings)
-            report_unknown(loaded, vectors, names, chosen)
-        columns = _label_columns(adata, (keys.label, keys.label_id, keys.confidence), names, terms, confidence)
-        if "coarse" in levels:
-            of_broad, broad, counted_in = coarse_probabilities(p, chosen)
-            found = back_off(
-                of_broad, broad, threshold, calibrate=calibrate, given=None if given is None else counted_in[given]
-            )
-            columns |= _label_columns(adata, keys.coarse, *found)
-        if reasoning and matrix is not None:
-            cells = Labelled(vectors, names, terms, confidence.astype(np.float32), p)
-            budget = None
-            if reasoning == "representative":
-                budget = REPRESENTATIVES if max_cells_to_generate is None else max_cells_to_generate
-            about = clusters if reasoning != "cell" else None
-            columns |= _reasoned(
-                adata, loaded, matrix, cells, chosen, keys, about, batch_size, budget, by_group=reasoning == "cluster"
-            )
-        if n_runner_up:
-            columns[Slot("obsm", keys.runner_up)] = _runner_up(p, chosen, names, n_runner_up, adata)
-        if probabilities:
-            columns[Slot("obsm", keys.probabilities)] = csr_matrix(p, dtype=np.float32)
+        columns = _label_columns(adata, keys, labelled)
+        if reasoning:
+            columns |= _reasoning_columns(adata, keys, choices.reason(subject, labelled, label_set, clusters))
+        columns |= _probability_columns(adata, keys, labelled, label_set, choices)
         results.remove(slot for slot in _all_slots(keys) if slot not in columns)
         params = {
             "model": loaded.config.name,
             "model_fingerprint": loaded.fingerprint,
             "prompt": prompt_id(loaded),
-            "labels": chosen,
+            "labels": label_set,
             "tissue": tissue or "",
             "levels": list(levels),
             "by": by,
@@ -309,8 +251,107 @@ def annotate(
             "temperature": loaded.config.temperature,
             "device": str(loaded.device),
         }
-        slots += results.write("annotate", columns, params)
+        lines += results.write("annotate", columns, params)
     return data if copy else None
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What was asked for; see :func:`annotate`."""
+
+    levels: Sequence[str]
+    by: str
+    unique: bool
+    reasoning: str | None
+    groupby: str
+    min_confidence: float | None
+    n_runner_up: int
+    probabilities: bool
+    smooth: bool
+    max_cells_to_generate: int | None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.levels, str) or "fine" not in self.levels or not set(self.levels) <= set(LEVELS):
+            msg = f"levels is {self.levels!r}; expected ('fine',) or ('fine', 'coarse')."
+            raise ValueError(msg)
+        if self.by not in ("cell", "cluster"):
+            msg = f"by is {self.by!r}; expected 'cell' or 'cluster'."
+            raise ValueError(msg)
+        if self.unique and self.by != "cluster":
+            msg = f"unique is True with by={self.by!r}; expected by='cluster', as it is clusters that get a label each."
+            raise ValueError(msg)
+        if self.reasoning not in ("representative", "cell", "cluster", None):
+            msg = f"reasoning is {self.reasoning!r}; expected 'representative', 'cell', 'cluster' or None."
+            raise ValueError(msg)
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            msg = (
+                f"min_confidence is {self.min_confidence}; expected a probability from 0 to 1, or None for the model's "
+                "own."
+            )
+            raise ValueError(msg)
+        budget = self.max_cells_to_generate
+        if budget is not None and (budget < 1 or self.reasoning != "representative"):
+            msg = (
+                f"max_cells_to_generate is {budget} with reasoning={self.reasoning!r}; expected 1 or more, with "
+                "reasoning='representative'."
+            )
+            raise ValueError(msg)
+
+    def clusters(self, adata: AnnData) -> pd.Categorical | None:
+        """The clusters, where they are asked for; and where they are there, for representatives."""
+        # without them representatives go by their labels alone
+        if "cluster" in (self.by, self.reasoning) or (
+            self.groupby in adata.obs and adata.obs[self.groupby].notna().all()
+        ):
+            return clusters_of(adata, self.groupby)
+        return None
+
+    def check_labels(self, labels: Sequence[str], clusters: pd.Categorical | None) -> None:
+        """Raise when there are too few labels for what is asked; ``"unknown"`` is the last of them."""
+        if not 0 <= self.n_runner_up < len(labels):
+            msg = (
+                f"n_runner_up is {self.n_runner_up}; expected 0 to {len(labels) - 1}, for {len(labels)} labels with "
+                "'unknown'."
+            )
+            raise ValueError(msg)
+        if self.unique and clusters is not None and len(clusters.categories) > len(labels) - 1:
+            msg = (
+                f"There are {len(clusters.categories)} clusters in .obs[{self.groupby!r}] and {len(labels) - 1} "
+                "labels, so unique=True cannot give each cluster a label of its own. Give more labels, join clusters, "
+                "or leave unique out."
+            )
+            raise ValueError(msg)
+
+    def threshold(self, model: BioVerse) -> float:
+        """Probability below which a label gives way to a wider one."""
+        if self.min_confidence is not None:
+            return self.min_confidence
+        return 0.0 if self.unique else model.config.min_confidence
+
+    def reason(
+        self, subject: Subject, labelled: Labels, label_set: Sequence[str], clusters: pd.Categorical | None
+    ) -> Reasoning:
+        """Texts about cells, about representatives, or about clusters."""
+        fine = labelled.fine
+        confidence = fine.confidence.astype(np.float32)
+        cells = Labelled(subject.vectors, fine.names, fine.terms, confidence, labelled.probabilities)
+        reasoner = Reasoner(subject, cells, label_set)
+        if self.reasoning == "cluster" and clusters is not None:
+            return reasoner.of_clusters(clusters)
+        if self.reasoning == "cell":
+            return reasoner.of_cells()
+        return reasoner.of_representatives(self.max_cells_to_generate or REPRESENTATIVES, clusters)
+
+
+def _check_genes(model: BioVerse) -> None:
+    """Raise when the model knows no genes, as one that reads vectors from elsewhere may not; warn of no reference."""
+    genes_of(model)
+    if not model.gene_reference:
+        logger.warning(
+            "The model %r has no reference of the genes' means, so its reasoning is shown the highest expressed genes, "
+            "not the informative ones.",
+            model.config.name,
+        )
 
 
 def _all_slots(keys: Keys) -> list[Slot]:
@@ -320,112 +361,47 @@ def _all_slots(keys: Keys) -> list[Slot]:
     return [Slot("obs", key) for key in columns] + [Slot("obsm", key) for key in (keys.runner_up, keys.probabilities)]
 
 
-def _label_columns(
-    adata: AnnData, slots: tuple[str, str, str], names: np.ndarray, terms: np.ndarray, confidence: np.ndarray
+def _label_columns(adata: AnnData, keys: Keys, labelled: Labels) -> dict[Slot, Any]:
+    """Columns of the labels of each level."""
+    levels: list[tuple[tuple[str, str, str], Level]] = [((keys.label, keys.label_id, keys.confidence), labelled.fine)]
+    if labelled.coarse is not None:
+        levels.append((keys.coarse, labelled.coarse))
+    columns: dict[Slot, Any] = {}
+    for (name, term, confidence), level in levels:
+        columns[Slot("obs", name)] = _categorical(level.names, adata)
+        columns[Slot("obs", term)] = _categorical(level.terms, adata)
+        columns[Slot("obs", confidence)] = pd.Series(level.confidence.astype(np.float32), index=adata.obs_names)
+    return columns
+
+
+def _reasoning_columns(adata: AnnData, keys: Keys, reasoning: Reasoning) -> dict[Slot, Any]:
+    texts = np.asarray(reasoning.texts, dtype=object)
+    columns: dict[Slot, Any] = {
+        Slot("obs", keys.reasoning): pd.Series(texts, index=adata.obs_names, dtype=object),
+        Slot("obs", keys.genes_supported): pd.Series(reasoning.supported, index=adata.obs_names),
+        Slot("obs", keys.genes_unsupported): pd.Series(reasoning.unsupported, index=adata.obs_names),
+    }
+    if reasoning.written_about is not None:
+        columns[Slot("obs", keys.reasoning_of)] = _categorical(reasoning.written_about, adata)
+    return columns
+
+
+def _probability_columns(
+    adata: AnnData, keys: Keys, labelled: Labels, label_set: Sequence[str], choices: _Choices
 ) -> dict[Slot, Any]:
-    """Columns of the labels of one level."""
-    values = (
-        _categorical(names, adata),
-        _categorical(terms, adata),
-        pd.Series(confidence.astype(np.float32), index=adata.obs_names),
-    )
-    return {Slot("obs", key): value for key, value in zip(slots, values, strict=True)}
-
-
-def _check_choices(
-    levels: Sequence[str],
-    by: str,
-    reasoning: str | None,
-    min_confidence: float | None,
-    max_cells_to_generate: int | None,
-    *,
-    unique: bool,
-) -> None:
-    if isinstance(levels, str) or "fine" not in levels or not set(levels) <= set(LEVELS):
-        msg = f"levels is {levels!r}; expected ('fine',) or ('fine', 'coarse')."
-        raise ValueError(msg)
-    if by not in ("cell", "cluster"):
-        msg = f"by is {by!r}; expected 'cell' or 'cluster'."
-        raise ValueError(msg)
-    if unique and by != "cluster":
-        msg = f"unique is True with by={by!r}; expected by='cluster', as it is clusters that get a label each."
-        raise ValueError(msg)
-    if reasoning not in ("representative", "cell", "cluster", None):
-        msg = f"reasoning is {reasoning!r}; expected 'representative', 'cell', 'cluster' or None."
-        raise ValueError(msg)
-    if min_confidence is not None and not 0 <= min_confidence <= 1:
-        msg = f"min_confidence is {min_confidence}; expected a probability from 0 to 1, or None for the model's own."
-        raise ValueError(msg)
-    if max_cells_to_generate is not None and (max_cells_to_generate < 1 or reasoning != "representative"):
-        msg = (
-            f"max_cells_to_generate is {max_cells_to_generate} with reasoning={reasoning!r}; expected 1 or more, with "
-            "reasoning='representative'."
-        )
-        raise ValueError(msg)
+    """The next likely labels, and the probabilities of all, where they are asked for."""
+    columns: dict[Slot, Any] = {}
+    if n := choices.n_runner_up:
+        names, p = runner_up(labelled.probabilities, label_set, n, given=labelled.fine.names)  # both (cells, n)
+        table = pd.DataFrame(index=adata.obs_names)
+        for k in range(n):
+            table[f"label_{k + 1}"] = _categorical(names[:, k], adata)
+            table[f"probability_{k + 1}"] = p[:, k].astype(np.float32)
+        columns[Slot("obsm", keys.runner_up)] = table
+    if choices.probabilities:
+        columns[Slot("obsm", keys.probabilities)] = csr_matrix(labelled.probabilities, dtype=np.float32)
+    return columns
 
 
 def _categorical(values: np.ndarray, adata: AnnData) -> pd.Series:
     return pd.Series(pd.Categorical(values, categories=sorted(set(values))), index=adata.obs_names)
-
-
-def _runner_up(
-    probabilities: np.ndarray, labels: Sequence[str], given: np.ndarray, n: int, adata: AnnData
-) -> pd.DataFrame:
-    names, p = runner_up(probabilities, labels, n, given=given)
-    table = pd.DataFrame(index=adata.obs_names)
-    for k in range(n):
-        table[f"label_{k + 1}"] = _categorical(names[:, k], adata)
-        table[f"probability_{k + 1}"] = p[:, k].astype(np.float32)
-    return table
-
-
-def _reasoned(
-    adata: AnnData,
-    model: BioVerse,
-    matrix: MatrixProfile,
-    cells: Labelled,
-    labels: Sequence[str],
-    keys: Keys,
-    clusters: pd.Categorical | None,
-    batch_size: int,
-    budget: int | None,
-    *,
-    by_group: bool,
-) -> dict[Slot, Any]:
-    """Columns of the reasoning: about each cell, about ``budget`` cells that speak for others, or about groups."""
-    maker = CaseMaker(model, matrix.gene_map.genes, labels)
-    known = cells.vectors.any(axis=1)
-    of: np.ndarray | None = None
-    if by_group and clusters is not None:
-        # a text is about a label, so cells of one cluster with two labels have two
-        group = label_in_cluster(cells.names, clusters)
-        written = reason_about_groups(adata, model, matrix, cells, group, maker, batch_size=batch_size)
-        texts, supported, unsupported = (values[group.codes] for values in written)
-        texts[~known], supported[~known], unsupported[~known] = "", 0, 0
-        of = np.where(known, np.asarray(clusters, dtype=str), "").astype(object)
-    else:
-        rows = np.flatnonzero(known)
-        if budget is not None and budget >= len(rows):
-            # each cell speaks for itself
-            budget = None
-        if budget is not None:
-            rows = np.sort(representatives(cells.vectors, cells.names, budget, clusters=clusters))
-        texts = reason_about_cells(adata, model, matrix, cells, maker, rows, batch_size=batch_size)
-        if budget is not None:
-            graph = neighbors_graph(adata) if CONNECTIVITIES in adata.obsp else None
-            source = propagate(rows, cells.vectors, cells.names, graph)
-            texts = np.where(source >= 0, texts[source], "")
-            of = np.where(source >= 0, np.asarray(adata.obs_names, dtype=object)[source], "")
-            if missing := int(((source < 0) & known).sum()):
-                logger.warning(
-                    "%d cells have labels that max_cells_to_generate=%d left without a text", missing, budget
-                )
-        supported, unsupported = check_cells(adata, matrix, texts, cells)
-    columns: dict[Slot, Any] = {
-        Slot("obs", keys.reasoning): pd.Series(np.asarray(texts, dtype=object), index=adata.obs_names, dtype=object),
-        Slot("obs", keys.genes_supported): pd.Series(supported, index=adata.obs_names),
-        Slot("obs", keys.genes_unsupported): pd.Series(unsupported, index=adata.obs_names),
-    }
-    if of is not None:
-        columns[Slot("obs", keys.reasoning_of)] = _categorical(of, adata)
-    return columns

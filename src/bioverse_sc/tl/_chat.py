@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
-from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results
 from bioverse_sc.tl._chat_display import as_html, as_markdown, as_text
-from bioverse_sc.tl._chat_entities import observations, part_of
-from bioverse_sc.tl._prompts import check_request, log_use, source_of
+from bioverse_sc.tl._chat_entities import chosen_names, part_of
+from bioverse_sc.tl._prompts import check_request, log_use, shown
+from bioverse_sc.tl._subject import Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from bioverse_sc.models import BioVerse, Read
-    from bioverse_sc.tl._prompts import Source
 
 
 class Turn(NamedTuple):
@@ -126,12 +125,12 @@ class Chat:
         layer: str | None = None,
         gene_symbols: str | None = None,
     ) -> None:
-        from bioverse_sc.models import Decoding, entity_names
+        from bioverse_sc.models import Decoding, entity_names, get_model
 
         decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
         self._model = get_model(model)
         self._decoding = decoding.of_model(self._model)
-        chosen = observations(data, entities, mod, self._model)
+        chosen = chosen_names(data, entities, mod, self._model)
         check_request(self._model, list(chosen), retrieve=retrieve, batch_size=1)
         parts = {name: part_of(data, name, names) for name, names in chosen.items()}
         self._mods = [name for name, part in parts.items() for _ in range(part.n_obs)]
@@ -139,13 +138,16 @@ class Chat:
         self._entities = [
             ChatEntity(*entity) for entity in zip(entity_names(self._mods), self._mods, named, strict=True)
         ]
-        options: dict[str, Any] = {"retrieve": retrieve, "layer": layer, "gene_symbols": gene_symbols}
-        shown = ", ".join(f"{e.name} {e.observation}" for e in self._entities)
-        with finish_log(f"showing {shown} to {self._model.config.name!r}, from a copy: the data are not changed"):
-            sources = [_source(part, self._model, name, **options) for name, part in parts.items()]
-            shown_by = [source.shown(np.arange(len(source.vectors))) for source in sources]
-            self._nearest = [texts for places in shown_by for texts in places.nearest]
-            self._soft_tokens = _soft_tokens(self._model, sources)
+        reading = {"layer": layer, "gene_symbols": gene_symbols}
+        listed = ", ".join(f"{e.name} {e.observation}" for e in self._entities)
+        with finish_log(f"showing {listed} to {self._model.config.name!r}, from a copy: the data are not changed"):
+            subjects = [Subject(Results(part, Keys()), self._model, name, **reading) for name, part in parts.items()]
+            self._nearest: list[Sequence[str]] = []
+            for subject in subjects:
+                _check_known(subject)
+                log_use(subject, retrieve=retrieve)
+                self._nearest += shown(subject, np.arange(subject.adata.n_obs), retrieve=retrieve).nearest
+            self._soft_tokens = _soft_tokens(self._model, subjects)
         self._said: list[_Said] = []
         self._read: Read | None = None
 
@@ -299,24 +301,22 @@ class Chat:
         return as_html(self._entities, self.transcript, self._model.config.name, self._decoding)
 
 
-def _source(part: AnnData, model: BioVerse, mod: str, *, retrieve: bool, **options: Any) -> Source:
-    """Vectors of the observations of a modality, each of which the model can see."""
-    source = source_of(Results(part, Keys()), model, mod, retrieve=retrieve, batch_size=64, **options)
-    if not source.is_known.all():
+def _check_known(subject: Subject) -> None:
+    """Raise when the model cannot see one of the observations."""
+    if not subject.is_known.all():
         msg = (
-            f"The vector of {part.obs_names[~source.is_known][0]!r} is zero, as of a cell without any known gene: the "
-            "model has nothing to see. Leave it out of entities."
+            f"The vector of {subject.adata.obs_names[~subject.is_known][0]!r} is zero, as of a cell without any known "
+            "gene: the model has nothing to see. Leave it out of entities."
         )
         raise ValueError(msg)
-    log_use(model, source, retrieve=retrieve)
-    return source
 
 
-def _soft_tokens(model: BioVerse, sources: Sequence[Source]) -> torch.Tensor:
+def _soft_tokens(model: BioVerse, subjects: Sequence[Subject]) -> torch.Tensor:
     """Soft tokens of all entities, shape (slots, width)."""
     import torch
 
     with torch.inference_mode():
-        vectors = [torch.from_numpy(source.vectors).to(model.device) for source in sources]  # (entities, width) each
-        projected = [model.project(source.modality, of_mod) for source, of_mod in zip(sources, vectors, strict=True)]
+        projected = [
+            model.project(subject.mod, torch.from_numpy(subject.vectors).to(model.device)) for subject in subjects
+        ]  # (entities, n_tokens, width) each
         return torch.cat([tokens.flatten(0, 1) for tokens in projected])

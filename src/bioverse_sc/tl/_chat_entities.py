@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from bioverse_sc.tl._embed import readable
+from bioverse_sc.tl._subject import modalities_read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ ALL = 8
 """Observations at most that are shown when none is named."""
 
 
-def observations(
+def chosen_names(
     data: AnnData | MuData,
     entities: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None,
     mod: str | None,
@@ -45,7 +45,7 @@ def observations(
             raise TypeError(msg)
         named_by = dict(entities)
     elif mod is None and isinstance(data, MuData):
-        example = {readable(model, data, None)[0]: entities}
+        example = {modalities_read(model, data, None)[0]: entities}
         msg = f"The modality of {entities!r} is not said; of a MuData name it: entities={example!r}"
         raise TypeError(msg)
     else:
@@ -69,7 +69,7 @@ def observations(
 
 def _all(data: AnnData | MuData, mod: str | None, model: BioVerse) -> dict[str, list[str] | None]:
     """All that the model reads, when they are few."""
-    sizes = {name: _modality(data, name).n_obs for name in readable(model, data, mod)}
+    sizes = {name: _modality(data, name).n_obs for name in modalities_read(model, data, mod)}
     if not 0 < sum(sizes.values()) <= ALL:
         first = {name: str(_modality(data, name).obs_names[0]) for name, n in sizes.items() if n}
         named = next(iter(first.values()), "name") if isinstance(data, AnnData) or mod is not None else first

@@ -9,15 +9,11 @@ import pandas as pd
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
-from bioverse_sc._modalities import modality
-from bioverse_sc._models import get_model
+from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
-from bioverse_sc._results import Results
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.ontology import cell_ontology, match_labels
-from bioverse_sc.tl._align import ensure_alignment
-from bioverse_sc.tl._embed import embedding_slot
-from bioverse_sc.tl._label import calibrated
+from bioverse_sc.tl._subject import subjects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +31,7 @@ METADATA = "Metadata: cell type {label}. "
 def controls(
     data: AnnData | MuData,
     *,
-    truth: str | None = None,
+    labels_key: str | None = None,
     model: str | Path | BioVerse = "mini",
     n_cells: int = 200,
     seed: int = 0,
@@ -44,7 +40,7 @@ def controls(
     batch_size: int = 64,
     key_added: str | None = None,
     copy: bool = False,
-) -> pd.DataFrame:
+) -> AnnData | MuData | None:
     """Say how much of the answer comes from the cell: label some cells again with soft tokens that are not theirs.
 
     ``"cell"``
@@ -68,7 +64,7 @@ def controls(
     ----------
     data
         AnnData, or MuData with an ``"rna"`` modality.
-    truth
+    labels_key
         Column of ``.obs`` with the true labels, for the accuracy.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
@@ -81,11 +77,18 @@ def controls(
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     copy
-        Whether to leave ``data`` as it is; what is missing is then made in a copy, which is not kept.
+        Whether to return a copy instead of writing to ``data``.
 
     Returns
     -------
-    DataFrame with a row for each condition, which is also logged. Columns:
+    ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.align` sets, if missing, and:
+
+    ``.uns["bioverse"]["controls"]["table"]``
+        DataFrame with a row for each condition, which is also logged, and the columns below.
+    ``.uns["bioverse"]["controls"]``
+        Provenance beside it.
+
+    The columns of the table:
 
     ``agreement``
         Share of the cells whose label is that of ``"cell"``.
@@ -97,109 +100,128 @@ def controls(
         Of the labels over the cells, in bits; 0 when all have one label.
     ``accuracy``
         Share of the cells whose label is the true one as it is written, or equal to it or below it in the Cell
-        Ontology, where :func:`bioverse_sc.ontology.match_labels` says what the true ones mean. Only with ``truth``;
-        cells without a true label, or with one that means no term and is none of the model's labels, are left out of
-        it, and counted in the log.
-
-    Sets what :func:`bioverse_sc.tl.align` sets, if missing, and nothing else: ``.obsm["X_scgpt"]``,
-    ``.obsm["X_bioverse"]`` and the provenance in ``.uns["bioverse"]``.
+        Ontology, where :func:`bioverse_sc.ontology.match_labels` says what the true ones mean. Only with
+        ``labels_key``; cells without a true label, or with one that means no term and is none of the model's labels,
+        are left out of it, and counted in the log.
 
     Raises
     ------
     KeyError
-        When there is no column ``truth``.
+        When there is no column ``labels_key``.
     ValueError
         When the model has no label set of its own, fewer than two cells have a known gene, or ``n_cells`` is less than
         two.
     """
     keys = Keys.of(key_added)
-    import torch
-
     check_batch_size(batch_size)
     if n_cells < 2:
         msg = f"n_cells is {n_cells}; expected 2 or more, as cells are exchanged with each other."
         raise ValueError(msg)
     if copy:
         data = data.copy()
-    adata = modality(data)
-    if truth is not None and truth not in adata.obs:
-        msg = f"There is no column {truth!r} in .obs; there are {list(adata.obs.columns)}."
-        raise KeyError(msg)
-    loaded = get_model(model)
-    labels = np.array(loaded.config.labels, dtype=object)
-    if len(labels) < 2:
+    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
+    (subject,) = subjects(data, model, keys, mod=CELLS, **reading)
+    adata, loaded = subject.adata, subject.model
+    _check_labels(adata, labels_key, loaded)
+    _ = subject.soft_tokens
+    known = np.flatnonzero(subject.is_known)
+    if len(known) < 2:
         msg = (
-            f"The model {loaded.config.name!r} has no label set of its own, among which the controls could choose. "
-            "Create it with "
-            "one: bsc.models.create(..., labels=['B cell', 'T cell', ...])."
-        )
-        raise ValueError(msg)
-    results = Results(adata, keys)
-    ensure_alignment(results, loaded, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    vectors = np.asarray(adata.obsm[embedding_slot(results, loaded)], dtype=np.float32)
-    real = np.flatnonzero(vectors.any(axis=1))
-    if len(real) < 2:
-        msg = (
-            f"{len(real)} of {adata.n_obs} cells have a gene that the model knows; expected 2 or more, to exchange "
+            f"{len(known)} of {adata.n_obs} cells have a gene that the model knows; expected 2 or more, to exchange "
             "them."
         )
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.choice(real, min(n_cells, len(real)), replace=False))
-    vectors = vectors[drawn]
-    with finish_log(f"controls of {loaded.config.name!r} on {len(drawn)} cells"):
-        with torch.inference_mode():
-            own = loaded.project("rna", torch.from_numpy(vectors).to(loaded.device))
-            mixed = loaded.project("rna", torch.from_numpy(rng.permuted(vectors, axis=0)).to(loaded.device))
-        answers = {"cell": _probabilities(loaded, own, batch_size=batch_size)}
-        said = answers["cell"].argmax(axis=1)
-        # round in a circle, so that no cell keeps its own
-        order = rng.permutation(len(drawn))
-        other = np.empty_like(order)
-        other[order] = np.roll(order, 1)
-        blank = _probabilities(loaded, torch.zeros_like(own[:1]), batch_size=1)
-        answers["blank"] = np.repeat(blank, len(drawn), axis=0)
-        answers["shuffled"] = _probabilities(loaded, own[torch.from_numpy(other)], batch_size=batch_size)
-        answers["decoy"] = _probabilities(loaded, mixed, batch_size=batch_size)
-        first, second = np.argsort(-answers["cell"].mean(axis=0), kind="stable")[:2]
-        answers["decoy metadata"] = np.empty_like(answers["cell"])
-        for wrong, cells in ((first, np.flatnonzero(said != first)), (second, np.flatnonzero(said == first))):
-            before = METADATA.format(label=labels[wrong])
-            part = own[torch.from_numpy(cells)]
-            answers["decoy metadata"][cells] = _probabilities(loaded, part, batch_size=batch_size, before=before)
-        true = None if truth is None else _known_truth(adata.obs[truth].iloc[drawn], labels)
-        rows = {name: _row(found, said, labels, true) for name, found in answers.items()}
+    drawn = np.sort(rng.choice(known, min(n_cells, len(known)), replace=False))
+    with finish_log(f"controls of {loaded.config.name!r} on {len(drawn)} cells") as lines:
+        answers = _answers(loaded, subject.vectors[drawn], rng, batch_size=batch_size)
+        said, labels = answers["cell"].argmax(axis=1), np.array(loaded.config.labels, dtype=object)
+        true = None if labels_key is None else _known_truth(adata.obs[labels_key].iloc[drawn], labels)
+        rows = {name: _row(probabilities, said, labels, true) for name, probabilities in answers.items()}
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
+        entries = {
+            "table": table,
+            "model": loaded.config.name,
+            "model_fingerprint": loaded.fingerprint,
+            "labels_key": labels_key or "",
+            "n_cells": len(drawn),
+            "seed": seed,
+            "device": str(loaded.device),
+        }
+        lines += subject.results.write("controls", {}, entries)
         logger.info("%s", table.round(3).to_string())
-    return table
+    return data if copy else None
+
+
+def _check_labels(adata: AnnData, labels_key: str | None, model: BioVerse) -> None:
+    """Raise when there is no such column, or nothing to choose among."""
+    if labels_key is not None and labels_key not in adata.obs:
+        msg = f"There is no column {labels_key!r} in .obs; there are {list(adata.obs.columns)}."
+        raise KeyError(msg)
+    if len(model.config.labels) < 2:
+        msg = (
+            f"The model {model.config.name!r} has no label set of its own, among which the controls could choose. "
+            "Create it with one: bsc.models.create(..., labels=['B cell', 'T cell', ...])."
+        )
+        raise ValueError(msg)
+
+
+def _answers(
+    model: BioVerse, vectors: np.ndarray, rng: np.random.Generator, *, batch_size: int
+) -> dict[str, np.ndarray]:
+    """Probabilities of the model's labels in each condition, shape (cells, labels)."""
+    import torch
+
+    with torch.inference_mode():
+        soft_tokens = model.project(CELLS, torch.from_numpy(vectors).to(model.device))  # (cells, n_tokens, width)
+        mixed = model.project(CELLS, torch.from_numpy(rng.permuted(vectors, axis=0)).to(model.device))
+    answers = {"cell": _probabilities(model, soft_tokens, batch_size=batch_size)}
+    said = answers["cell"].argmax(axis=1)
+    # round in a circle, so that no cell keeps its own
+    order = rng.permutation(len(vectors))
+    other = np.empty_like(order)
+    other[order] = np.roll(order, 1)
+    blank = _probabilities(model, torch.zeros_like(soft_tokens[:1]), batch_size=1)
+    answers["blank"] = np.repeat(blank, len(vectors), axis=0)
+    answers["shuffled"] = _probabilities(model, soft_tokens[torch.from_numpy(other)], batch_size=batch_size)
+    answers["decoy"] = _probabilities(model, mixed, batch_size=batch_size)
+    first, second = np.argsort(-answers["cell"].mean(axis=0), kind="stable")[:2]
+    answers["decoy metadata"] = np.empty_like(answers["cell"])
+    for wrong, cells in ((first, np.flatnonzero(said != first)), (second, np.flatnonzero(said == first))):
+        before = METADATA.format(label=model.config.labels[wrong])
+        part = soft_tokens[torch.from_numpy(cells)]
+        answers["decoy metadata"][cells] = _probabilities(model, part, batch_size=batch_size, before=before)
+    return answers
 
 
 def _probabilities(model: BioVerse, soft_tokens: torch.Tensor, *, batch_size: int, before: str = "") -> np.ndarray:
     """Probability of each of the model's labels, shape (cells, labels), with words before the cell."""
+    from bioverse_sc.models import calibrated_probabilities
+
     labels = list(model.config.labels)
-    found = [
-        calibrated(model, soft_tokens[start : start + batch_size], labels, before=before)
+    batches = [
+        calibrated_probabilities(model, soft_tokens[start : start + batch_size], labels, before=before)
         for start in range(0, len(soft_tokens), batch_size)
     ]
-    return np.concatenate([np.empty((0, len(labels))), *found])
+    return np.concatenate([np.empty((0, len(labels))), *batches])
 
 
-def _row(found: np.ndarray, said: np.ndarray, labels: np.ndarray, true: np.ndarray | None) -> dict[str, float]:
+def _row(probabilities: np.ndarray, said: np.ndarray, labels: np.ndarray, true: np.ndarray | None) -> dict[str, float]:
     """What the table says of one condition."""
-    best = found.argmax(axis=1)
+    best = probabilities.argmax(axis=1)  # (cells,)
     cells = np.arange(len(best))
     shares = np.bincount(best) / len(best)
     shares = shares[shares > 0]
     row = {
         "agreement": float((best == said).mean()),
-        "confidence": float(found[cells, best].mean()),
-        "probability": float(found[cells, said].mean()),
+        "confidence": float(probabilities[cells, best].mean()),
+        "probability": float(probabilities[cells, said].mean()),
         # not -0
         "entropy": float(abs((shares * np.log2(shares)).sum())),
     }
     if true is not None:
         known = ~pd.isna(true)
-        right = [_is_kind_of(label, of) for label, of in zip(labels[best[known]], true[known], strict=True)]
+        right = [_is_kind_of(label, meant) for label, meant in zip(labels[best[known]], true[known], strict=True)]
         row["accuracy"] = float(np.mean(right)) if right else np.nan
     return row
 
@@ -207,8 +229,8 @@ def _row(found: np.ndarray, said: np.ndarray, labels: np.ndarray, true: np.ndarr
 def _known_truth(column: pd.Series, labels: np.ndarray) -> np.ndarray:
     """The true label of each cell: one of the model's, or a Cell Ontology id; missing where it means neither."""
     written = [str(value) for value in column.dropna().unique()]
-    matches, own = match_labels(written), set(labels)
-    meaning = {value: value if value in own else matches[value].term for value in written}
+    matches, own_labels = match_labels(written), set(labels)
+    meaning = {value: value if value in own_labels else matches[value].term for value in written}
     if lost := sorted(value for value, meant in meaning.items() if meant is None):
         n = int(column.astype(object).astype(str).isin(lost).sum())
         logger.info(

@@ -9,12 +9,10 @@ import pandas as pd
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
-from bioverse_sc._modalities import modality
-from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
-from bioverse_sc._results import Results, Slot
-from bioverse_sc.tl._embed import readable
-from bioverse_sc.tl._prompts import check_request, log_use, provenance, source_of, written
+from bioverse_sc._results import Slot
+from bioverse_sc.tl._prompts import check_request, log_use, provenance, shown, written
+from bioverse_sc.tl._subject import modalities_read, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from bioverse_sc.models import BioVerse, Segment
+    from bioverse_sc.tl._subject import Subject
 
 
 @undisturbed()
@@ -98,7 +97,7 @@ def describe(
         When the model has no projector for a modality, or nothing to retrieve, and for decoding options out of their
         range.
     """
-    from bioverse_sc.models import Decoding
+    from bioverse_sc.models import Decoding, get_model
 
     keys = Keys.of(key_added)
     decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
@@ -106,40 +105,31 @@ def describe(
         data = data.copy()
     loaded = get_model(model)
     decoding = decoding.of_model(loaded)
-    mods = readable(loaded, data, mod)
-    check_request(loaded, mods, retrieve=retrieve, batch_size=batch_size)
-    for name in mods:
-        results = Results(modality(data, name), keys, overwrite=overwrite)
-        slot = Slot("obs", keys.description)
-        results.check([slot])
-        source = source_of(
-            results,
-            loaded,
-            name,
-            retrieve=retrieve,
-            layer=layer,
-            gene_symbols=gene_symbols,
-            batch_size=batch_size,
-        )
-        adata = results.data
-        with finish_log(f"describing {adata.n_obs} observations of {name} with {loaded.config.name!r}") as slots:
-            log_use(loaded, source, retrieve=retrieve)
+    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
+    check_request(loaded, modalities_read(loaded, data, mod), retrieve=retrieve, batch_size=batch_size)
+    for subject in subjects(data, loaded, keys, mod=mod, overwrite=overwrite, **reading):
+        adata, slot = subject.adata, Slot("obs", keys.description)
+        subject.results.check([slot])
+        subject.embed()
+        counted = f"{adata.n_obs} observations of {subject.mod}"
+        with finish_log(f"describing {counted} with {loaded.config.name!r}") as lines:
+            log_use(subject, retrieve=retrieve)
             texts = written(
                 loaded,
-                _prompt_of(loaded, name),
-                [source.shown(np.arange(adata.n_obs))],
+                _prompt_of(subject),
+                [shown(subject, np.arange(adata.n_obs), retrieve=retrieve)],
                 adata.obs_names,
                 decoding,
                 batch_size=batch_size,
                 description="describe",
             )
             column = pd.Series(texts, index=adata.obs_names, dtype=object)
-            slots += results.write("describe", {slot: column}, provenance(loaded, decoding, retrieve=retrieve))
+            lines += subject.results.write("describe", {slot: column}, provenance(loaded, decoding, retrieve=retrieve))
     return data if copy else None
 
 
-def _prompt_of(model: BioVerse, mod: str) -> Callable[[list[Sequence[str]]], list[Segment]]:
+def _prompt_of(subject: Subject) -> Callable[[list[Sequence[str]]], list[Segment]]:
     """What makes the prompt of a modality from the texts to show before the entity."""
     from bioverse_sc.models import description_prompt
 
-    return lambda nearest: description_prompt(mod, nearest=nearest[0], prompts=model.config.prompts)
+    return lambda nearest: description_prompt(subject.mod, nearest=nearest[0], prompts=subject.model.config.prompts)

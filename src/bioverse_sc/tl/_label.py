@@ -1,31 +1,146 @@
-"""Probabilities of cell-type labels by the language model."""
+"""Labels of cells: which there are to choose from, and which each cell gets."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioverse_sc._logging import logger, progress
-from bioverse_sc.ontology import UNKNOWN, match_labels, meanings_of, means_unknown, terms_of_tissue
+from bioverse_sc._groups import mean_by_cluster, one_label_each, smooth_probabilities
+from bioverse_sc._logging import logger
+from bioverse_sc._modality import CELLS
+from bioverse_sc.metrics import apply_calibration
+from bioverse_sc.ontology import (
+    UNKNOWN,
+    back_off,
+    coarse_probabilities,
+    match_labels,
+    meanings_of,
+    means_unknown,
+    terms_of_tissue,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import torch
+    import pandas as pd
+    from scipy.sparse import csr_matrix
 
     from bioverse_sc.models import BioVerse
     from bioverse_sc.ontology import LabelMatch, Meaning
+    from bioverse_sc.tl._subject import Subject
 
-ELSEWHERE = 0.02
-"""Weight of labels that do not occur in the tissue of the data, beside 1 of those that do."""
-
+LABELLED_AT_ONCE = 4
+"""Batches of cells that are labelled together: a prompt and a label are a few tokens, of which two cores read 1,900
+cells a second so, and 960 by single batches of 128."""
 MOST = 0.5
 """Share of the cells above which those that are ``"unknown"`` are said, with what the model calls them itself."""
 N_NAMED = 3
 """Labels that a message names."""
 N_ASKED = 500
 """Unknown cells, at most, that the model is asked about for that message."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Labels of one level, each of shape (cells,)."""
+
+    names: np.ndarray
+    terms: np.ndarray
+    """Cell Ontology ids, ``""`` for none."""
+    confidence: np.ndarray
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of cells, and what they were chosen by."""
+
+    fine: Level
+    coarse: Level | None
+    probabilities: np.ndarray
+    """Of all labels, shape (cells, labels)."""
+
+
+def label_cells(
+    subject: Subject,
+    labels: Sequence[str],
+    *,
+    are_users: bool,
+    has_coarse: bool,
+    unique: bool,
+    threshold: float,
+    clusters: pd.Categorical | None,
+    graph: csr_matrix | None,
+) -> Labels:
+    """Labels by the language model's probabilities, which may be spread over the graph and averaged in clusters.
+
+    Parameters
+    ----------
+    subject
+        The cells.
+    labels
+        The labels to choose from, ``"unknown"`` last.
+    are_users
+        Whether these are the user's own.
+    has_coarse
+        Whether the broad types are asked for as well.
+    unique
+        Whether each label goes to one cluster at most.
+    threshold
+        Probability below which a label gives way to a wider one.
+    clusters
+        Of the cells, where clusters are labelled.
+    graph
+        Of neighbours, where the probabilities are spread.
+    """
+    from bioverse_sc.models import label_probabilities
+
+    model, vectors = subject.model, subject.vectors
+    meanings = meanings_of(model.config.labels, labels) if are_users else None
+    probabilities = label_probabilities(
+        model,
+        vectors,
+        labels,
+        batch_size=LABELLED_AT_ONCE * subject.batch_size,
+        closed=not are_users,
+        whole=unique,
+    )  # (cells, labels)
+    if graph is not None:
+        probabilities = smooth_probabilities(probabilities, graph)
+    calibrate = _calibration(model, threshold)
+    if clusters is not None:
+        probabilities = mean_by_cluster(probabilities, clusters)[clusters.codes]
+        # a cell of which nothing is known stays so
+        probabilities[~subject.is_known] = 0
+    given = one_label_each(probabilities, clusters) if unique and clusters is not None else None
+    names, terms, confidence = back_off(
+        probabilities, labels, threshold, calibrate=calibrate, meanings=meanings, given=given
+    )
+    if meanings is not None:
+        confidence = vouched(confidence, names, meanings)
+        report_unknown(model, vectors, names, labels)
+    coarse = None
+    if has_coarse:
+        summed, broad, counted_in = coarse_probabilities(probabilities, labels)
+        given = None if given is None else counted_in[given]
+        coarse = Level(*back_off(summed, broad, threshold, calibrate=calibrate, given=given))
+    return Labels(Level(names, terms, confidence), coarse, probabilities)
+
+
+def _calibration(model: BioVerse, threshold: float) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What makes of a probability how often it is right; warns of a threshold that is never reached."""
+    curve = model.config.calibration
+    if curve is None:
+        return None
+    if threshold > curve[1][-1]:
+        logger.warning(
+            "min_confidence is %.2f, and %r is never surer than %.2f: every cell is 'unknown'. Give a lower one.",
+            threshold,
+            model.config.name,
+            curve[1][-1],
+        )
+    return lambda raw: apply_calibration(raw, *curve)
 
 
 def own_labels(model: BioVerse) -> list[str]:
@@ -154,6 +269,8 @@ def report_unknown(model: BioVerse, vectors: np.ndarray, names: np.ndarray, labe
     """
     import torch
 
+    from bioverse_sc.models import calibrated_probabilities
+
     known = vectors.any(axis=1)
     rows = np.flatnonzero(known & (np.asarray(names) == UNKNOWN))
     if not model.config.labels or len(rows) <= MOST * known.sum():
@@ -161,8 +278,8 @@ def report_unknown(model: BioVerse, vectors: np.ndarray, names: np.ndarray, labe
     # evenly spread, so that no seed is needed
     asked = rows[np.linspace(0, len(rows) - 1, min(len(rows), N_ASKED)).astype(int)]
     with torch.inference_mode():
-        soft_tokens = model.project("rna", torch.from_numpy(vectors[asked]).to(model.device))
-    best = calibrated(model, soft_tokens, model.config.labels).argmax(axis=1)
+        soft_tokens = model.project(CELLS, torch.from_numpy(vectors[asked]).to(model.device))
+    best = calibrated_probabilities(model, soft_tokens, model.config.labels).argmax(axis=1)
     counts = np.bincount(best, minlength=len(model.config.labels))
     would = [
         f"{model.config.labels[k]!r} ({counts[k] / len(asked):.0%})"
@@ -177,89 +294,3 @@ def report_unknown(model: BioVerse, vectors: np.ndarray, names: np.ndarray, labe
         len(labels) - 1,
         f", or is not sure enough. Labels that would take most of them: {', '.join(would)}" if would else "",
     )
-
-
-def label_probabilities(
-    model: BioVerse,
-    vectors: np.ndarray,
-    labels: Sequence[str],
-    *,
-    batch_size: int = 64,
-    closed: bool = False,
-    whole: bool = False,
-) -> np.ndarray:
-    """Probability of each label, shape (cells, labels).
-
-    The model scores its own label set and the asked labels that are not in it, in one trie. An asked label with a term
-    then takes over what the model gave to labels of its own, as :func:`bioverse_sc.ontology.meanings_of` says, and what
-    the model gave to others of its own goes to ``"unknown"``: a cell that is none of these.
-
-    Parameters
-    ----------
-    model
-        The model.
-    vectors
-        Encoder vectors of cells; a row of zeros gets zeros.
-    labels
-        Labels in any words; the last is ``"unknown"``.
-    batch_size
-        Cells per forward pass.
-    closed
-        Only :data:`ELSEWHERE` of what the model gave to others of its own labels goes to ``"unknown"``, and the rest is
-        scaled to sum to one: the labels are those that can be expected.
-    whole
-        Also score what is so unlikely that it is left out otherwise, which takes longer: for comparing labels of which
-        none is likely.
-
-    Where all asked labels are only texts, they share all that ``"unknown"`` does not have: how such texts compare with
-    the labels that the model was trained on says little, how they compare with each other is what can be had. A cell
-    for which they have nothing is scored over them alone.
-    """
-    import torch
-
-    own = list(model.config.labels)
-    asked = own + [label for label in labels if label not in own and label != UNKNOWN]
-    into = np.zeros((len(asked), len(labels)))
-    meanings = meanings_of(own, labels)
-    for j, (label, meaning) in enumerate(meanings.items()):
-        for k, share in meaning.shares.items():
-            into[own.index(k), j] = share
-        if label in asked[len(own) :]:
-            into[asked.index(label, len(own)), j] = 1
-    is_open = any(meaning.relation != "text" for label, meaning in meanings.items() if label != UNKNOWN)
-    found = np.zeros((len(vectors), len(labels)), dtype=np.float32)
-    real = np.flatnonzero(vectors.any(axis=1))
-    with progress(total=len(vectors), description="label", unit="cell") as bar:
-        for start in range(0, len(real), batch_size):
-            rows = real[start : start + batch_size]
-            with torch.inference_mode():
-                soft_tokens = model.project("rna", torch.from_numpy(vectors[rows]).to(model.device))
-            collected = calibrated(model, soft_tokens, asked, whole=whole) @ into
-            if is_open:
-                of_others = np.clip(1 - collected.sum(axis=1), 0, 1)
-                collected[:, -1] += of_others * (ELSEWHERE if closed else 1)
-                collected /= collected.sum(axis=1, keepdims=True)
-            else:
-                left_out = np.flatnonzero(collected[:, :-1].sum(axis=1) == 0)
-                if left_out.size:
-                    collected[left_out, :-1] = calibrated(model, soft_tokens[left_out], labels[:-1])
-                collected[:, :-1] *= (1 - collected[:, -1:]) / collected[:, :-1].sum(axis=1, keepdims=True)
-            found[rows] = collected
-            bar.update(len(rows))
-    return found
-
-
-def calibrated(
-    model: BioVerse, soft_tokens: torch.Tensor, labels: Sequence[str], *, before: str = "", whole: bool = False
-) -> np.ndarray:
-    """Probabilities of labels at the model's temperature, rows sum to one.
-
-    ``before`` stands before the cell in the prompt; with ``whole`` the least likely labels are scored too.
-    """
-    from bioverse_sc.models import PRUNED_BELOW, Text, label_log_probabilities, label_prompt
-
-    prompt = [*([Text(before)] if before else []), *label_prompt(prompts=model.config.prompts)]
-    below = -np.inf if whole else PRUNED_BELOW
-    scaled = label_log_probabilities(model, prompt, soft_tokens, labels, pruned_below=below) / model.config.temperature
-    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)

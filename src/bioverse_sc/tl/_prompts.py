@@ -1,4 +1,4 @@
-"""What describe and ask share: entities in their places of a prompt, and the texts that the model writes about them."""
+"""What describe, ask and chat share: entities in their places of a prompt, and the texts that the model writes."""
 
 from __future__ import annotations
 
@@ -10,55 +10,44 @@ import numpy as np
 import pandas as pd
 
 from bioverse_sc._logging import logger, progress
+from bioverse_sc._modality import modality_of
 from bioverse_sc._validation import check_batch_size
-from bioverse_sc.encoders._base import EntityEncoder
-from bioverse_sc.tl._embed import check_read, contract, embedding_slot, ensure_embedding
+from bioverse_sc.tl._current import check_read, contract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from anndata import AnnData
-
-    from bioverse_sc._results import Results
     from bioverse_sc.models import BioVerse, Decoding, Memory, Segment
+    from bioverse_sc.tl._subject import Subject
 
 RETRIEVED = 3
 """Texts of known entities that are shown before an entity."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """Entities of a modality, which prompts may show."""
-
-    modality: str
-    adata: AnnData
-    slot: str
-    """Where its vectors are stored."""
-    vectors: np.ndarray
-    """As they are stored, shape (observations, width)."""
-    is_known: np.ndarray
-    """Whether an observation has a vector; zeros say that the encoder knows nothing of it."""
-    memory: Memory | None = None
-    """Known entities, where their texts are to be shown."""
-    column: str = ""
-    """Column of ``.obs`` with the text by which the observations are compared with those of the memory."""
-
-    def shown(self, rows: np.ndarray) -> Shown:
-        """Entities of these rows, with the texts of their nearest known ones."""
-        if self.memory is None:
-            return Shown(self, rows, [()] * len(rows))
-        codes, unique = pd.factorize(self.adata.obs[self.column].iloc[rows].astype(object).fillna(""))
-        nearest = self.memory.nearest([str(text) for text in unique], RETRIEVED)
-        return Shown(self, rows, [nearest[code] for code in codes])
-
-
-@dataclass(frozen=True)
 class Shown:
-    """What stands in one place of the prompts: for each prompt a row of a source, and texts to show before it."""
+    """What stands in one place of the prompts: for each prompt an observation, and texts to show before it."""
 
-    source: Source
+    subject: Subject
     rows: np.ndarray
     nearest: Sequence[Sequence[str]]
+
+
+def shown(subject: Subject, rows: np.ndarray, *, retrieve: bool) -> Shown:
+    """Observations of these rows, with the texts of their nearest known ones where these are to be shown."""
+    memory = _memory(subject, retrieve=retrieve)
+    if memory is None:
+        return Shown(subject, rows, [()] * len(rows))
+    column = modality_of(subject.mod).column
+    codes, unique = pd.factorize(subject.adata.obs[column].iloc[rows].astype(object).fillna(""))
+    nearest = memory.nearest([str(text) for text in unique], RETRIEVED)
+    return Shown(subject, rows, [nearest[code] for code in codes])
+
+
+def _memory(subject: Subject, *, retrieve: bool) -> Memory | None:
+    """Known entities, where their texts are to be shown and can be found."""
+    has_texts = modality_of(subject.mod).column in subject.adata.obs
+    return subject.model.memory.get(subject.mod) if retrieve and has_texts else None
 
 
 def check_request(model: BioVerse, mods: Sequence[str], *, retrieve: bool, batch_size: int) -> None:
@@ -74,43 +63,20 @@ def check_request(model: BioVerse, mods: Sequence[str], *, retrieve: bool, batch
         raise ValueError(msg)
 
 
-def source_of(
-    results: Results,
-    model: BioVerse,
-    mod: str,
-    *,
-    retrieve: bool,
-    layer: str | None,
-    gene_symbols: str | None,
-    batch_size: int,
-) -> Source:
-    """Vectors of a modality, embedded when that has not been done, and its memory."""
-    ensure_embedding(results, model, mod=mod, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-    adata, slot = results.data, embedding_slot(results, model, mod)
-    vectors = np.asarray(adata.obsm[slot], dtype=np.float32)
-    encoder, memory = model.encoders.get(mod), model.memory.get(mod)
-    column = encoder.column if isinstance(encoder, EntityEncoder) else ""
-    if not retrieve or memory is None or column not in adata.obs:
-        memory = None
-    return Source(mod, adata, slot, vectors, np.asarray(vectors.any(axis=1)), memory, column)
-
-
-def log_use(model: BioVerse, source: Source, *, retrieve: bool) -> None:
+def log_use(subject: Subject, *, retrieve: bool) -> None:
     """Say which vectors and which known texts of a modality the prompts show."""
-    memory = model.memory.get(source.modality)
+    mod, column = subject.mod, modality_of(subject.mod).column
+    memory = subject.model.memory.get(mod)
     if not retrieve:
         texts = ""
     elif memory is None:
         texts = "; no texts: the model has no memory of it"
-    elif source.memory is None:
-        texts = (
-            "; no texts: the observations have none of their "
-            f"own{f' (obs[{source.column!r}])' if source.column else ''}"
-        )
+    elif _memory(subject, retrieve=retrieve) is None:
+        texts = f"; no texts: the observations have none of their own{f' (obs[{column!r}])' if column else ''}"
     else:
-        texts = f"; the {RETRIEVED} nearest of {len(memory)} known ones by obs[{source.column!r}]"
-    name = contract(model, source.modality)[0]
-    logger.info("    %s: vectors of %s (obsm[%r])%s", source.modality, name, source.slot, texts)
+        texts = f"; the {RETRIEVED} nearest of {len(memory)} known ones by obs[{column!r}]"
+    name = contract(subject.model, mod)[0]
+    logger.info("    %s: vectors of %s (obsm[%r])%s", mod, name, subject.vectors_slot.key, texts)
 
 
 def written(
@@ -147,7 +113,7 @@ def written(
     from bioverse_sc.models import generate_text
 
     texts = np.full(len(names), "", dtype=object)
-    real = np.flatnonzero(np.all([place.source.is_known[place.rows] for place in places], axis=0))
+    real = np.flatnonzero(np.all([place.subject.is_known[place.rows] for place in places], axis=0))
     if len(real) < len(names):
         logger.warning(
             "%d of %d observations are left out, with an empty text: a vector is zero, as of a cell without any known "
@@ -166,7 +132,7 @@ def written(
             with torch.inference_mode():
                 soft_tokens = [
                     model.project(
-                        place.source.modality, torch.from_numpy(place.source.vectors[place.rows[part]]).to(model.device)
+                        place.subject.mod, torch.from_numpy(place.subject.vectors[place.rows[part]]).to(model.device)
                     )
                     for place in places
                 ]

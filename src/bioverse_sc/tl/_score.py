@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
-from bioverse_sc._modalities import modality
-from bioverse_sc._models import get_model
 from bioverse_sc._quiet import undisturbed
-from bioverse_sc._results import Results, Slot
+from bioverse_sc._results import Slot
 from bioverse_sc._validation import check_storable
 from bioverse_sc.metrics import cosines
-from bioverse_sc.tl._align import ensure_alignment
-from bioverse_sc.tl._embed import readable
+from bioverse_sc.tl._subject import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,22 +90,21 @@ def score(
     columns = _columns(texts)
     if copy:
         data = data.copy()
-    loaded = get_model(model)
-    for name in readable(loaded, data, mod):
-        results = Results(modality(data, name), keys, overwrite=overwrite)
-        adata, slot = results.data, Slot("obsm", keys.scores, "cosines with texts")
-        results.check([slot])
-        ensure_alignment(results, loaded, mod=name, layer=layer, gene_symbols=gene_symbols, batch_size=batch_size)
-        with finish_log(f"scoring {adata.n_obs} observations of {name} by {len(texts)} texts") as slots:
-            found = cosines(np.asarray(adata.obsm[keys.soft_token]), loaded.text_vectors(texts).cpu().numpy())
-            scores = pd.DataFrame(found, index=adata.obs_names, columns=columns)
+    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
+    for subject in subjects(data, model, keys, mod=mod, overwrite=overwrite, **reading):
+        adata, loaded, slot = subject.adata, subject.model, Slot("obsm", keys.scores, "cosines with texts")
+        subject.results.check([slot])
+        soft_tokens = subject.soft_tokens
+        with finish_log(f"scoring {adata.n_obs} observations of {subject.mod} by {len(texts)} texts") as lines:
+            similarity = cosines(soft_tokens, loaded.text_vectors(texts).cpu().numpy())  # (observations, texts)
+            scores = pd.DataFrame(similarity, index=adata.obs_names, columns=columns)
             params = {
                 "model": loaded.config.name,
                 "model_fingerprint": loaded.fingerprint,
                 "texts": texts,
                 "device": str(loaded.device),
             }
-            slots += results.write("score", {slot: scores}, params)
+            lines += subject.results.write("score", {slot: scores}, params)
     if columns != texts:
         logger.info(
             "    Names of columns have '|' for slashes, and a hash for the end of a long text, as files do not keep "

@@ -44,7 +44,7 @@ def split(
     validation
         Share of the donors, or without donors of the observations, between 0 and 1; each side gets one at least.
     donor_key
-        Column of the donors; the first of :data:`DONOR_KEYS` that is there by default. In MuData it is looked for in
+        Column of the donors; the first of ``DONOR_KEYS`` that is there by default. In MuData it is looked for in
         ``.obs`` and in that of each modality. Observations without a donor are never validated on; a warning counts
         them, as they could be of a donor that is. With fewer than two donors, observations are drawn, and a warning
         says so: cells of one donor are alike, and the validation is too good.

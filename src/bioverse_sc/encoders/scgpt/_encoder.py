@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from bioverse_sc._modality import CELLS
 from bioverse_sc.encoders.scgpt._heads import Heads
 from bioverse_sc.encoders.scgpt._io import read_folder, write_folder, write_official
 from bioverse_sc.encoders.scgpt._module import ScGPT
@@ -35,7 +36,7 @@ class ScGPTEncoder:
     """
 
     name = "scgpt"
-    modality = "rna"
+    mod = CELLS
 
     def __init__(
         self,
@@ -197,7 +198,7 @@ class ScGPTEncoder:
         max_length: int | None = None,
         seed: int = 0,
     ) -> np.ndarray:
-        """Embed cells; see :class:`~bioverse_sc.encoders.CellEncoder`. Rows without any known gene give zeros."""
+        """Embed cells; see :class:`~bioverse_sc.encoders.Encoder`. Rows without any known gene give zeros."""
         cells = self.tokenize(matrix, genes, gene_selection=gene_selection, max_length=max_length, seed=seed)
         return self.encode_tokens(cells, batch_size=batch_size, dtype=dtype)
 

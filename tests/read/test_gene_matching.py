@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
+from bioverse_sc.ontology import gene_table
 from bioverse_sc.pp import map_genes
-from bioverse_sc.pp._genes import gene_table, looks_like_mouse
+from bioverse_sc.read._genes import looks_like_mouse
 
 VOCABULARY = sorted(symbol for name, symbol in gene_table()[1].items() if name == symbol)[2000:2080]
 SMALL = ["CD3E", "MS4A1", "CD19", "NKG7", "LYZ"]

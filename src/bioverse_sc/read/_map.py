@@ -1,4 +1,4 @@
-"""AnnData or MuData in; a checked AnnData, or chunks of sparse rows, out."""
+"""Matrices in chunks of rows: all that is computed of many cells goes over these."""
 
 from __future__ import annotations
 
@@ -6,50 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
+
+from bioverse_sc._chunks import CHUNK, row_slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mudata import MuData
-
 T = TypeVar("T")
 
-CHUNK = 4096
-"""Cells that are in memory as dense or tokenized rows at a time."""
 
-
-def modality(data: AnnData | MuData, mod: str = "rna") -> AnnData:
-    """Take the AnnData of a modality, and check that results can be written to it."""
-    from mudata import MuData
-
-    if isinstance(data, MuData):
-        if mod not in data.mod:
-            msg = f"The MuData has no modality {mod!r}; it has {list(data.mod)}."
-            raise KeyError(msg)
-        adata = data.mod[mod]
-    elif isinstance(data, AnnData):
-        adata = data
-    else:
-        msg = f"Expected AnnData or MuData, found {type(data).__name__}."
-        raise TypeError(msg)
-    if adata.is_view:
-        own = "mdata = mdata.copy()" if isinstance(data, MuData) else "adata = adata.copy()"
-        msg = f"This AnnData is a view of another one. Make it a data set of its own first: {own}"
-        raise ValueError(msg)
-    if adata.n_obs == 0:
-        msg = "This AnnData has no cells: n_obs is 0. Check the filter that made it."
-        raise ValueError(msg)
-    return adata
-
-
-def layer_names(adata: AnnData) -> list[str]:
-    """Names of the layers, among which anndata 0.13 lists ``.X`` as ``None``."""
-    return [name for name in adata.layers if name is not None]
-
-
-def readable(matrix: Any) -> Any:
+def with_numbers(matrix: Any) -> Any:
     """Give an array or sparse matrix (CSR or CSC) of a number type that scipy computes with; the same one if it is so.
 
     Half precision, which scipy does not know, is read as float32; a masked value as NaN.
@@ -92,11 +59,10 @@ def row_chunks(matrix: Any, columns: np.ndarray, size: int = CHUNK) -> Iterator[
         Rows per chunk.
     """
     if issparse(matrix):
-        matrix = readable(matrix)
-    for start in range(0, matrix.shape[0], size):
-        rows = slice(start, min(start + size, matrix.shape[0]))
+        matrix = with_numbers(matrix)
+    for rows in row_slices(matrix.shape[0], size):
         chunk = matrix[rows]
-        chunk = csr_matrix(readable(chunk if issparse(chunk) else np.asanyarray(chunk))[:, columns])
+        chunk = csr_matrix(with_numbers(chunk if issparse(chunk) else np.asanyarray(chunk))[:, columns])
         chunk.eliminate_zeros()
         yield rows, chunk
 

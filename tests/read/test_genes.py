@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from bioverse_sc.ontology import gene_table
 from bioverse_sc.pp import map_genes
-from bioverse_sc.pp._genes import gene_table
 
 VOCABULARY = ["CD3E", "MS4A1", "CD19", "NKG7", "LYZ"]
 

@@ -8,9 +8,9 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import bioverse_sc as bsc
+from bioverse_sc.ontology import gene_table
 from bioverse_sc.pp import map_genes
-from bioverse_sc.pp._features import other_features
-from bioverse_sc.pp._genes import gene_table
+from bioverse_sc.read._features import other_features
 
 SURFACE = ["CD8A", "MS4A1", "PTPRC", "NCAM1", "CD4", "CD14", "CD3E", "FCGR3A"]
 GENES = [*SURFACE, *sorted(symbol for name, symbol in gene_table()[1].items() if name == symbol)[12000:12100]]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bioverse_sc.pp._genes import ENSEMBL, MADE_UNIQUE, approved_symbol
+from bioverse_sc.ontology import ENSEMBL, approved_symbol
+from bioverse_sc.read._genes import MADE_UNIQUE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

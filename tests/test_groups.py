@@ -11,15 +11,8 @@ import scanpy as sc
 from scipy.sparse import csr_matrix, random_array
 
 import bioverse_sc as bsc
-from bioverse_sc.tl._economy import (
-    clusters_of,
-    mean_by_cluster,
-    neighbors_graph,
-    one_label_each,
-    propagate,
-    representatives,
-    smooth_probabilities,
-)
+from bioverse_sc._groups import mean_by_cluster, one_label_each, propagate, representatives, smooth_probabilities
+from bioverse_sc.read import clusters_of, neighbors_graph
 
 
 def some_probabilities(n, labels=5, *, seed=0):
@@ -183,7 +176,7 @@ def test_categories_without_cells_and_numbers_are_fine():
 
 
 def test_the_commands_of_the_message_and_of_the_page_make_clusters():
-    page = (Path(__file__).parents[2] / "docs" / "annotation.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "annotation.md").read_text(encoding="utf-8")
     of_page = re.search(r"^sc\.pp\.neighbors\(.*\)\nsc\.tl\.leiden\(.*\)$", page, re.MULTILINE)[0]
     for key in ("leiden", "groups"):
         adata = sc.datasets.pbmc68k_reduced()[:200].copy()

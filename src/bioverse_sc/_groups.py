@@ -1,4 +1,4 @@
-"""What makes annotation cheaper: smoothing over the graph, one label for a cluster, cells that speak for others."""
+"""Groups of cells: smoothing over the graph, one label for a cluster, cells that speak for others."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from scipy.sparse import csr_matrix, diags, issparse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anndata import AnnData
     from scipy.sparse import spmatrix
 
-CONNECTIVITIES = "connectivities"
-"""Slot of the neighbours graph that :func:`scanpy.pp.neighbors` writes."""
 TOLERANCE = 1e-9
 """Error of smoothed probabilities, before rounding."""
 DECIMALS = 6
@@ -23,26 +20,6 @@ DECIMALS = 6
 
 LEAST_PROBABILITY = 1e-30
 """Of a label that a cluster rules out, so that its logarithm can be compared."""
-
-
-def neighbors_graph(adata: AnnData, embedding: str = "X_scgpt") -> csr_matrix:
-    """``.obsp["connectivities"]``; an error says how to make it.
-
-    Parameters
-    ----------
-    adata
-        Cells with their graph.
-    embedding
-        Slot of ``.obsm`` that the error proposes.
-    """
-    if CONNECTIVITIES not in adata.obsp:
-        found = f"it holds {sorted(adata.obsp)}" if len(adata.obsp) else "it is empty"
-        msg = (
-            f"There is no neighbours graph in .obsp[{CONNECTIVITIES!r}] ({found}). Make it: bsc.tl.embed(adata); "
-            f"sc.pp.neighbors(adata, use_rep={embedding!r})"
-        )
-        raise KeyError(msg)
-    return csr_matrix(adata.obsp[CONNECTIVITIES])
 
 
 def smooth_probabilities(
@@ -88,52 +65,16 @@ def smooth_probabilities(
     degree = np.asarray(links.sum(axis=1)).ravel()
     # who has no neighbours hears itself
     spread = alpha * (diags(1 / np.where(degree > 0, degree, 1)) @ links + diags((degree == 0).astype(np.float64)))
-    own = (1 - alpha) * start
+    heard_from_itself = (1 - alpha) * start  # (cells, labels)
     rate = alpha / (1 + np.sqrt(1 - alpha**2))
     n_steps = int(np.ceil(np.log(TOLERANCE / 2) / np.log(rate))) if rate > 0 else 0
-    before, now, omega = start, spread @ start + own, 2.0
+    before, now, omega = start, spread @ start + heard_from_itself, 2.0
     for _ in range(n_steps):
         omega = 1 / (1 - alpha**2 * omega / 4)
-        before, now = now, omega * (spread @ now + own - before) + before
+        before, now = now, omega * (spread @ now + heard_from_itself - before) + before
     now = np.clip(now, 0, None)
     result[known] = now / now.sum(axis=1, keepdims=True)
     return result.astype(np.asarray(probabilities).dtype, copy=False)
-
-
-def clusters_of(adata: AnnData, key: str) -> pd.Categorical:
-    """Cluster of each cell, from a column of ``.obs``; categories that no cell has are left out.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    key
-        Column of ``.obs``.
-
-    Raises
-    ------
-    KeyError
-        When there is no such column.
-    ValueError
-        When a cell has no cluster.
-    """
-    if key not in adata.obs:
-        msg = (
-            f"There is no column {key!r} in .obs, which has {list(adata.obs.columns)}. Make clusters: "
-            "bsc.tl.embed(adata); sc.pp.neighbors(adata, use_rep='X_scgpt'); sc.tl.leiden(adata, flavor='igraph', "
-            f"key_added={key!r})"
-        )
-        raise KeyError(msg)
-    column = adata.obs[key]
-    missing = adata.obs_names[column.isna()]
-    if len(missing):
-        msg = (
-            f"{len(missing)} of {adata.n_obs} cells have no cluster in .obs[{key!r}], the first is {missing[0]!r}. "
-            "Leave them out: "
-            f"adata = adata[adata.obs[{key!r}].notna()].copy()"
-        )
-        raise ValueError(msg)
-    return pd.Categorical(column).remove_unused_categories()
 
 
 def label_in_cluster(labels: pd.Series | np.ndarray, clusters: pd.Series | pd.Categorical) -> pd.Categorical[Any]:
@@ -157,7 +98,7 @@ def mean_by_cluster(values: np.ndarray, clusters: pd.Categorical) -> np.ndarray:
     values
         Vectors or probabilities of cells. A row of zeros, of which nothing is known, does not count.
     clusters
-        Of :func:`clusters_of`.
+        Cluster of each cell.
 
     Returns
     -------
@@ -184,7 +125,7 @@ def one_label_each(probabilities: np.ndarray, clusters: pd.Categorical) -> np.nd
         Of each label, the same for all cells of a cluster but for cells of which nothing is known; shape (cells,
         labels). The last label, ``"unknown"``, is given to no cluster.
     clusters
-        Of :func:`clusters_of`; not more than there are labels without the last.
+        Cluster of each cell; not more than there are labels without the last.
 
     Returns
     -------
@@ -217,7 +158,7 @@ def representatives(
     budget
         Number of cells, at most.
     clusters
-        Of the cells, when there are any; see :func:`clusters_of`.
+        Of the cells, when there are any.
 
     Returns
     -------
@@ -236,14 +177,14 @@ def representatives(
         _check_length("clusters", len(clusters), len(vectors))
     vectors = np.asarray(vectors, dtype=np.float64)
     known = np.flatnonzero(vectors.any(axis=1))
-    of = pd.factorize(np.asarray(labels, dtype=str), sort=True)[0]
+    codes = pd.factorize(np.asarray(labels, dtype=str), sort=True)[0]
     table = pd.DataFrame(
-        {"row": known, "label": of[known], "cluster": 0 if clusters is None else clusters.codes[known]}
+        {"row": known, "label": codes[known], "cluster": 0 if clusters is None else clusters.codes[known]}
     )
     groups = [rows.to_numpy() for _, rows in table.groupby(["label", "cluster"], sort=True)["row"]]
     central = [_most_central(vectors, rows) for rows in sorted(groups, key=len, reverse=True)]
     # the largest group of each label stands before all others
-    is_first = ~pd.Series(of[central]).duplicated().to_numpy()
+    is_first = ~pd.Series(codes[central]).duplicated().to_numpy()
     chosen = [row for row, first in zip(central, is_first, strict=True) if first]
     chosen += [row for row, first in zip(central, is_first, strict=True) if not first]
     chosen = chosen[:budget]
@@ -251,11 +192,11 @@ def representatives(
     distance = np.full(len(vectors), -1.0)
     distance[known] = np.inf
     for row in chosen:
-        _shorten(distance, vectors, row, same[of[row]])
+        _shorten(distance, vectors, row, same[codes[row]])
     while len(chosen) < min(budget, len(known)):
         row = int(np.argmax(distance))
         chosen.append(row)
-        _shorten(distance, vectors, row, same[of[row]])
+        _shorten(distance, vectors, row, same[codes[row]])
     return np.array(chosen, dtype=np.int64)
 
 
@@ -289,7 +230,7 @@ def propagate(
     from sklearn.metrics import pairwise_distances_argmin
 
     _check_length("labels", len(labels), len(vectors))
-    of = pd.factorize(np.asarray(labels, dtype=str))[0]
+    codes = pd.factorize(np.asarray(labels, dtype=str))[0]
     known = np.asarray(vectors.any(axis=1))
     source = np.full(len(vectors), -1)
     if not len(rows):
@@ -297,15 +238,15 @@ def propagate(
     if connectivities is not None:
         _check_graph(connectivities, len(vectors))
         links = csr_matrix(connectivities, dtype=np.float64).tocoo()
-        same = (of[links.row] == of[links.col]) & known[links.row] & known[links.col] & (links.data > 0)
+        same = (codes[links.row] == codes[links.col]) & known[links.row] & known[links.col] & (links.data > 0)
         lengths = csr_matrix((1 / links.data[same], (links.row[same], links.col[same])), shape=links.shape)
         ways = dijkstra(lengths, directed=False, indices=np.sort(rows), min_only=True, return_predecessors=True)
         source = np.maximum(ways[2], -1)
-    for label in np.unique(of[rows]):
-        own = rows[of[rows] == label]
-        left = np.flatnonzero((of == label) & (source < 0) & known)
+    for label in np.unique(codes[rows]):
+        speakers = rows[codes[rows] == label]
+        left = np.flatnonzero((codes == label) & (source < 0) & known)
         if len(left):
-            source[left] = own[pairwise_distances_argmin(vectors[left], vectors[own])]
+            source[left] = speakers[pairwise_distances_argmin(vectors[left], vectors[speakers])]
     source[rows] = rows
     return source
 
@@ -340,8 +281,8 @@ def _check_graph(connectivities: spmatrix | np.ndarray, n_cells: int) -> None:
         raise ValueError(msg)
 
 
-def _check_length(name: str, found: int, expected: int) -> None:
+def _check_length(name: str, n_values: int, expected: int) -> None:
     """Raise when something does not have a value for each cell."""
-    if found != expected:
-        msg = f"{name} has {found} values, but there are {expected} cells; give one for each cell."
+    if n_values != expected:
+        msg = f"{name} has {n_values} values, but there are {expected} cells; give one for each cell."
         raise ValueError(msg)

@@ -3,11 +3,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
-
-from bioverse_sc.encoders._base import EntityEncoder
-from bioverse_sc.encoders.esm2 import Esm2Encoder
-from bioverse_sc.tl._entities import entity_vectors
 from tests.encoders.entities import write_esm
+
+from bioverse_sc.encoders import Encoder
+from bioverse_sc.encoders.esm2 import Esm2Encoder
+from bioverse_sc.read import Entities
+
+
+def entity_vectors(adata, encoder, *, layer=None, batch_size=None):
+    return Entities(adata, encoder.mod, layer=layer).vectors(encoder, batch_size=batch_size)
+
 
 SEQUENCES = ["MKTAYIAKQR", "GGGSS", "MLSDEDFKAVFG"]
 
@@ -28,7 +33,7 @@ def antibodies(abundances):
 
 
 def test_the_encoder_is_one(encoder):
-    assert isinstance(encoder, EntityEncoder)
+    assert isinstance(encoder, Encoder)
 
 
 def test_entities_get_their_own_vectors_and_repeats_are_embedded_once(encoder, monkeypatch):
@@ -110,7 +115,7 @@ def test_words_in_the_place_of_proteins_are_refused_with_their_row(encoder, text
 
 def test_an_encoder_from_elsewhere_counts_the_rows_of_the_data(encoder):
     class Strict:
-        name, modality, column, fingerprint, width = "strict", "protein", "sequence", "", 4
+        name, mod, fingerprint, width = "strict", "protein", "", 4
 
         def encode(self, texts, *, batch_size=None):
             if "GG" in texts:

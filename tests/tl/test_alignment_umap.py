@@ -18,11 +18,11 @@ SLOTS = {"obsm['X_bioverse_umap_before']", "obsm['X_bioverse_umap_after']", "uns
 
 def test_it_writes_its_slots_and_nothing_else(annotated, compared):
     assert differences(annotated, compared) == SLOTS
-    assert set(compared.uns["bioverse"]) == {"embed", "align", "annotate", "alignment"}
+    assert set(compared.uns["bioverse"]) == {"embed", "align", "annotate", "alignment_umap"}
 
 
 def test_coordinates_are_of_cells_and_texts(compared, mini):
-    stored = compared.uns["bioverse"]["alignment"]
+    stored = compared.uns["bioverse"]["alignment_umap"]
     n_texts = len(stored["texts"])
     for when in ("before", "after"):
         assert compared.obsm[f"X_bioverse_umap_{when}"].shape == (compared.n_obs, 2)
@@ -38,7 +38,7 @@ def test_coordinates_are_of_cells_and_texts(compared, mini):
 
 
 def test_metrics_are_those_of_the_vectors(compared, mini):
-    stored = compared.uns["bioverse"]["alignment"]
+    stored = compared.uns["bioverse"]["alignment_umap"]
     texts = list(stored["texts"])
     n = len(own_labels(mini))
     vectors = np.stack(
@@ -52,14 +52,14 @@ def test_metrics_are_those_of_the_vectors(compared, mini):
 
 
 def test_two_runs_draw_the_same(annotated, compared):
-    again = bsc.tl.alignment(annotated, copy=True)
+    again = bsc.tl.alignment_umap(annotated, copy=True)
     assert differences(compared, again) == set()
 
 
 def test_it_is_written_and_read_back(compared, tmp_path):
     compared.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
-    one, two = (a.uns["bioverse"]["alignment"] for a in (compared, back))
+    one, two = (a.uns["bioverse"]["alignment_umap"] for a in (compared, back))
     assert list(two["texts"]) == one["texts"]
     np.testing.assert_array_equal(two["texts_after"], one["texts_after"])
     assert {k: float(v) for k, v in two["after"].items()} == one["after"]
@@ -80,7 +80,7 @@ def test_it_stands_alone_with_labels_of_the_user(cells):
         "mast cell",
     ]
     before = some.copy()
-    bsc.tl.alignment(some, labels_key="mine", key_added="k")
+    bsc.tl.alignment_umap(some, labels_key="mine", key_added="k")
     assert differences(before, some) == {
         "obsm['X_k_scgpt']",
         "obsm['X_k']",
@@ -88,14 +88,14 @@ def test_it_stands_alone_with_labels_of_the_user(cells):
         "obsm['X_k_umap_after']",
         "uns['k']",
     }
-    assert some.uns["k"]["alignment"]["labels_key"] == "mine"
-    assert set(some.uns["k"]["alignment"]["after"]) == METRICS
+    assert some.uns["k"]["alignment_umap"]["labels_key"] == "mine"
+    assert set(some.uns["k"]["alignment_umap"]["after"]) == METRICS
 
 
 def test_without_labels_or_with_other_texts_there_are_no_metrics(cells):
     some = cells[:6].copy()
-    bsc.tl.alignment(some, texts=["a cell that fights bacteria", "a cell of the liver"])
-    stored = some.uns["bioverse"]["alignment"]
+    bsc.tl.alignment_umap(some, texts=["a cell that fights bacteria", "a cell of the liver"])
+    stored = some.uns["bioverse"]["alignment_umap"]
     assert stored["texts"][:2] == ["a cell that fights bacteria", "a cell of the liver"]
     assert sum(stored["texts_related"]) == 2
     assert stored["labels_key"] == ""
@@ -105,12 +105,12 @@ def test_without_labels_or_with_other_texts_there_are_no_metrics(cells):
 def test_a_missing_column_is_an_error_and_changes_nothing(cells):
     before = cells.copy()
     with pytest.raises(KeyError, match="no column 'gone'"):
-        bsc.tl.alignment(cells, labels_key="gone")
+        bsc.tl.alignment_umap(cells, labels_key="gone")
     assert differences(before, cells) == set()
 
 
 def test_an_empty_text_is_an_error_and_changes_nothing(cells):
     before = cells.copy()
     with pytest.raises(ValueError, match="empty"):
-        bsc.tl.alignment(cells, texts=["a", ""])
+        bsc.tl.alignment_umap(cells, texts=["a", ""])
     assert differences(before, cells) == set()

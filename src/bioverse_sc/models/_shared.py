@@ -1,4 +1,4 @@
-"""Models that the ``tl`` functions share: a name is loaded once."""
+"""Models that tools share: a name is loaded once."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 
 from bioverse_sc._fork import one_thread
 from bioverse_sc._settings import settings
+from bioverse_sc.models._bioverse import BioVerse
+from bioverse_sc.models._io import load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bioverse_sc.models import BioVerse
-
 
 def get_model(model: str | Path | BioVerse) -> BioVerse:
-    """Load a model by name or path; a loaded one is returned as it is."""
-    from bioverse_sc.models import BioVerse
+    """Load a model by name or path, once; a loaded one is returned as it is.
 
+    Parameters
+    ----------
+    model
+        As for :func:`load`.
+    """
     # a child may have been given threads again, which it cannot have
     one_thread()
     return model if isinstance(model, BioVerse) else _load(str(model), settings.torch_device())
@@ -25,6 +29,4 @@ def get_model(model: str | Path | BioVerse) -> BioVerse:
 
 @lru_cache(maxsize=2)
 def _load(model: str, device: str) -> BioVerse:
-    from bioverse_sc.models import load
-
     return load(model, device=device)

@@ -5,7 +5,7 @@ import pytest
 import bioverse_sc as bsc
 from bioverse_sc.metrics import text_retrieval
 from bioverse_sc.ontology import cell_ontology
-from bioverse_sc.tl import _alignment
+from bioverse_sc.tl import _alignment_umap
 from tests.pl.three import cosine, make_mdata, make_three, text_vectors
 from tests.same import differences, same
 from tests.tiny import LABELS
@@ -27,7 +27,7 @@ def three(tmp_path_factory):
 def compared_three(three):
     """Not to be changed."""
     mdata = make_mdata()
-    bsc.tl.alignment(mdata, model=three, labels_key="truth", texts_key="description")
+    bsc.tl.alignment_umap(mdata, model=three, labels_key="truth", texts_key="description")
     return mdata
 
 
@@ -52,11 +52,11 @@ def share_of_entities(entities, texts, own, k):
 
 
 def test_results_of_several_modalities_go_to_the_container(compared_three):
-    stored = compared_three.uns["bioverse"]["alignment"]
+    stored = compared_three.uns["bioverse"]["alignment_umap"]
     n = len(stored["texts"])
     for mod in MODS:
-        assert set(compared_three[mod].uns["bioverse"]) == {"embed", "align", "alignment"}
-        assert "texts" not in compared_three[mod].uns["bioverse"]["alignment"]
+        assert set(compared_three[mod].uns["bioverse"]) == {"embed", "align", "alignment_umap"}
+        assert "texts" not in compared_three[mod].uns["bioverse"]["alignment_umap"]
         for when in ("before", "after"):
             assert compared_three[mod].obsm[f"X_bioverse_umap_{when}"].shape == (compared_three[mod].n_obs, 2)
     assert stored["texts_before"].shape == stored["texts_after"].shape == (n, 2)
@@ -68,7 +68,7 @@ def test_results_of_several_modalities_go_to_the_container(compared_three):
 
 
 def test_metrics_of_both_directions_are_those_of_the_vectors(compared_three, three):
-    stored = compared_three.uns["bioverse"]["alignment"]
+    stored = compared_three.uns["bioverse"]["alignment_umap"]
     everyday = [t for t, r in zip(stored["texts"], stored["texts_related"], strict=True) if not r]
     assert set(stored["after"]) == set(MODS)
     for mod, texts in zip(MODS, (descriptions(), PROTEINS, MOLECULES), strict=True):
@@ -86,10 +86,10 @@ def test_metrics_of_both_directions_are_those_of_the_vectors(compared_three, thr
 
 def test_cells_have_the_metrics_that_they_have_alone(compared_three, three):
     alone = make_mdata()["rna"].copy()
-    bsc.tl.alignment(alone, model=three, labels_key="truth")
-    stored = compared_three.uns["bioverse"]["alignment"]
+    bsc.tl.alignment_umap(alone, model=three, labels_key="truth")
+    stored = compared_three.uns["bioverse"]["alignment_umap"]
     for when in ("before", "after"):
-        for name, value in alone.uns["bioverse"]["alignment"][when].items():
+        for name, value in alone.uns["bioverse"]["alignment_umap"][when].items():
             assert stored[when]["rna"][name] == pytest.approx(value, abs=1e-6), name
 
 
@@ -100,10 +100,10 @@ def test_there_is_one_layout_before_and_one_after(three, monkeypatch):
         laid_out.append(vectors)
         return np.stack([np.arange(len(vectors)), np.full(len(vectors), len(laid_out))], axis=1)
 
-    monkeypatch.setattr(_alignment, "_umap", rows)
+    monkeypatch.setattr(_alignment_umap, "_umap", rows)
     mdata = make_mdata()
-    bsc.tl.alignment(mdata, model=three, texts_key="description")
-    stored = mdata.uns["bioverse"]["alignment"]
+    bsc.tl.alignment_umap(mdata, model=three, texts_key="description")
+    stored = mdata.uns["bioverse"]["alignment_umap"]
     assert len(laid_out) == 2
     for number, when in ((1, "before"), (2, "after")):
         vectors = laid_out[number - 1]
@@ -121,55 +121,55 @@ def test_a_modality_without_texts_of_its_own_has_no_metrics(three):
     mdata = make_mdata()
     del mdata["molecule"].obs["description"]
     mdata["rna"].obs["description"] = ["one", "two", None, "one", "three", "two", np.nan, ""]
-    bsc.tl.alignment(mdata, model=three, texts_key="description")
-    stored = mdata.uns["bioverse"]["alignment"]
+    bsc.tl.alignment_umap(mdata, model=three, texts_key="description")
+    stored = mdata.uns["bioverse"]["alignment_umap"]
     assert set(stored["after"]) == {"rna", "protein"}
     assert stored["texts"][:7] == ["one", "two", "three", *PROTEINS]
     assert stored["labels_key"] == ""
     del mdata["rna"].obs["description"]
-    bsc.tl.alignment(mdata, model=three)
-    assert "after" not in mdata.uns["bioverse"]["alignment"]
+    bsc.tl.alignment_umap(mdata, model=three)
+    assert "after" not in mdata.uns["bioverse"]["alignment_umap"]
 
 
 def test_a_category_of_texts_is_read_as_texts(three):
     one, two = make_mdata()["protein"].copy(), make_mdata()["protein"].copy()
     two.obs["description"] = two.obs["description"].astype("category")
     for adata in (one, two):
-        bsc.tl.alignment(adata, mod="protein", model=three, texts_key="description")
-    assert same(one.uns["bioverse"]["alignment"], two.uns["bioverse"]["alignment"])
+        bsc.tl.alignment_umap(adata, mod="protein", model=three, texts_key="description")
+    assert same(one.uns["bioverse"]["alignment_umap"], two.uns["bioverse"]["alignment_umap"])
 
 
 def test_one_modality_keeps_its_results(three):
     mdata = make_mdata()
-    bsc.tl.alignment(mdata, mod="protein", model=three, texts_key="description")
+    bsc.tl.alignment_umap(mdata, mod="protein", model=three, texts_key="description")
     assert "bioverse" not in mdata.uns
     assert "X_bioverse" not in mdata["rna"].obsm
-    stored = mdata["protein"].uns["bioverse"]["alignment"]
+    stored = mdata["protein"].uns["bioverse"]["alignment_umap"]
     assert stored["texts"][:4] == PROTEINS
     alone = make_mdata()["protein"].copy()
-    bsc.tl.alignment(alone, mod="protein", model=three, texts_key="description")
-    assert same(alone.uns["bioverse"]["alignment"], stored)
+    bsc.tl.alignment_umap(alone, mod="protein", model=three, texts_key="description")
+    assert same(alone.uns["bioverse"]["alignment_umap"], stored)
     only = md.MuData({"rna": make_mdata()["rna"].copy()})
-    bsc.tl.alignment(only, model=three)
-    assert "alignment" in only["rna"].uns["bioverse"]
+    bsc.tl.alignment_umap(only, model=three)
+    assert "alignment_umap" in only["rna"].uns["bioverse"]
     assert "bioverse" not in only.uns
 
 
 def test_a_layout_that_is_no_longer_there_is_forgotten(three):
     mdata = make_mdata()
-    bsc.tl.alignment(mdata, mod="rna", model=three)
+    bsc.tl.alignment_umap(mdata, mod="rna", model=three)
     alone = mdata.copy()
-    bsc.tl.alignment(mdata, model=three)
-    assert "texts" not in mdata["rna"].uns["bioverse"]["alignment"]
-    assert "texts" in alone["rna"].uns["bioverse"]["alignment"], "the copy is not changed"
-    bsc.tl.alignment(mdata, mod="rna", model=three)
-    assert "alignment" not in mdata.uns["bioverse"]
+    bsc.tl.alignment_umap(mdata, model=three)
+    assert "texts" not in mdata["rna"].uns["bioverse"]["alignment_umap"]
+    assert "texts" in alone["rna"].uns["bioverse"]["alignment_umap"], "the copy is not changed"
+    bsc.tl.alignment_umap(mdata, mod="rna", model=three)
+    assert "alignment_umap" not in mdata.uns["bioverse"]
 
 
 def test_it_is_written_and_read_back(compared_three, tmp_path):
     compared_three.write_h5mu(tmp_path / "x.h5mu")
     back = md.read_h5mu(tmp_path / "x.h5mu")
-    one, two = (m.uns["bioverse"]["alignment"] for m in (compared_three, back))
+    one, two = (m.uns["bioverse"]["alignment_umap"] for m in (compared_three, back))
     for name in ("texts", "texts_modality", "modalities"):
         assert list(two[name]) == one[name]
     for mod in MODS:
@@ -193,7 +193,7 @@ def test_what_does_not_go_together_is_an_error_and_changes_nothing(three, argume
     mdata["protein"].obs["number"] = 3
     before = mdata.copy()
     with pytest.raises(error, match=message):
-        bsc.tl.alignment(mdata, model=three, **arguments)
+        bsc.tl.alignment_umap(mdata, model=three, **arguments)
     for mod in MODS:
         assert differences(before[mod], mdata[mod]) == set()
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import csr_matrix
+
+from bioverse_sc.ontology import ENSEMBL, approved_symbol, gene_table
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
 T = TypeVar("T")
 
-ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?(_PAR_Y)?$")
 MADE_UNIQUE = re.compile(r"^(.+)[-.]\d+$")
 """What ``var_names_make_unique``, or ``make.unique`` in R, makes of a repeat."""
 
@@ -78,29 +77,6 @@ class GeneMap:
         ones = np.ones(len(self.target), dtype=np.result_type(chunk.dtype, np.float32))
         into = csr_matrix((ones, (np.arange(len(self.target)), self.target)), (len(self.target), len(self.genes)))
         return (chunk @ into).tocsr()
-
-
-@cache
-def gene_table() -> tuple[dict[str, str], dict[str, str]]:
-    """HGNC: Ensembl id to approved symbol, and alias or previous symbol to approved symbol where it is of one gene."""
-    with files("bioverse_sc.pp").joinpath("genes.tsv.gz").open("rb") as file:
-        table = pd.read_csv(file, sep="\t", keep_default_na=False, compression="gzip")
-    ensembl = {e: s for e, s in zip(table["ensembl"], table["symbol"], strict=True) if e}
-    others: dict[str, set[str]] = {}
-    for symbol, other in zip(table["symbol"], table["other"], strict=True):
-        for name in other.split("|"):
-            others.setdefault(name, set()).add(symbol)
-    approved = set(table["symbol"])
-    names = {name: next(iter(of)) for name, of in others.items() if len(of) == 1 and name not in approved and name}
-    return ensembl, names | {symbol: symbol for symbol in approved}
-
-
-def approved_symbol(name: str) -> str | None:
-    """Approved symbol of an Ensembl id, alias, previous or approved symbol; the bare id of a gene without a symbol."""
-    ensembl, approved = gene_table()
-    if match := ENSEMBL.match(name):
-        return ensembl.get(match[1], match[1])
-    return approved.get(name)
 
 
 @cache

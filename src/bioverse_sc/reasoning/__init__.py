@@ -1,0 +1,29 @@
+"""Reasoning about cells: what the language model is shown, what it writes, and whether that holds."""
+
+from bioverse_sc.reasoning._cases import GENES_SHOWN, Case, CaseMaker, absent_markers, detected, informative_genes
+from bioverse_sc.reasoning._claims import (
+    EXPRESSED_SHARE,
+    Claim,
+    check_reasoning,
+    claims_of,
+    known_symbols,
+    supported_counts,
+)
+from bioverse_sc.reasoning._write import REASONING_TOKENS, write_reasoning
+
+__all__ = [
+    "EXPRESSED_SHARE",
+    "GENES_SHOWN",
+    "REASONING_TOKENS",
+    "Case",
+    "CaseMaker",
+    "Claim",
+    "absent_markers",
+    "check_reasoning",
+    "claims_of",
+    "detected",
+    "informative_genes",
+    "known_symbols",
+    "supported_counts",
+    "write_reasoning",
+]

@@ -1,0 +1,175 @@
+"""What a tool is about: observations of one modality, as a model reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bioverse_sc._logging import finish_log
+from bioverse_sc._modality import CELLS, modality_of
+from bioverse_sc._results import Results, Slot
+from bioverse_sc._row_hash import bound_hashes, hash_rows
+from bioverse_sc.read import observations
+from bioverse_sc.tl._current import contract, ensure_vectors, genes_of, matrix_to_read
+from bioverse_sc.tl._encode import embedding_slot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from mudata import MuData
+
+    from bioverse_sc._keys import Keys
+    from bioverse_sc.models import BioVerse
+    from bioverse_sc.read import GeneMatrix
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Observations of one modality, what is known of them, and how they are to be read.
+
+    What a property gives is made, and written, when it is not there yet or is out of date.
+    """
+
+    results: Results
+    model: BioVerse
+    mod: str = CELLS
+    layer: str | None = None
+    gene_symbols: str | None = None
+    batch_size: int = 64
+
+    @property
+    def adata(self) -> AnnData:
+        """The observations."""
+        return self.results.data
+
+    @cached_property
+    def _read_now(self) -> GeneMatrix | None:
+        """The matrix that the vectors are made from, once they are there; ``None`` when it is no matrix of genes."""
+        return ensure_vectors(self)
+
+    def embed(self) -> None:
+        """Make sure that the vectors are there."""
+        _ = self._read_now
+
+    @cached_property
+    def vectors_slot(self) -> Slot:
+        """Where the vectors are."""
+        self.embed()
+        made_by = self.results.made_by("embed")
+        is_chosen = bool(made_by.get("encoder_chosen"))
+        return embedding_slot(self.results, str(made_by["encoder"]) if is_chosen else contract(self.model, self.mod)[0])
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """Encoder vectors, shape (observations, width), float32; zeros for one of which the encoder knows nothing."""
+        return np.asarray(self.adata.obsm[self.vectors_slot.key], dtype=np.float32)
+
+    @cached_property
+    def is_known(self) -> np.ndarray:
+        """Whether the encoder knows something of an observation, shape (observations,)."""
+        return np.asarray(self.vectors.any(axis=1))
+
+    @property
+    def soft_tokens_slot(self) -> Slot:
+        """Where the soft tokens are."""
+        return Slot("obsm", self.results.keys.soft_token, "soft tokens")
+
+    @cached_property
+    def soft_tokens(self) -> np.ndarray:
+        """Mean soft token of each observation, shape (observations, width of the language model)."""
+        if not self._is_aligned():
+            self.align()
+        return np.asarray(self.adata.obsm[self.soft_tokens_slot.key])
+
+    @cached_property
+    def matrix(self) -> GeneMatrix:
+        """The matrix of genes that the vectors were made from, or that the model's genes are read from."""
+        return self._read_now or matrix_to_read(self, genes_of(self.model))[0]
+
+    def align(self) -> None:
+        """Project the vectors into the language model's embedding space, and write."""
+        from bioverse_sc.models import mean_soft_tokens
+
+        self.results.check([self.soft_tokens_slot])
+        vectors = self.adata.obsm[self.vectors_slot.key]
+        counted = f"{self.adata.n_obs} {_plural(self.mod)}"
+        with finish_log(f"projecting {counted} into the language model of {self.model.config.name!r}") as lines:
+            soft_tokens = mean_soft_tokens(self.model.projectors[self.mod], vectors)
+            params = {
+                "model": self.model.config.name,
+                "model_fingerprint": self.model.fingerprint,
+                "content": bound_hashes(hash_rows(vectors), hash_rows(soft_tokens)),
+                "device": str(self.model.device),
+            }
+            lines += self.results.write("align", {self.soft_tokens_slot: soft_tokens}, params)
+
+    def _is_aligned(self) -> bool:
+        """Whether the soft tokens of this model are there, made from the vectors that are there."""
+        made_by, obsm = self.results.made_by("align"), self.adata.obsm
+        vectors = obsm[self.vectors_slot.key]
+        # a model that was trained since it was loaded has no fingerprint
+        if (
+            self.soft_tokens_slot.key not in obsm
+            or not made_by.get("model_fingerprint") == self.model.fingerprint != ""
+        ):
+            return False
+        content = bound_hashes(hash_rows(vectors), hash_rows(obsm[self.soft_tokens_slot.key]))
+        return self.results.made_from("align", content)
+
+
+def _plural(mod: str) -> str:
+    return modality_of(mod).plural if mod == CELLS else f"observations of {mod}"
+
+
+def subjects(
+    data: AnnData | MuData,
+    model: str | Path | BioVerse,
+    keys: Keys,
+    *,
+    mod: str | None = None,
+    layer: str | None = None,
+    gene_symbols: str | None = None,
+    batch_size: int = 64,
+    overwrite: bool = False,
+) -> list[Subject]:
+    """A subject for each modality: the one that is asked for, else those of :func:`modalities_read`."""
+    from bioverse_sc.models import get_model
+
+    loaded = get_model(model)
+    return [
+        Subject(
+            Results(observations(data, name), keys, overwrite=overwrite),
+            loaded,
+            name,
+            layer=layer,
+            gene_symbols=gene_symbols,
+            batch_size=batch_size,
+        )
+        for name in modalities_read(loaded, data, mod)
+    ]
+
+
+def modalities_read(model: BioVerse, data: AnnData | MuData, mod: str | None) -> list[str]:
+    """The modality that is asked for; of an AnnData cells; of a MuData all modalities that the model reads."""
+    mods = getattr(data, "mod", None)
+    if mod is not None:
+        return [mod]
+    if mods is None:
+        for name in model.encoders:
+            column = modality_of(name).column
+            if column and getattr(data, "n_vars", 1) == 0 and column in data.obs:
+                msg = f"This AnnData has no genes but .obs[{column!r}]; say what it holds, mod={name!r}."
+                raise ValueError(msg)
+        return [CELLS]
+    both = [name for name in model.config.projectors if name in mods]
+    if not both:
+        msg = (
+            f"The model {model.config.name!r} reads {sorted(model.config.projectors)}, and the MuData has "
+            f"{list(mods)}: none of them."
+        )
+        raise KeyError(msg)
+    return both
