@@ -79,7 +79,7 @@ def main() -> None:
         for start in range(0, n_cells, batch_size):
             part = slice(start, min(start + batch_size, n_cells))
             shown = zip(labels[part], genes[part], strict=True)
-            prompts = [reasoning_prompt(label, of, prompts=model.config.prompts) for label, of in shown]
+            prompts = [reasoning_prompt(label, known, prompts=model.config.prompts) for label, known in shown]
             generate_text(model, prompts, soft_tokens[part], Decoding(REASONING_TOKENS))
 
     rows = {

@@ -22,12 +22,12 @@ from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
-from bioverse_sc.read import gene_matrix
 from cells import MIN_GENES, Profiles, simulate
 from recipe import Recipe
 
 import bioverse_sc as bsc
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
+from bioverse_sc.read import gene_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -94,12 +94,12 @@ def by_profile(profiles: Profiles) -> Labeller:
         columns = [place[gene] for gene in query.genes]
         reference = rankdata(profiles.mean[profiles.usable][:, columns], axis=1)
         reference = (reference - reference.mean(axis=1, keepdims=True)) / reference.std(axis=1, keepdims=True)
-        found = []
+        likest = []
         for start in range(0, query.log.shape[0], 1000):
             ranks = rankdata(query.log[start : start + 1000].toarray(), axis=1)
             ranks -= ranks.mean(axis=1, keepdims=True)
-            found.append(terms[(ranks @ reference.T).argmax(axis=1)])
-        return np.concatenate(found)
+            likest.append(terms[(ranks @ reference.T).argmax(axis=1)])
+        return np.concatenate(likest)
 
     return label
 
@@ -140,8 +140,8 @@ def by_celltypist(log: csr_matrix, terms: np.ndarray, genes: Sequence[str], *, s
     def label(query: Query) -> np.ndarray:
         adata = ad.AnnData(query.log.toarray(), var=pd.DataFrame(index=query.genes))
         adata.obs_names = adata.obs_names.astype(str)
-        found = celltypist.annotate(adata, model).predicted_labels["predicted_labels"]
-        return found.astype(str).to_numpy()
+        labels = celltypist.annotate(adata, model).predicted_labels["predicted_labels"]
+        return labels.astype(str).to_numpy()
 
     return label
 
@@ -159,8 +159,8 @@ def by_expression(log: csr_matrix, terms: np.ndarray, genes: Sequence[str], *, s
 def labelled_cells(profiles: Profiles, n_cells: int, *, seed: int, balance: float) -> tuple[csr_matrix, np.ndarray]:
     """Counts and types of simulated cells, without the mixed profiles and nearly empty cells."""
     cells = simulate(profiles, n_cells, seed=seed, balance=balance)
-    kept = np.flatnonzero(profiles.usable[cells.profile] & (np.diff(cells.counts.indptr) >= MIN_GENES))
-    return cells.counts[kept], profiles.terms[cells.profile[kept]].astype(str)
+    rows = np.flatnonzero(profiles.usable[cells.profile] & (np.diff(cells.counts.indptr) >= MIN_GENES))
+    return cells.counts[rows], profiles.terms[cells.profile[rows]].astype(str)
 
 
 def train(

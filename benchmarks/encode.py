@@ -48,13 +48,13 @@ def random_proteins(n: int, rng: np.random.Generator) -> list[str]:
 
 def random_smiles(n: int, rng: np.random.Generator) -> list[str]:
     """Chains of parts, with lengths from fragments to peptides: log-normal, median 45 characters."""
-    found = []
+    molecules = []
     for length in np.clip(rng.lognormal(np.log(45), 0.55, size=n), 3, 400):
         text = "C"
         while len(text) < length:
             text += str(rng.choice(PIECES))
-        found.append(text)
-    return canonical_smiles(found)
+        molecules.append(text)
+    return canonical_smiles(molecules)
 
 
 def write_esm2(folder: Path) -> Path:
@@ -98,7 +98,7 @@ def write_chemberta(folder: Path) -> Path:
 
 def plain(encoder: Esm2Encoder | ChembertaEncoder, texts: Sequence[str], batch_size: int) -> np.ndarray:
     """Mean hidden states, as one writes it at first."""
-    found = []
+    vectors = []
     with torch.inference_mode():
         for start in range(0, len(texts), batch_size):
             inputs = encoder.tokenizer(
@@ -108,10 +108,10 @@ def plain(encoder: Esm2Encoder | ChembertaEncoder, texts: Sequence[str], batch_s
                 return_special_tokens_mask=True,
                 return_token_type_ids=False,
             ).to(encoder.device)
-            kept = (1 - inputs.pop("special_tokens_mask")).unsqueeze(-1)
+            inside = (1 - inputs.pop("special_tokens_mask")).unsqueeze(-1)
             states = encoder.module(**inputs).last_hidden_state
-            found.append(((states * kept).sum(dim=1) / kept.sum(dim=1)).cpu().numpy())
-    return np.concatenate(found)
+            vectors.append(((states * inside).sum(dim=1) / inside.sum(dim=1)).cpu().numpy())
+    return np.concatenate(vectors)
 
 
 def timed(calls: Sequence[Callable[[], np.ndarray]], repeats: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -135,8 +135,8 @@ def compare(encoder: Esm2Encoder | ChembertaEncoder, texts: list[str], options: 
     plain(encoder, few, 2)
     encoder.encode(few)
     calls = [lambda: plain(encoder, texts, options.batch_size), lambda: encoder.encode(texts)]
-    (theirs, mine), (expected, found) = timed(calls, options.repeats)
-    difference = np.abs(found - expected).max()
+    (theirs, mine), (expected, vectors) = timed(calls, options.repeats)
+    difference = np.abs(vectors - expected).max()
     if difference > 1e-4:
         sys.exit(f"The vectors of {encoder.name} differ by {difference:.1e}.")
     n = len(texts)

@@ -95,7 +95,7 @@ def main() -> None:
     model = bsc.models.load(a.model)
     table = pd.read_csv(a.shared / "data/labels_to_cl.csv")
     print(f"{a.model} ({model.fingerprint}): {len(a.seeds)} x {a.puzzles} puzzles of {a.size}, seeds {a.seeds}\n")
-    heads = [f"{way}: {what}" for way in WAYS for what in ("all right", "cells")]
+    heads = [f"{way}: {share}" for way in WAYS for share in ("all right", "cells")]
     print(f"| set | types | {' | '.join(heads)} | seconds |\n| --- |{' ---: |' * (len(heads) + 2)}")
     same = total = 0
     for name in a.sets:
@@ -110,14 +110,14 @@ def main() -> None:
             puzzles = [deal(terms, a.size, rng) for _ in range(a.puzzles)]
             names = [[cell_ontology().names[terms[row]] for row in rows] for rows in puzzles]
             for way in WAYS:
-                solved = [solve(model, p[rows], of, way) == of for rows, of in zip(puzzles, names, strict=True)]
+                solved = [
+                    solve(model, p[rows], named, way) == named for rows, named in zip(puzzles, names, strict=True)
+                ]
                 right[way].append(np.array(solved))
             if seed == a.seeds[0]:
-                for rows, of in list(zip(puzzles, names, strict=True))[: a.check]:
-                    same, total = same + check(model, adata, rows, p[rows], of), total + len(rows)
-        values = [
-            shown([f(of) for of in right[way]]) for way in WAYS for f in (lambda of: of.all(axis=1).mean(), np.mean)
-        ]
+                for rows, named in list(zip(puzzles, names, strict=True))[: a.check]:
+                    same, total = same + check(model, adata, rows, p[rows], named), total + len(rows)
+        values = [shown([f(r) for r in right[way]]) for way in WAYS for f in (lambda r: r.all(axis=1).mean(), np.mean)]
         print(f"| {name} | {terms.nunique()} | {' | '.join(values)} | {time.perf_counter() - began:.0f} |", flush=True)
     if total:
         print(f"\n{same} of {total} cells of the puzzles tried have the same name by annotate")

@@ -82,7 +82,7 @@ class HeldOut:
             "seen 5 times or more": (5, np.inf),
         }
         bounds["not seen"] = (0, 0)
-        return everything | {f"product {name}": known.between(*of).to_numpy() for name, of in bounds.items()}
+        return everything | {f"product {name}": known.between(*bound).to_numpy() for name, bound in bounds.items()}
 
 
 def read(shared: Path, limit: int | None) -> list[HeldOut]:
@@ -95,13 +95,13 @@ def read(shared: Path, limit: int | None) -> list[HeldOut]:
     known = table["product"].map(table["product"][training].value_counts()).fillna(0)
     table = table[["sequence", "product"]].rename(columns={"sequence": "entity"})
     table = table.assign(text=texts, ec=proteins.table["ec"].fillna("").str[:1], known=known)
-    found = [HeldOut("protein", table[~training], table.loc[training, ["entity", "text"]])]
+    held_out = [HeldOut("protein", table[~training], table.loc[training, ["entity", "text"]])]
     molecules = sequences.read_molecules(shared, held_out=recipe.held_out, seed=recipe.seed)
     table = molecules.table.rename(columns={"smiles": "entity", "description": "text"})
-    found.append(HeldOut("molecule", table[~molecules.training], table[molecules.training]))
+    held_out.append(HeldOut("molecule", table[~molecules.training], table[molecules.training]))
     if limit is None:
-        return found
-    return [replace(of, table=of.table.sample(min(limit, len(of.table)), random_state=0)) for of in found]
+        return held_out
+    return [replace(h, table=h.table.sample(min(limit, len(h.table)), random_state=0)) for h in held_out]
 
 
 def commonest(texts: pd.Series) -> str:
@@ -145,11 +145,11 @@ def answers(
         del calls["model, retrieve=True"]
     elif both := set(entities) & set(model.memory[mod].table["entity"]):
         sys.exit(f"The model's memory holds {len(both)} of the {len(entities)} held-out entities of {mod}.")
-    found = {}
+    written = {}
     for name, call in calls.items():
         began = time.perf_counter()
-        found[name] = (call(), time.perf_counter() - began)
-    return found, np.asarray(adata.obsm[slot])
+        written[name] = (call(), time.perf_counter() - began)
+    return written, np.asarray(adata.obsm[slot])
 
 
 def name_of(text: str) -> str:
@@ -159,15 +159,15 @@ def name_of(text: str) -> str:
 
 def ec_of(text: str) -> str:
     """First digit of the EC number in a text; "" when there is none."""
-    found = re.search(r"\bEC (\d)\.", text)
-    return found[1] if found else ""
+    number = re.search(r"\bEC (\d)\.", text)
+    return number[1] if number else ""
 
 
 def bleu_2_counts(candidate: str, reference: str) -> list[int]:
     """Matching words and pairs, all words and pairs, and the lengths, which BLEU-2 sums over texts."""
     one, two = words(candidate), words(reference)
-    found = [(Counter(one), Counter(two)), (Counter(pairwise(one)), Counter(pairwise(two)))]
-    matching = [sum((a & b).values()) for a, b in found]
+    counts = [(Counter(one), Counter(two)), (Counter(pairwise(one)), Counter(pairwise(two)))]
+    matching = [sum((a & b).values()) for a, b in counts]
     return [*matching, max(1, len(one)), max(1, len(one) - 1), len(one), len(two)]
 
 
@@ -218,14 +218,14 @@ def winners(ours: Scores, nearest: Scores) -> str:
     return "; ".join(f"{who}: {', '.join(columns)}" for who, columns in won.items() if columns)
 
 
-def print_texts(held: HeldOut, found: dict[str, tuple[list[str], float]]) -> None:
+def print_texts(held: HeldOut, written: dict[str, tuple[list[str], float]]) -> None:
     for group, mask in held.groups().items():
         if not mask.any():
             continue
         table = held.table[mask]
         enzymes = f", {(table['ec'] != '').sum()} with an EC number" if "ec" in table else ""
         print(f"\n### Texts, {held.mod}, {group}: {len(table)}{enzymes}\n")
-        rows = {name: score([texts[i] for i in np.flatnonzero(mask)], table) for name, (texts, _) in found.items()}
+        rows = {name: score([texts[i] for i in np.flatnonzero(mask)], table) for name, (texts, _) in written.items()}
         print(f"| | {' | '.join(rows['nearest'])} |\n| --- |{' ---: |' * len(rows['nearest'])}")
         for name, scores in rows.items():
             print(f"| {name} | {' | '.join(shown(*scored) for scored in scores.values())} |")
@@ -233,7 +233,7 @@ def print_texts(held: HeldOut, found: dict[str, tuple[list[str], float]]) -> Non
         for name, scores in rows.items():
             if name.startswith("model"):
                 print(f"- {name}, against nearest: {winners(scores, rows['nearest'])}", flush=True)
-    seconds = ", ".join(f"{name} {taken:.1f} s" for name, (_, taken) in found.items())
+    seconds = ", ".join(f"{name} {taken:.1f} s" for name, (_, taken) in written.items())
     print(f"\nWall time for all {len(held.table)}: {seconds}")
 
 
@@ -243,18 +243,18 @@ def chance(n_items: int, n_own: int, k: int) -> float:
 
 
 def print_retrieval(held: HeldOut, model: BioVerse, vectors: np.ndarray) -> None:
-    own, texts = pd.factorize(held.table["text"])
+    text_of, texts = pd.factorize(held.table["text"])
     text_vectors = model.text_vectors(list(texts)).cpu().numpy()
     untrained = model.untrained_projector(held.mod).to(model.device).eval()
     ks = (1, 5, 10)
     to_text, to_entity = {}, {}
     for name, projector in (("trained", model.projectors[held.mod]), ("untrained", untrained)):
         placed = mean_soft_tokens(projector, vectors)
-        to_text[name] = [bsc.metrics.retrieval_at_k(placed, text_vectors, own, k) for k in ks]
-        to_entity[name] = list(text_retrieval(placed, text_vectors, own).values())
+        to_text[name] = [bsc.metrics.retrieval_at_k(placed, text_vectors, text_of, k) for k in ks]
+        to_entity[name] = list(text_retrieval(placed, text_vectors, text_of).values())
     to_text["chance"] = [chance(len(texts), 1, k) for k in ks]
-    to_entity["chance"] = [np.mean([chance(len(own), int(m), k) for m in np.bincount(own)]) for k in ks]
-    print(f"\n### Retrieval among {len(own)} held-out entities of {held.mod} and their {len(texts)} texts\n")
+    to_entity["chance"] = [np.mean([chance(len(text_of), int(m), k) for m in np.bincount(text_of)]) for k in ks]
+    print(f"\n### Retrieval among {len(text_of)} held-out entities of {held.mod} and their {len(texts)} texts\n")
     print("| | projector | @1 | @5 | @10 |\n| --- | --- | ---: | ---: | ---: |")
     for direction, rows in ((f"{held.mod} to text", to_text), (f"text to {held.mod}", to_entity)):
         for name, shares in rows.items():
@@ -283,8 +283,8 @@ def main() -> None:
     )
     for held in read(a.shared, a.limit):
         if held.mod in model.projectors:
-            found, vectors = answers(held, model, a.max_new_tokens)
-            print_texts(held, found)
+            written, vectors = answers(held, model, a.max_new_tokens)
+            print_texts(held, written)
             print_retrieval(held, model, vectors)
 
 

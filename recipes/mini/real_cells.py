@@ -127,8 +127,8 @@ def views(
         gain = np.exp(rng.normal(size=n_genes) * rng.uniform(*gain_sd))
         share = np.exp(rng.uniform(np.log(most_thinned), 0, size=view.shape[0]))
         # nothing can be added: of the genes with a gain above one all molecules stay
-        kept = np.repeat(share, np.diff(view.indptr)) * np.clip(gain, 0, 1)[view.indices]
-        view.data = rng.binomial(view.data.astype(np.int64), kept).astype(np.float32)
+        stays = np.repeat(share, np.diff(view.indptr)) * np.clip(gain, 0, 1)[view.indices]
+        view.data = rng.binomial(view.data.astype(np.int64), stays).astype(np.float32)
         if rng.random() < 0.5:
             size = int(np.exp(rng.uniform(*np.log(panel_genes))))
             view.data[~np.isin(view.indices, rng.choice(n_genes, size=size, replace=False, p=chance))] = 0

@@ -265,13 +265,14 @@ def info() -> None:
     from importlib.metadata import version
 
     import bioverse_sc as bsc
+    from bioverse_sc._modality import CELLS
 
     for package in ("bioverse-sc", "anndata", "scanpy", "mudata", "torch", "transformers", "peft"):
         typer.echo(f"{package} {version(package)}")
     typer.echo(f"device {bsc.settings.torch_device()}")
     for name in bsc.models.bundled_models():
         model = bsc.models.load(name)
-        encoder: Any = model.encoders["rna"]
+        encoder: Any = model.encoders[CELLS]
         parameters = sum(p.numel() for p in model.language_model.parameters())
         typer.echo(
             f"model {name}: {encoder.name} with {len(encoder.genes)} genes, language model of {parameters / 1e6:.1f} "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, with_config
 
+from bioverse_sc._modality import CELLS
 from bioverse_sc._validation import check_positive
 from bioverse_sc.encoders import known_encoders
 from bioverse_sc.models import DtypeName, ProjectorConfig, bundled_models
@@ -89,7 +90,7 @@ class AlignRun:
     model: NewModel | None = None
     start: str | None = None
     """A saved or bundled model to go on from, in the place of a new one."""
-    mod: str = "rna"
+    mod: str = CELLS
     records: Path | None = None
     """JSON lines, Arrow or Parquet with a text for each entity, in the place of columns; see
     :func:`bioverse_sc.train.read_pairs`."""
@@ -126,7 +127,7 @@ class InstructRun:
     data: TrainingData
     train: TrainConfig
     lora: LoraSettings = field(default_factory=LoraSettings)
-    mod: str = "rna"
+    mod: str = CELLS
     """What a bare ``[BIO]`` means, and the modality whose alignment is measured."""
     prompt: str | None = None
     """Template; the model's own question for the label by default."""

@@ -12,6 +12,7 @@ import pandas as pd
 from mudata import MuData
 
 from bioverse_sc._logging import logger
+from bioverse_sc._modality import CELLS
 from bioverse_sc.models import Answer, Entity, Text, fill_template, filled_prompt, parse_template, template_fields
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.train._sources import Descriptions, Example
@@ -286,7 +287,7 @@ def unique_names(mod: str, names: Sequence[Any]) -> pd.Index:
 
 
 def examples(
-    data: AnnData | MuData, *, prompt: str, answer: str, mod: str = "rna", rows: np.ndarray | None = None
+    data: AnnData | MuData, *, prompt: str, answer: str, mod: str = CELLS, rows: np.ndarray | None = None
 ) -> list[Example]:
     """Prompts with answers from the columns of AnnData or MuData.
 

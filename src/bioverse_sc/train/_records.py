@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bioverse_sc._modality import CELLS
 from bioverse_sc._optional import require
 from bioverse_sc.models import Entity, fill_template, filled_prompt, parse_template
 from bioverse_sc.train._data import column_words, descriptions, placed, template_values, unique_names
@@ -92,7 +93,7 @@ def read_examples(
     *,
     prompt: str | None = None,
     answer: str = "{answer}",
-    mod: str = "rna",
+    mod: str = CELLS,
 ) -> list[Example]:
     """Prompts with answers from a file of records, one for each example.
 
@@ -163,7 +164,7 @@ def _named(mod: str, record: Mapping[Any, Any], index: Mapping[str, pd.Index]) -
 
 
 def read_pairs(
-    file: str | Path, names: Sequence[str], *, mod: str = "rna", text: str = "{text}"
+    file: str | Path, names: Sequence[str], *, mod: str = CELLS, text: str = "{text}"
 ) -> tuple[np.ndarray, Descriptions]:
     """Entities and their texts from a file of records, for stage 1.
 

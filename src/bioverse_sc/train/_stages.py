@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import quiet_loading, undisturbed
 from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.train._checkpoint import unshard
@@ -55,7 +56,7 @@ def align(
     descriptions: Descriptions,
     config: TrainConfig,
     *,
-    mod: str = "rna",
+    mod: str = CELLS,
     objective: Literal["contrastive", "autoregressive"] = "contrastive",
     negatives: Sequence[str] | None = None,
     attraction: float = ATTRACTION,
