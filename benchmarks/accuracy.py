@@ -54,10 +54,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 from baselines import PROBE, Labeller, Query, by_markers, by_profile, labelled_cells, prepare, train
 from cells import Profiles, read_profiles
 from evaluate import SETS, read
-from train import Recipe
+from recipe import Recipe
 
 import bioverse_sc as bsc
-from bioverse_sc._optional import require
 from bioverse_sc.ontology import cell_ontology
 
 if TYPE_CHECKING:
@@ -138,8 +137,8 @@ def table(
     bold = {column: best(compared, column, least=column == "seconds") for column in columns}
     lines = [f"| | {' | '.join(columns.values())} |", f"| --- |{' ---: |' * len(columns)}"]
     for name, row in rows.items():
-        found = [(column, shown(row.get(column, []), digits.get(column, 3))) for column in columns]
-        cells = [f"**{text}**" if name in bold[column] else text for column, text in found]
+        texts = [(column, shown(row.get(column, []), digits.get(column, 3))) for column in columns]
+        cells = [f"**{text}**" if name in bold[column] else text for column, text in texts]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -168,8 +167,8 @@ def mean_of_sets(results: dict[str, dict[str, Row]], columns: Iterable[str]) -> 
     return {
         name: {
             column: [
-                float(np.sum(of) if column == "seconds" else np.nanmean(of))
-                for of in zip(*(rows[name][column] for rows in results.values()), strict=True)
+                float(np.sum(values) if column == "seconds" else np.nanmean(values))
+                for values in zip(*(rows[name][column] for rows in results.values()), strict=True)
             ]
             for column in columns
         }
@@ -184,10 +183,10 @@ def compare(shared: Path, models: list[BioVerse], profiles: Profiles, a: argpars
     results: dict[str, dict[str, Row]] = {name: defaultdict(lambda: defaultdict(list)) for name in sets}
 
     def add(name: str, method: str, terms: np.ndarray, seconds: float) -> None:
-        found = score(scorer, sets[name], name, terms)
-        found |= {"seconds": seconds, "speed": sets[name].n_obs / seconds}
+        scores = score(scorer, sets[name], name, terms)
+        scores |= {"seconds": seconds, "speed": sets[name].n_obs / seconds}
         for column in SCORES | SPEED:
-            results[name][method][column].append(found[column])
+            results[name][method][column].append(scores[column])
 
     for model in models:
         # what is loaded and compiled once is no part of labelling a set
@@ -226,14 +225,14 @@ def print_beaten(lines: dict[str, list[str]]) -> None:
         print("\nNo baseline beats mini.")
         return
     print("\nA baseline beats mini here (a star: not in every seed):\n")
-    for name, found in lines.items():
-        if found:
-            print(f"- {name}: {'; '.join(found)}")
+    for name, columns in lines.items():
+        if columns:
+            print(f"- {name}: {'; '.join(columns)}")
 
 
-def subset(profiles: Profiles, kept: np.ndarray) -> Profiles:
-    of = profiles
-    return Profiles(of.mean[kept], of.genes, of.terms[kept], of.sets[kept], of.usable[kept])
+def subset(profiles: Profiles, rows: np.ndarray) -> Profiles:
+    p = profiles
+    return Profiles(p.mean[rows], p.genes, p.terms[rows], p.sets[rows], p.usable[rows])
 
 
 def lineage(term: str, among: set[str]) -> set[str]:
@@ -243,12 +242,12 @@ def lineage(term: str, among: set[str]) -> set[str]:
     return {one for one in above if not any(one in ancestors(other) for other in above - {one})}
 
 
-def ontology_scores(truth: Sequence[str], found: Sequence[str], others: set[str], among: set[str]) -> dict[str, float]:
+def ontology_scores(truth: Sequence[str], given: Sequence[str], others: set[str], among: set[str]) -> dict[str, float]:
     """Share of cells whose label is at or below their lineage, or their type if ``others`` has it or one below it."""
     ancestors = cell_ontology().ancestors
     known = set().union(*(ancestors(term) for term in others))
-    coarse = [bool(ancestors(f) & lineage(t, among)) for t, f in zip(truth, found, strict=True) if lineage(t, among)]
-    fine = [t in ancestors(f) for t, f in zip(truth, found, strict=True) if t in known]
+    coarse = [bool(ancestors(f) & lineage(t, among)) for t, f in zip(truth, given, strict=True) if lineage(t, among)]
+    fine = [t in ancestors(f) for t, f in zip(truth, given, strict=True) if t in known]
     return {"coarse": float(np.mean(coarse or np.nan)), "fine": float(np.mean(fine or np.nan))}
 
 
@@ -279,8 +278,8 @@ def leave_out(shared: Path, models: list[BioVerse], profiles: Profiles, a: argpa
             left = {method: labeller(query) for method, labeller in without.items()}
             seen["decoupler"] = left["decoupler"] = markers(query)
             known = set(others.terms[others.usable])
-            for when, found in ((" seen", seen), ("", left)):
-                for method, terms in found.items():
+            for when, labelled in ((" seen", seen), ("", left)):
+                for method, terms in labelled.items():
                     for column, value in ontology_scores(truth, terms, known, among).items():
                         results[name][method][column + when].append(value)
             print(f"seed {seed}, without {name}: {time.perf_counter() - began:.0f} s", flush=True)
@@ -326,7 +325,8 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     for module in ("celltypist", "decoupler"):
-        require(module, "benchmarks")
+        if importlib.util.find_spec(module) is None:
+            sys.exit(f"This needs {module}: pip install 'bioverse-sc[benchmarks]'")
     bsc.settings.verbosity = "error"
     models = [bsc.models.load(path) for path in a.model]
     profiles = read_profiles(a.shared, n_genes=Recipe().genes)

@@ -19,12 +19,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from bioverse_sc._models import get_model
 
 import bioverse_sc as bsc
 from bioverse_sc.datasets import simulate_counts
 from bioverse_sc.models import Decoding, generate_text, reasoning_prompt
-from bioverse_sc.tl._reason import GENES_SHOWN, REASONING_TOKENS
+from bioverse_sc.reasoning import GENES_SHOWN, REASONING_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +62,7 @@ def main() -> None:
     bsc.settings.progress = False
     bsc.settings.verbosity = "warning"
     bsc.settings.device = "cpu"
-    model = get_model(options.model)
+    model = bsc.models.load(options.model)
     adata, genes = simulated(options.shared, options.cells)
     size, few = options.batch_size, min(options.loop_cells, options.cells)
 
@@ -80,7 +79,7 @@ def main() -> None:
         for start in range(0, n_cells, batch_size):
             part = slice(start, min(start + batch_size, n_cells))
             shown = zip(labels[part], genes[part], strict=True)
-            prompts = [reasoning_prompt(label, of, prompts=model.config.prompts) for label, of in shown]
+            prompts = [reasoning_prompt(label, known, prompts=model.config.prompts) for label, known in shown]
             generate_text(model, prompts, soft_tokens[part], Decoding(REASONING_TOKENS))
 
     rows = {

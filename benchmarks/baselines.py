@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 from scipy.stats import rankdata
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -23,13 +23,11 @@ from sklearn.preprocessing import StandardScaler
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
 from cells import MIN_GENES, Profiles, simulate
-from train import Recipe
+from recipe import Recipe
 
 import bioverse_sc as bsc
-from bioverse_sc._optional import require
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
-from bioverse_sc.pp import profile
-from bioverse_sc.pp._profile import get_matrix
+from bioverse_sc.read import gene_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,9 +71,9 @@ def log_normalise(values: csr_matrix) -> csr_matrix:
 def prepare(adata: ad.AnnData, vocabulary: Sequence[str], models: Iterable[BioVerse]) -> Query:
     """Find the matrix as ``bsc.tl.annotate`` does, and embed."""
     began = time.perf_counter()
-    found = profile(adata, vocabulary=vocabulary)
-    values = found.gene_map.gather(csr_matrix(get_matrix(adata, found.source)[:, found.gene_map.columns]))
-    if found.kind == "log-normalised":
+    matrix = gene_matrix(adata, vocabulary)
+    values = vstack([chunk for _, chunk in matrix.chunks()], format="csr")  # (cells, genes)
+    if matrix.is_logged:
         values.data = np.expm1(values.data)
     log = log_normalise(values)
     logged = time.perf_counter()
@@ -84,7 +82,7 @@ def prepare(adata: ad.AnnData, vocabulary: Sequence[str], models: Iterable[BioVe
         embedded = bsc.tl.embed(adata, model=model, mod="rna", copy=True)
         vectors.append(embedded.obsm[f"X_{model.encoders['rna'].name}"])
     seconds = (time.perf_counter() - logged) / max(1, len(vectors))
-    return Query(log, list(found.gene_map.genes), vectors, logged - began, seconds)
+    return Query(log, list(matrix.genes), vectors, logged - began, seconds)
 
 
 def by_profile(profiles: Profiles) -> Labeller:
@@ -96,12 +94,12 @@ def by_profile(profiles: Profiles) -> Labeller:
         columns = [place[gene] for gene in query.genes]
         reference = rankdata(profiles.mean[profiles.usable][:, columns], axis=1)
         reference = (reference - reference.mean(axis=1, keepdims=True)) / reference.std(axis=1, keepdims=True)
-        found = []
+        likest = []
         for start in range(0, query.log.shape[0], 1000):
             ranks = rankdata(query.log[start : start + 1000].toarray(), axis=1)
             ranks -= ranks.mean(axis=1, keepdims=True)
-            found.append(terms[(ranks @ reference.T).argmax(axis=1)])
-        return np.concatenate(found)
+            likest.append(terms[(ranks @ reference.T).argmax(axis=1)])
+        return np.concatenate(likest)
 
     return label
 
@@ -111,7 +109,8 @@ def by_markers(terms: Sequence[str]) -> Labeller:
 
     ``unknown`` for a cell without any gene.
     """
-    decoupler = require("decoupler", "benchmarks")
+    import decoupler
+
     markers = cell_ontology().markers
     rows = [(term, gene, np.log1p(sources)) for term in terms for gene, sources in markers.get(term, {}).items()]
     net = pd.DataFrame(rows, columns=["source", "target", "weight"])
@@ -128,7 +127,8 @@ def by_markers(terms: Sequence[str]) -> Labeller:
 
 
 def by_celltypist(log: csr_matrix, terms: np.ndarray, genes: Sequence[str], *, seed: int, threads: int) -> Labeller:
-    celltypist = require("celltypist", "benchmarks")
+    import celltypist
+
     celltypist.logger.set_level(40)
     with warnings.catch_warnings():
         # five passes are what its tutorial takes
@@ -140,8 +140,8 @@ def by_celltypist(log: csr_matrix, terms: np.ndarray, genes: Sequence[str], *, s
     def label(query: Query) -> np.ndarray:
         adata = ad.AnnData(query.log.toarray(), var=pd.DataFrame(index=query.genes))
         adata.obs_names = adata.obs_names.astype(str)
-        found = celltypist.annotate(adata, model).predicted_labels["predicted_labels"]
-        return found.astype(str).to_numpy()
+        labels = celltypist.annotate(adata, model).predicted_labels["predicted_labels"]
+        return labels.astype(str).to_numpy()
 
     return label
 
@@ -159,8 +159,8 @@ def by_expression(log: csr_matrix, terms: np.ndarray, genes: Sequence[str], *, s
 def labelled_cells(profiles: Profiles, n_cells: int, *, seed: int, balance: float) -> tuple[csr_matrix, np.ndarray]:
     """Counts and types of simulated cells, without the mixed profiles and nearly empty cells."""
     cells = simulate(profiles, n_cells, seed=seed, balance=balance)
-    kept = np.flatnonzero(profiles.usable[cells.profile] & (np.diff(cells.counts.indptr) >= MIN_GENES))
-    return cells.counts[kept], profiles.terms[cells.profile[kept]].astype(str)
+    rows = np.flatnonzero(profiles.usable[cells.profile] & (np.diff(cells.counts.indptr) >= MIN_GENES))
+    return cells.counts[rows], profiles.terms[cells.profile[rows]].astype(str)
 
 
 def train(

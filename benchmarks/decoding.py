@@ -80,11 +80,11 @@ def by_loop(call: Call) -> list[str]:
 
 def calls_of(adata: ad.AnnData, model: BioVerse, batch_size: int) -> list[Call]:
     """What annotation asks to be written."""
-    found: list[Call] = []
+    calls: list[Call] = []
     real = models.generate_text
 
     def record(*given: Any, constraint: Any, names: Any) -> list[str]:
-        found.append((*given, constraint, names))
+        calls.append((*given, constraint, names))
         return [""] * len(given[1])
 
     models.generate_text = record
@@ -92,7 +92,7 @@ def calls_of(adata: ad.AnnData, model: BioVerse, batch_size: int) -> list[Call]:
         bsc.tl.annotate(adata.copy(), model=model, batch_size=batch_size, reasoning="cell")
     finally:
         models.generate_text = real
-    return found
+    return calls
 
 
 def timed(write: Callable[[Call], list[str]], calls: list[Call]) -> tuple[float, float, list[str]]:

@@ -31,8 +31,6 @@ from bioverse_sc.encoders.esm2 import WINDOW, Esm2Encoder
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bioverse_sc.encoders._transformer import TransformerEncoder
-
 ESM_TOKENS = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
 SMILES_LETTERS = "#%()+-./0123456789:=@ABCFHIKLMNOPSVZ[\\]abcdegilnorstu"
 PIECES = [
@@ -50,13 +48,13 @@ def random_proteins(n: int, rng: np.random.Generator) -> list[str]:
 
 def random_smiles(n: int, rng: np.random.Generator) -> list[str]:
     """Chains of parts, with lengths from fragments to peptides: log-normal, median 45 characters."""
-    found = []
+    molecules = []
     for length in np.clip(rng.lognormal(np.log(45), 0.55, size=n), 3, 400):
         text = "C"
         while len(text) < length:
             text += str(rng.choice(PIECES))
-        found.append(text)
-    return canonical_smiles(found)
+        molecules.append(text)
+    return canonical_smiles(molecules)
 
 
 def write_esm2(folder: Path) -> Path:
@@ -98,9 +96,9 @@ def write_chemberta(folder: Path) -> Path:
     return folder
 
 
-def plain(encoder: TransformerEncoder, texts: Sequence[str], batch_size: int) -> np.ndarray:
+def plain(encoder: Esm2Encoder | ChembertaEncoder, texts: Sequence[str], batch_size: int) -> np.ndarray:
     """Mean hidden states, as one writes it at first."""
-    found = []
+    vectors = []
     with torch.inference_mode():
         for start in range(0, len(texts), batch_size):
             inputs = encoder.tokenizer(
@@ -110,10 +108,10 @@ def plain(encoder: TransformerEncoder, texts: Sequence[str], batch_size: int) ->
                 return_special_tokens_mask=True,
                 return_token_type_ids=False,
             ).to(encoder.device)
-            kept = (1 - inputs.pop("special_tokens_mask")).unsqueeze(-1)
+            inside = (1 - inputs.pop("special_tokens_mask")).unsqueeze(-1)
             states = encoder.module(**inputs).last_hidden_state
-            found.append(((states * kept).sum(dim=1) / kept.sum(dim=1)).cpu().numpy())
-    return np.concatenate(found)
+            vectors.append(((states * inside).sum(dim=1) / inside.sum(dim=1)).cpu().numpy())
+    return np.concatenate(vectors)
 
 
 def timed(calls: Sequence[Callable[[], np.ndarray]], repeats: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -137,8 +135,8 @@ def compare(encoder: Esm2Encoder | ChembertaEncoder, texts: list[str], options: 
     plain(encoder, few, 2)
     encoder.encode(few)
     calls = [lambda: plain(encoder, texts, options.batch_size), lambda: encoder.encode(texts)]
-    (theirs, mine), (expected, found) = timed(calls, options.repeats)
-    difference = np.abs(found - expected).max()
+    (theirs, mine), (expected, vectors) = timed(calls, options.repeats)
+    difference = np.abs(vectors - expected).max()
     if difference > 1e-4:
         sys.exit(f"The vectors of {encoder.name} differ by {difference:.1e}.")
     n = len(texts)

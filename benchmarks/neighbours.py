@@ -39,12 +39,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 from baselines import labelled_cells
 from cells import read_profiles
 from evaluate import SETS, read
-from train import Recipe
+from recipe import Recipe
 
 import bioverse_sc as bsc
 from bioverse_sc.metrics import apply_calibration
+from bioverse_sc.models import label_probabilities
 from bioverse_sc.ontology import UNKNOWN, cell_ontology, match_labels, meanings_of, nearest_labels
-from bioverse_sc.tl._label import label_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ RELATIONS = ("parent", "child", "sibling", "synonym")
 
 @dataclass(frozen=True)
 class Pair:
-    own: str
+    label: str
     relation: str
     other: str
 
@@ -79,25 +79,25 @@ class Cells:
     labels: np.ndarray
 
 
-def pairs_of(own: Sequence[str]) -> list[Pair]:
+def pairs_of(labels: Sequence[str]) -> list[Pair]:
     """Each label with the terms one step from it, and its synonyms."""
     ontology = cell_ontology()
-    terms = {label: ontology.find(label) for label in own}
+    terms = {label: ontology.find(label) for label in labels}
     children = defaultdict(set)
     for term, parents in ontology.parents.items():
         for parent in parents:
             children[parent].add(term)
-    known, found = set(terms.values()), []
+    known, pairs = set(terms.values()), []
     for label, term in terms.items():
         parents = set(ontology.parents[term])
         siblings = set().union(*(children[parent] for parent in parents))
         for relation, others in (("parent", parents), ("child", children[term]), ("sibling", siblings)):
             names = sorted(ontology.names[other] for other in others - known)
-            found += [Pair(label, relation, name) for name in names if not name.startswith("obsolete ")]
+            pairs += [Pair(label, relation, name) for name in names if not name.startswith("obsolete ")]
         # a synonym that means another term in use is no other name
         matches = match_labels(ontology.synonyms[term])
-        found += [Pair(label, "synonym", name) for name in sorted(matches) if matches[name].term == term]
-    return found
+        pairs += [Pair(label, "synonym", name) for name in sorted(matches) if matches[name].term == term]
+    return pairs
 
 
 def mixed(model: BioVerse, p: np.ndarray, labels: Sequence[str], *, before: bool = False) -> np.ndarray:
@@ -105,44 +105,46 @@ def mixed(model: BioVerse, p: np.ndarray, labels: Sequence[str], *, before: bool
 
     Before: by ancestry alone.
     """
-    own = list(model.config.labels)
-    into = np.zeros((len(own), len(labels) + 1))
+    model_labels = list(model.config.labels)
+    into = np.zeros((len(model_labels), len(labels) + 1))
     if before:
-        nearest = nearest_labels(own, labels)
+        nearest = nearest_labels(model_labels, labels)
         into[np.flatnonzero(nearest >= 0), nearest[nearest >= 0]] = 1
     else:
-        for j, meaning in enumerate(meanings_of(own, labels).values()):
+        for j, meaning in enumerate(meanings_of(model_labels, labels).values()):
             for k, share in meaning.shares.items():
-                into[own.index(k), j] = share
+                into[model_labels.index(k), j] = share
     into[:, -1] = 1 - into.sum(axis=1)
     return p @ into
 
 
-def kept(model: BioVerse, p: np.ndarray, labels: Sequence[str], label: str, *, before: bool) -> np.ndarray:
+def keeps(model: BioVerse, p: np.ndarray, labels: Sequence[str], label: str, *, before: bool) -> np.ndarray:
     """Which cells get and keep a label, by the probabilities of the model's own ones."""
-    found = mixed(model, p, labels, before=before)
+    p_of_labels = mixed(model, p, labels, before=before)
     trust = 1.0 if before else meanings_of(model.config.labels, labels)[label].trust
     ontology, matches = cell_ontology(), match_labels(labels)
-    here = labels.index(label)
+    column = labels.index(label)
     below = [
         j
         for j, other in enumerate(labels)
-        if j == here or (matches[other].term and matches[label].term in ontology.ancestors(matches[other].term))
+        if j == column or (matches[other].term and matches[label].term in ontology.ancestors(matches[other].term))
     ]
-    certainty = apply_calibration(found[:, below].sum(axis=1).clip(0, 1), *model.config.calibration) * trust
-    return (found.argmax(axis=1) == here) & (certainty >= model.config.min_confidence)
+    certainty = apply_calibration(p_of_labels[:, below].sum(axis=1).clip(0, 1), *model.config.calibration) * trust
+    return (p_of_labels.argmax(axis=1) == column) & (certainty >= model.config.min_confidence)
 
 
-def short_list(own: Sequence[str], label: str, rng: np.random.Generator) -> list[str]:
+def short_list(labels: Sequence[str], label: str, rng: np.random.Generator) -> list[str]:
     """The label, and some that have no parent in common with it and are neither above nor below it."""
     ontology = cell_ontology()
     term = ontology.find(label)
     parents = set(ontology.parents[term])
     others = []
-    for other in own:
-        of = ontology.find(other)
+    for other in labels:
+        other_term = ontology.find(other)
         if not (
-            parents & set(ontology.parents[of]) or term in ontology.ancestors(of) or of in ontology.ancestors(term)
+            parents & set(ontology.parents[other_term])
+            or term in ontology.ancestors(other_term)
+            or other_term in ontology.ancestors(term)
         ):
             others.append(other)
     return [label, *rng.choice(others, size=SHORT, replace=False).tolist()]
@@ -154,20 +156,22 @@ def compare(
     """Recall of each pair: of the label in its list, and of the other one in its place."""
     rows, recall = [], {}
     for pair in pairs:
-        if pair.own not in lists or (inside := np.flatnonzero(cells.labels == pair.own)).size < MIN_CELLS:
+        if pair.label not in lists or (inside := np.flatnonzero(cells.labels == pair.label)).size < MIN_CELLS:
             continue
-        with_own, p = lists[pair.own], cells.p[inside]
-        if pair.own not in recall:
-            recall[pair.own] = kept(model, p, with_own, pair.own, before=before).mean()
-        if pair.other in with_own:
+        with_label, p = lists[pair.label], cells.p[inside]
+        if pair.label not in recall:
+            recall[pair.label] = keeps(model, p, with_label, pair.label, before=before).mean()
+        if pair.other in with_label:
             continue
-        with_other = [pair.other if label == pair.own else label for label in with_own]
-        found = kept(model, p, with_other, pair.other, before=before).mean()
+        with_other = [pair.other if label == pair.label else label for label in with_label]
+        recall_of_other = keeps(model, p, with_other, pair.other, before=before).mean()
         meaning = meanings_of(model.config.labels, with_other)[pair.other]
         taken = (
-            f"{meaning.relation}, of {'L' if pair.own in meaning.shares else 'others'}" if meaning.shares else "nothing"
+            f"{meaning.relation}, of {'L' if pair.label in meaning.shares else 'others'}"
+            if meaning.shares
+            else "nothing"
         )
-        rows.append((pair.own, pair.relation, pair.other, taken, recall[pair.own], found))
+        rows.append((pair.label, pair.relation, pair.other, taken, recall[pair.label], recall_of_other))
     return pd.DataFrame(rows, columns=["own", "relation", "other", "taken", "recall_own", "recall"])
 
 
@@ -199,11 +203,11 @@ def summary(title: str, table: pd.DataFrame, before: pd.DataFrame) -> None:
 
 def own_probabilities(model: BioVerse, adata: ad.AnnData, *, whole: bool = False) -> np.ndarray:
     bsc.tl.align(adata, model=model)
-    own = list(model.config.labels)
-    order = [*(label for label in own if label != UNKNOWN), UNKNOWN]
+    labels = list(model.config.labels)
+    order = [*(label for label in labels if label != UNKNOWN), UNKNOWN]
     vectors = np.asarray(adata.obsm["X_scgpt"], dtype=np.float32)
     p = label_probabilities(model, vectors, order, closed=True, whole=whole)
-    return p[:, [order.index(label) for label in own]]
+    return p[:, [order.index(label) for label in labels]]
 
 
 def simulated(model: BioVerse, shared: Path, n_cells: int, seed: int) -> Cells:
@@ -224,28 +228,28 @@ def validation(model: BioVerse, shared: Path, name: str) -> tuple[Cells, dict[st
     chosen = np.random.default_rng(0).permutation(adata.n_obs)[:MOST_CELLS]
     adata = adata[np.sort(chosen)].copy()
     table = pd.read_csv(shared / "data/labels_to_cl.csv").query("dataset == @name").set_index("label")["cl_ids"]
-    ontology, own = cell_ontology(), set(model.config.labels)
+    ontology, known = cell_ontology(), set(model.config.labels)
     named = {}
     for label, terms in table.items():
         names = [ontology.names[term] for term in terms.split("|")]
-        named[label] = next((n for n in names if n in own), names[0])
+        named[label] = next((n for n in names if n in known), names[0])
     labels = adata.obs["cell_type"].astype(str).map(named).fillna("").to_numpy(dtype=str)
     types = sorted(set(labels) - {""})
-    return Cells(adata, own_probabilities(model, adata), labels), {n: types for n in types if n in own}
+    return Cells(adata, own_probabilities(model, adata), labels), {n: types for n in types if n in known}
 
 
 def check(model: BioVerse, cells: Cells, lists: dict[str, list[str]], pairs: Sequence[Pair], n: int) -> None:
     """Compare some lists with what ``annotate`` gives."""
     same = total = 0
     rng = np.random.default_rng(0)
-    usable = [pair for pair in pairs if (cells.labels == pair.own).sum() >= MIN_CELLS]
+    usable = [pair for pair in pairs if (cells.labels == pair.label).sum() >= MIN_CELLS]
     for i in rng.choice(len(usable), size=min(n, len(usable)), replace=False):
         pair = usable[i]
-        inside = np.flatnonzero(cells.labels == pair.own)
-        labels = [pair.other if label == pair.own else label for label in lists[pair.own]]
-        found = bsc.tl.annotate(cells.adata[inside].copy(), model=model, labels=labels, reasoning=None, copy=True)
-        ours = kept(model, cells.p[inside], labels, pair.other, before=False)
-        same += int(((found.obs["bioverse_label"].astype(str) == pair.other) == ours).sum())
+        inside = np.flatnonzero(cells.labels == pair.label)
+        labels = [pair.other if label == pair.label else label for label in lists[pair.label]]
+        annotated = bsc.tl.annotate(cells.adata[inside].copy(), model=model, labels=labels, reasoning=None, copy=True)
+        ours = keeps(model, cells.p[inside], labels, pair.other, before=False)
+        same += int(((annotated.obs["bioverse_label"].astype(str) == pair.other) == ours).sum())
         total += len(inside)
     print(f"\n{same} of {total} cells of {n} lists are as annotate has them")
 
@@ -263,27 +267,27 @@ def main() -> None:
     torch.set_num_threads(1)
     bsc.settings.verbosity = "error"
     model = bsc.models.load(a.model)
-    own = [label for label in model.config.labels if label != UNKNOWN]
-    pairs = pairs_of(own)
+    labels = [label for label in model.config.labels if label != UNKNOWN]
+    pairs = pairs_of(labels)
     print(
-        f"{a.model} ({model.fingerprint}): {len(pairs)} pairs of {len(own)} labels; min_confidence "
+        f"{a.model} ({model.fingerprint}): {len(pairs)} pairs of {len(labels)} labels; min_confidence "
         f"{model.config.min_confidence}"
     )
     written = []
 
     def table(title: str, cells: Cells, lists: dict[str, list[str]]) -> None:
         began = time.perf_counter()
-        found = compare(model, cells, lists, pairs, before=False)
-        if len(found):
-            summary(title, found, compare(model, cells, lists, pairs, before=True))
-            written.append(found.assign(of=title))
+        now = compare(model, cells, lists, pairs, before=False)
+        if len(now):
+            summary(title, now, compare(model, cells, lists, pairs, before=True))
+            written.append(now.assign(of=title))
             print(f"({time.perf_counter() - began:.0f} s)", flush=True)
 
     for seed in a.seeds:
         cells = simulated(model, a.shared, a.cells, seed)
         rng = np.random.default_rng(seed)
-        short = {label: short_list(own, label, rng) for label in own}
-        table(f"simulated cells, seed {seed}, whole list", cells, dict.fromkeys(own, own))
+        short = {label: short_list(labels, label, rng) for label in labels}
+        table(f"simulated cells, seed {seed}, whole list", cells, dict.fromkeys(labels, labels))
         table(f"simulated cells, seed {seed}, short list", cells, short)
         if a.check:
             check(model, cells, short, pairs, a.check)

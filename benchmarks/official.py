@@ -191,18 +191,18 @@ def run(options: argparse.Namespace) -> None:
     # the data loader's processes and the first products are no part of the time
     embed(adata[:2].copy())
     began = time.perf_counter()
-    found = {"cells": embed(adata)}
-    found["seconds"] = np.array(time.perf_counter() - began)
-    found["peak"] = np.array(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    measured = {"cells": embed(adata)}
+    measured["seconds"] = np.array(time.perf_counter() - began)
+    measured["peak"] = np.array(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     if not options.time:
         ids = torch.from_numpy(np.load(options.tokens)["ids"])
         values = torch.from_numpy(np.load(options.tokens)["values"])
         padding = ids.eq(vocabulary["<pad>"])
         with torch.no_grad():
-            found["hidden"] = network._encode(ids, values, padding).numpy()
+            measured["hidden"] = network._encode(ids, values, padding).numpy()
             predicted = network(ids, values, padding, CLS=out is not None and len(out) > 1, MVC=True)
-        found |= {k: v.numpy() for k, v in predicted.items() if k in ("mlm_output", "mvc_output", "cls_output")}
-    np.savez(options.out, **found)
+        measured |= {k: v.numpy() for k, v in predicted.items() if k in ("mlm_output", "mvc_output", "cls_output")}
+    np.savez(options.out, **measured)
 
 
 def parse() -> argparse.Namespace:

@@ -18,8 +18,7 @@ import official
 import scipy.sparse
 import torch
 
-from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
-from bioverse_sc.encoders.scgpt._encoder import pad_cells
+from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder, pad_cells
 from bioverse_sc.train import TrainConfig, pretrain_encoder
 
 LIMIT = 1e-4
@@ -65,12 +64,12 @@ def compare(python: Path, folder: Path, *, flash: bool) -> dict[str, float]:
         }
         if "cls_output" in theirs:
             ours["cls_output"] = heads.cls_decoder(hidden[:, 0]).numpy()
-    found = {}
+    differences = {}
     for name, value in ours.items():
         there = real if value.shape[:2] == real.shape else np.ones(len(value), dtype=bool)
         scale = max(1.0, np.abs(theirs[name][there]).max()) if name.endswith("output") else 1.0
-        found[name] = float(np.abs(value[there] - theirs[name][there]).max() / scale)
-    return found
+        differences[name] = float(np.abs(value[there] - theirs[name][there]).max() / scale)
+    return differences
 
 
 def ours_trained(folder: Path) -> None:
@@ -98,9 +97,9 @@ def main() -> int:
                 official.call(python, "make", folder, "--seed", number, *CASES[case], flash=flash)
             else:
                 ours_trained(folder)
-            found = compare(python, folder, flash=flash)
-            worst = max(worst, *found.values())
-            print(f"{case:28}" + "  ".join(f"{name} {value:.1e}" for name, value in found.items()), flush=True)
+            differences = compare(python, folder, flash=flash)
+            worst = max(worst, *differences.values())
+            print(f"{case:28}" + "  ".join(f"{name} {value:.1e}" for name, value in differences.items()), flush=True)
     print(f"largest difference {worst:.1e}, limit {LIMIT:.0e}: {'the same' if worst < LIMIT else 'DIFFERENT'}")
     return int(not worst < LIMIT)
 

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import linear_sum_assignment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
-from bioverse_sc.tl._economy import one_label_each
 from evaluate import read
 from neighbours import mixed, own_probabilities
 
@@ -57,9 +57,15 @@ def solve(model: BioVerse, p: np.ndarray, names: Sequence[str], way: str) -> np.
     The names are given in the order of the alphabet, which does not tell whose they are.
     """
     names = sorted(names)
-    found = mixed(model, p, names, before=way.endswith("before"))
-    of = one_label_each(found, pd.Categorical(np.arange(len(p)))) if way == "one of each" else found.argmax(axis=1)
-    return np.array([*names, UNKNOWN])[of]
+    p_of_names = mixed(model, p, names, before=way.endswith("before"))  # (cells, names and unknown)
+    best = p_of_names.argmax(axis=1)
+    if way == "one of each":
+        rows = np.flatnonzero(p_of_names.any(axis=1))
+        # what annotate takes for a name that is ruled out, so that its logarithm can be compared
+        chosen, best_together = linear_sum_assignment(np.log(p_of_names[rows, :-1] + 1e-30), maximize=True)
+        best = np.full(len(p), len(names))
+        best[rows[chosen]] = best_together
+    return np.array([*names, UNKNOWN])[best]
 
 
 def check(model: BioVerse, adata: AnnData, rows: np.ndarray, p: np.ndarray, names: Sequence[str]) -> int:
@@ -89,7 +95,7 @@ def main() -> None:
     model = bsc.models.load(a.model)
     table = pd.read_csv(a.shared / "data/labels_to_cl.csv")
     print(f"{a.model} ({model.fingerprint}): {len(a.seeds)} x {a.puzzles} puzzles of {a.size}, seeds {a.seeds}\n")
-    heads = [f"{way}: {what}" for way in WAYS for what in ("all right", "cells")]
+    heads = [f"{way}: {share}" for way in WAYS for share in ("all right", "cells")]
     print(f"| set | types | {' | '.join(heads)} | seconds |\n| --- |{' ---: |' * (len(heads) + 2)}")
     same = total = 0
     for name in a.sets:
@@ -104,14 +110,14 @@ def main() -> None:
             puzzles = [deal(terms, a.size, rng) for _ in range(a.puzzles)]
             names = [[cell_ontology().names[terms[row]] for row in rows] for rows in puzzles]
             for way in WAYS:
-                solved = [solve(model, p[rows], of, way) == of for rows, of in zip(puzzles, names, strict=True)]
+                solved = [
+                    solve(model, p[rows], named, way) == named for rows, named in zip(puzzles, names, strict=True)
+                ]
                 right[way].append(np.array(solved))
             if seed == a.seeds[0]:
-                for rows, of in list(zip(puzzles, names, strict=True))[: a.check]:
-                    same, total = same + check(model, adata, rows, p[rows], of), total + len(rows)
-        values = [
-            shown([f(of) for of in right[way]]) for way in WAYS for f in (lambda of: of.all(axis=1).mean(), np.mean)
-        ]
+                for rows, named in list(zip(puzzles, names, strict=True))[: a.check]:
+                    same, total = same + check(model, adata, rows, p[rows], named), total + len(rows)
+        values = [shown([f(r) for r in right[way]]) for way in WAYS for f in (lambda r: r.all(axis=1).mean(), np.mean)]
         print(f"| {name} | {terms.nunique()} | {' | '.join(values)} | {time.perf_counter() - began:.0f} |", flush=True)
     if total:
         print(f"\n{same} of {total} cells of the puzzles tried have the same name by annotate")

@@ -35,8 +35,8 @@ def answers(cells: ad.AnnData, smiles: np.ndarray, model: str) -> np.ndarray:
     """Ask about each pair."""
     mdata = pair(cells.copy(), smiles)
     bsc.tl.ask(mdata, QUESTION, mod=["rna", "molecule"], model=model)
-    found: np.ndarray = mdata.obs.loc[cells.obs_names, "bioverse_answer"].to_numpy()
-    return found
+    written: np.ndarray = mdata.obs.loc[cells.obs_names, "bioverse_answer"].to_numpy()
+    return written
 
 
 def main() -> None:

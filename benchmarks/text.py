@@ -27,6 +27,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,13 +41,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
 import questions
 import sequences
-from train import Recipe
+from recipe import Recipe
 
 import bioverse_sc as bsc
-from bioverse_sc._optional import require
 from bioverse_sc.metrics import text_retrieval, words
-from bioverse_sc.models import BioVerse, Decoding, Memory, description_prompt, generate_text
-from bioverse_sc.tl._align import projected
+from bioverse_sc.models import BioVerse, Decoding, Memory, description_prompt, generate_text, mean_soft_tokens
 
 DRAWS = 200
 COLUMNS = {
@@ -63,7 +62,7 @@ Scores = dict[str, tuple[float, np.ndarray | None]]
 class HeldOut:
     """Entities that nothing was trained on."""
 
-    modality: str
+    mod: str
     table: pd.DataFrame
     """``entity``, ``text``; of proteins also ``product``, ``ec`` (first digit or "") and ``known`` (training
     proteins with that product)."""
@@ -73,7 +72,7 @@ class HeldOut:
     def groups(self) -> dict[str, np.ndarray]:
         """Which rows have a table of their own."""
         everything = {"all": np.ones(len(self.table), dtype=bool)}
-        if self.modality == "molecule":
+        if self.mod == "molecule":
             return everything
         known = self.table["known"]
         bounds = {
@@ -83,7 +82,7 @@ class HeldOut:
             "seen 5 times or more": (5, np.inf),
         }
         bounds["not seen"] = (0, 0)
-        return everything | {f"product {name}": known.between(*of).to_numpy() for name, of in bounds.items()}
+        return everything | {f"product {name}": known.between(*bound).to_numpy() for name, bound in bounds.items()}
 
 
 def read(shared: Path, limit: int | None) -> list[HeldOut]:
@@ -96,13 +95,13 @@ def read(shared: Path, limit: int | None) -> list[HeldOut]:
     known = table["product"].map(table["product"][training].value_counts()).fillna(0)
     table = table[["sequence", "product"]].rename(columns={"sequence": "entity"})
     table = table.assign(text=texts, ec=proteins.table["ec"].fillna("").str[:1], known=known)
-    found = [HeldOut("protein", table[~training], table.loc[training, ["entity", "text"]])]
+    held_out = [HeldOut("protein", table[~training], table.loc[training, ["entity", "text"]])]
     molecules = sequences.read_molecules(shared, held_out=recipe.held_out, seed=recipe.seed)
     table = molecules.table.rename(columns={"smiles": "entity", "description": "text"})
-    found.append(HeldOut("molecule", table[~molecules.training], table[molecules.training]))
+    held_out.append(HeldOut("molecule", table[~molecules.training], table[molecules.training]))
     if limit is None:
-        return found
-    return [replace(of, table=of.table.sample(min(limit, len(of.table)), random_state=0)) for of in found]
+        return held_out
+    return [replace(h, table=h.table.sample(min(limit, len(h.table)), random_state=0)) for h in held_out]
 
 
 def commonest(texts: pd.Series) -> str:
@@ -112,27 +111,27 @@ def commonest(texts: pd.Series) -> str:
     return str(ties[int((vectors @ np.asarray(vectors.mean(axis=0)).T).argmax())])
 
 
-def blank(model: BioVerse, modality: str, decoding: Decoding) -> str:
-    zeros = torch.zeros((1, model.n_tokens[modality], model.embeddings.weight.shape[1]), device=model.device)
-    return generate_text(model, [description_prompt(modality, prompts=model.config.prompts)], zeros, decoding)[0]
+def blank(model: BioVerse, mod: str, decoding: Decoding) -> str:
+    zeros = torch.zeros((1, model.n_tokens[mod], model.embeddings.weight.shape[1]), device=model.device)
+    return generate_text(model, [description_prompt(mod, prompts=model.config.prompts)], zeros, decoding)[0]
 
 
 def answers(
     held: HeldOut, model: BioVerse, max_new_tokens: int
 ) -> tuple[dict[str, tuple[list[str], float]], np.ndarray]:
     """Texts and seconds of each row of the tables, and the encoder's vectors."""
-    modality, entities = held.modality, held.table["entity"].tolist()
-    column, slot = SLOTS[modality]
-    names = [f"{modality}{i}" for i in range(len(entities))]
+    mod, entities = held.mod, held.table["entity"].tolist()
+    column, slot = SLOTS[mod]
+    names = [f"{mod}{i}" for i in range(len(entities))]
     adata = ad.AnnData(obs=pd.DataFrame({column: entities}, index=names))
-    options = {"mod": modality, "model": model, "max_new_tokens": max_new_tokens}
+    options = {"mod": mod, "model": model, "max_new_tokens": max_new_tokens}
 
     def described(adata: ad.AnnData, *, retrieve: bool) -> list[str]:
         bsc.tl.describe(adata, retrieve=retrieve, **options)
         return adata.obs["bioverse_description"].tolist()
 
     def nearest() -> list[str]:
-        return [(texts or [""])[0] for texts in Memory(modality, held.training).nearest(entities, 1)]
+        return [(texts or [""])[0] for texts in Memory(mod, held.training).nearest(entities, 1)]
 
     without = adata.copy()
     calls = {
@@ -140,17 +139,17 @@ def answers(
         "model, retrieve=True": lambda: described(without, retrieve=True),
         "nearest": nearest,
         "commonest": lambda: [commonest(held.training["text"])] * len(entities),
-        "blank": lambda: [blank(model, modality, Decoding(max_new_tokens).of_model(model))] * len(entities),
+        "blank": lambda: [blank(model, mod, Decoding(max_new_tokens).of_model(model))] * len(entities),
     }
-    if modality not in model.memory:
+    if mod not in model.memory:
         del calls["model, retrieve=True"]
-    elif both := set(entities) & set(model.memory[modality].table["entity"]):
-        sys.exit(f"The model's memory holds {len(both)} of the {len(entities)} held-out entities of {modality}.")
-    found = {}
+    elif both := set(entities) & set(model.memory[mod].table["entity"]):
+        sys.exit(f"The model's memory holds {len(both)} of the {len(entities)} held-out entities of {mod}.")
+    written = {}
     for name, call in calls.items():
         began = time.perf_counter()
-        found[name] = (call(), time.perf_counter() - began)
-    return found, np.asarray(adata.obsm[slot])
+        written[name] = (call(), time.perf_counter() - began)
+    return written, np.asarray(adata.obsm[slot])
 
 
 def name_of(text: str) -> str:
@@ -160,15 +159,15 @@ def name_of(text: str) -> str:
 
 def ec_of(text: str) -> str:
     """First digit of the EC number in a text; "" when there is none."""
-    found = re.search(r"\bEC (\d)\.", text)
-    return found[1] if found else ""
+    number = re.search(r"\bEC (\d)\.", text)
+    return number[1] if number else ""
 
 
 def bleu_2_counts(candidate: str, reference: str) -> list[int]:
     """Matching words and pairs, all words and pairs, and the lengths, which BLEU-2 sums over texts."""
     one, two = words(candidate), words(reference)
-    found = [(Counter(one), Counter(two)), (Counter(pairwise(one)), Counter(pairwise(two)))]
-    matching = [sum((a & b).values()) for a, b in found]
+    counts = [(Counter(one), Counter(two)), (Counter(pairwise(one)), Counter(pairwise(two)))]
+    matching = [sum((a & b).values()) for a, b in counts]
     return [*matching, max(1, len(one)), max(1, len(one) - 1), len(one), len(two)]
 
 
@@ -219,14 +218,14 @@ def winners(ours: Scores, nearest: Scores) -> str:
     return "; ".join(f"{who}: {', '.join(columns)}" for who, columns in won.items() if columns)
 
 
-def print_texts(held: HeldOut, found: dict[str, tuple[list[str], float]]) -> None:
+def print_texts(held: HeldOut, written: dict[str, tuple[list[str], float]]) -> None:
     for group, mask in held.groups().items():
         if not mask.any():
             continue
         table = held.table[mask]
         enzymes = f", {(table['ec'] != '').sum()} with an EC number" if "ec" in table else ""
-        print(f"\n### Texts, {held.modality}, {group}: {len(table)}{enzymes}\n")
-        rows = {name: score([texts[i] for i in np.flatnonzero(mask)], table) for name, (texts, _) in found.items()}
+        print(f"\n### Texts, {held.mod}, {group}: {len(table)}{enzymes}\n")
+        rows = {name: score([texts[i] for i in np.flatnonzero(mask)], table) for name, (texts, _) in written.items()}
         print(f"| | {' | '.join(rows['nearest'])} |\n| --- |{' ---: |' * len(rows['nearest'])}")
         for name, scores in rows.items():
             print(f"| {name} | {' | '.join(shown(*scored) for scored in scores.values())} |")
@@ -234,7 +233,7 @@ def print_texts(held: HeldOut, found: dict[str, tuple[list[str], float]]) -> Non
         for name, scores in rows.items():
             if name.startswith("model"):
                 print(f"- {name}, against nearest: {winners(scores, rows['nearest'])}", flush=True)
-    seconds = ", ".join(f"{name} {taken:.1f} s" for name, (_, taken) in found.items())
+    seconds = ", ".join(f"{name} {taken:.1f} s" for name, (_, taken) in written.items())
     print(f"\nWall time for all {len(held.table)}: {seconds}")
 
 
@@ -244,20 +243,20 @@ def chance(n_items: int, n_own: int, k: int) -> float:
 
 
 def print_retrieval(held: HeldOut, model: BioVerse, vectors: np.ndarray) -> None:
-    own, texts = pd.factorize(held.table["text"])
+    text_of, texts = pd.factorize(held.table["text"])
     text_vectors = model.text_vectors(list(texts)).cpu().numpy()
-    untrained = model.untrained_projector(held.modality).to(model.device).eval()
+    untrained = model.untrained_projector(held.mod).to(model.device).eval()
     ks = (1, 5, 10)
     to_text, to_entity = {}, {}
-    for name, projector in (("trained", model.projectors[held.modality]), ("untrained", untrained)):
-        placed = projected(projector, vectors)
-        to_text[name] = [bsc.metrics.retrieval_at_k(placed, text_vectors, own, k) for k in ks]
-        to_entity[name] = list(text_retrieval(placed, text_vectors, own).values())
+    for name, projector in (("trained", model.projectors[held.mod]), ("untrained", untrained)):
+        placed = mean_soft_tokens(projector, vectors)
+        to_text[name] = [bsc.metrics.retrieval_at_k(placed, text_vectors, text_of, k) for k in ks]
+        to_entity[name] = list(text_retrieval(placed, text_vectors, text_of).values())
     to_text["chance"] = [chance(len(texts), 1, k) for k in ks]
-    to_entity["chance"] = [np.mean([chance(len(own), int(m), k) for m in np.bincount(own)]) for k in ks]
-    print(f"\n### Retrieval among {len(own)} held-out entities of {held.modality} and their {len(texts)} texts\n")
+    to_entity["chance"] = [np.mean([chance(len(text_of), int(m), k) for m in np.bincount(text_of)]) for k in ks]
+    print(f"\n### Retrieval among {len(text_of)} held-out entities of {held.mod} and their {len(texts)} texts\n")
     print("| | projector | @1 | @5 | @10 |\n| --- | --- | ---: | ---: | ---: |")
-    for direction, rows in ((f"{held.modality} to text", to_text), (f"text to {held.modality}", to_entity)):
+    for direction, rows in ((f"{held.mod} to text", to_text), (f"text to {held.mod}", to_entity)):
         for name, shares in rows.items():
             print(f"| {direction} | {name} | {' | '.join(f'{share:.3f}' for share in shares)} |", flush=True)
 
@@ -273,7 +272,8 @@ def main() -> None:
     if a.threads:
         torch.set_num_threads(a.threads)
     for module in ("nltk", "rouge_score"):
-        require(module, "text")
+        if find_spec(module) is None:
+            sys.exit(f"This needs {module}: pip install 'bioverse-sc[text]'")
     model = bsc.models.load(a.model)
     if not set(SLOTS) & set(model.projectors):
         sys.exit(f"The model {model.config.name!r} reads {sorted(model.projectors)}; expected protein or molecule.")
@@ -282,9 +282,9 @@ def main() -> None:
         f"{torch.__version__}"
     )
     for held in read(a.shared, a.limit):
-        if held.modality in model.projectors:
-            found, vectors = answers(held, model, a.max_new_tokens)
-            print_texts(held, found)
+        if held.mod in model.projectors:
+            written, vectors = answers(held, model, a.max_new_tokens)
+            print_texts(held, written)
             print_retrieval(held, model, vectors)
 
 

@@ -14,22 +14,32 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import transformers
-from bioverse_sc.train._dry_run import timed
 from embed import random_cells
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import bioverse_sc as bsc
+from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
 from bioverse_sc.models import BioVerse, ModelConfig, ProjectorConfig, description_prompt
-from bioverse_sc.train import Example
-from bioverse_sc.train._loop import BatchSource, Task, batch_indices
-from bioverse_sc.train._sources import PairSource, PromptSource
-from bioverse_sc.train._stages import general_domain_texts
-from bioverse_sc.train._tasks import ATTRACTION, ContrastiveTask, PromptTask
+from bioverse_sc.train import (
+    ATTRACTION,
+    BatchSource,
+    ContrastiveTask,
+    Example,
+    PairSource,
+    PromptSource,
+    PromptTask,
+    Task,
+    batch_indices,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SHAPE = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
 SHAPE |= {"num_key_value_heads": 3, "vocab_size": 49_152, "max_position_embeddings": 2048}
@@ -48,6 +58,21 @@ def larger(mini: BioVerse) -> BioVerse:
     encoder = ScGPTEncoder.untrained(ScGPTConfig(embsize=WIDTH, nheads=8, d_hid=WIDTH, nlayers=12), vocabulary)
     config = ModelConfig(name="larger", language_model="", projectors={"rna": projector})
     return BioVerse(config, language_model, mini.tokenizer, {"rna": encoder})
+
+
+def timed(step: Callable[[], object], *, is_cuda: bool) -> float:
+    """Median seconds of a call, over two at least after a first one, and for about 20 seconds at most."""
+    taken: list[float] = []
+    step()
+    while len(taken) < 2 or (sum(taken) < 20 and len(taken) < 20):
+        if is_cuda:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        step()
+        if is_cuda:
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return sorted(taken)[len(taken) // 2]
 
 
 def step_seconds(task: Task, source: BatchSource, batch_size: int, device: str) -> float:
@@ -86,7 +111,7 @@ def measure(name: str, model: BioVerse, texts: list[str], options: argparse.Name
     embedding = time.perf_counter() - began
     began = time.perf_counter()
     vectors_of_texts = model.text_vectors(texts)
-    negatives = model.text_vectors(general_domain_texts())
+    negatives = model.text_vectors(everyday_texts())
     of_texts = time.perf_counter() - began
     # an embedding of each text, from the cache
     vectors = np.random.default_rng(0).normal(size=(n, model.config.projectors["rna"].in_width)).astype(np.float32)

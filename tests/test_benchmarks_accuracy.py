@@ -47,7 +47,7 @@ def accuracy():
     yield module
     sys.path[:] = path
     # names of the recipe's modules are common words
-    ours = {spec.name, "baselines", "cells", "evaluate", "language", "questions", "sequences", "train"}
+    ours = {spec.name, "baselines", "cells", "evaluate", "language", "questions", "recipe", "sequences"}
     for name in ours - before:
         sys.modules.pop(name, None)
 

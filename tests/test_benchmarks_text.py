@@ -32,7 +32,7 @@ def text():
     yield module
     sys.path[:] = path
     # names of the recipe's modules are common words
-    for name in {spec.name, "cells", "language", "questions", "sequences", "train"} - before:
+    for name in {spec.name, "cells", "language", "questions", "recipe", "sequences"} - before:
         sys.modules.pop(name, None)
 
 

@@ -97,9 +97,9 @@ def of_markers(folder: Path) -> pd.DataFrame:
     raw = pd.read_csv(folder / "cellmarker_accordion_human.tsv.gz", sep="\t", low_memory=False)
     raw = raw[raw["marker_type"] == "positive"]
     raw = raw.assign(tissue=raw["Uberon_tissue"].map({part: organ(part) for part in raw["Uberon_tissue"].unique()}))
-    found = raw.groupby(["tissue", "CL_ID"]).agg(markers=("marker", "nunique"), sources=("resource", "nunique"))
-    found = found[(found["markers"] >= 5) | (found["sources"] >= 2)].reset_index()
-    return found.rename(columns={"CL_ID": "id"})[["tissue", "id"]]
+    counts = raw.groupby(["tissue", "CL_ID"]).agg(markers=("marker", "nunique"), sources=("resource", "nunique"))
+    told = counts[(counts["markers"] >= 5) | (counts["sources"] >= 2)].reset_index()
+    return told.rename(columns={"CL_ID": "id"})[["tissue", "id"]]
 
 
 def of_profiles() -> pd.DataFrame:

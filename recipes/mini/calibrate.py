@@ -34,17 +34,17 @@ def main() -> None:
     a = parser.parse_args()
     model = bsc.models.load(a.model)
     model.config = replace(model.config, calibration=None)
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    by_set: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in SETS:
         adata = read(a.shared, name)
         rows = np.random.default_rng(0).permutation(adata.n_obs)[:MOST_CELLS]
         adata = adata[np.sort(rows)].copy()
         bsc.tl.annotate(adata, model=model, reasoning=None, min_confidence=0)
         known, right = correct_cells(a.shared, adata, name)
-        found[name] = adata.obs["bioverse_confidence"].to_numpy(dtype=np.float64)[known].clip(0, 1), right
+        by_set[name] = adata.obs["bioverse_confidence"].to_numpy(dtype=np.float64)[known].clip(0, 1), right
 
     def fitted(names: list[str]) -> tuple[list[float], list[float]]:
-        confidence, right = (np.concatenate([found[name][k] for name in names]) for k in (0, 1))
+        confidence, right = (np.concatenate([by_set[name][k] for name in names]) for k in (0, 1))
         x, y = fit_isotonic(confidence, right)
         # few cells have a low probability, and a label of none is never right
         return ([0.0, *x], [0.0, *y]) if x[0] > 0 else (x, y)
@@ -52,14 +52,14 @@ def main() -> None:
     curve = fitted(list(SETS))
     print("| set | cells | ECE before | after | after, fitted without it |")
     print("| --- |" + " ---: |" * 4)
-    for name, (confidence, right) in found.items():
+    for name, (confidence, right) in by_set.items():
         others = fitted([other for other in SETS if other != name])
-        after = [apply_calibration(confidence, *of) for of in (curve, others)]
-        errors = [expected_calibration_error(of, right) for of in (confidence, *after)]
+        after = [apply_calibration(confidence, *fit) for fit in (curve, others)]
+        errors = [expected_calibration_error(values, right) for values in (confidence, *after)]
         print(f"| {name} | {len(right)} | {errors[0]:.3f} | {errors[1]:.3f} | {errors[2]:.3f} |")
-    confidence, right = (np.concatenate([of[k] for of in found.values()]) for k in (0, 1))
+    confidence, right = (np.concatenate([values[k] for values in by_set.values()]) for k in (0, 1))
     after = apply_calibration(confidence, *curve)
-    errors = [expected_calibration_error(of, right) for of in (confidence, after)]
+    errors = [expected_calibration_error(values, right) for values in (confidence, after)]
     print(f"| all | {len(right)} | {errors[0]:.3f} | {errors[1]:.3f} | |")
     config = ModelConfig.read(a.model / CONFIG)
     x, y = map(tuple, curve)

@@ -68,11 +68,11 @@ def read_profiles(shared: Path, *, n_genes: int) -> Profiles:
     strong = adata.var_names.isin(evidence.index[evidence >= 5])
     rank = np.where(technical, -1.0, within * np.where(strong, 3.0, 1.0))
     # in the order of their rank: of genes with equal counts a cell shows the encoder the first
-    kept = np.argsort(-rank, kind="stable")[:n_genes]
-    rest = 1.0 - mean[:, kept].sum(axis=1, keepdims=True)
+    chosen = np.argsort(-rank, kind="stable")[:n_genes]
+    rest = 1.0 - mean[:, chosen].sum(axis=1, keepdims=True)
     return Profiles(
-        mean=np.hstack([mean[:, kept], rest]),
-        genes=list(adata.var_names[kept]),
+        mean=np.hstack([mean[:, chosen], rest]),
+        genes=list(adata.var_names[chosen]),
         terms=labels["cl_id"].to_numpy(),
         sets=sets,
         usable=(labels["use"] == "label").to_numpy(),
@@ -169,8 +169,8 @@ def simulate_strangers(
             row[:] = np.exp((1 - towards) * np.log(row + 1e-7) + towards * log_mean + changed)
         else:
             drawn = rng.choice(usable, size=4, replace=False)
-            of = rng.choice(4, size=n_genes + 1, p=rng.dirichlet([1.5] * 4))
-            row[:] = profiles.mean[drawn[of], np.arange(n_genes + 1)]
+            source = rng.choice(4, size=n_genes + 1, p=rng.dirichlet([1.5] * 4))
+            row[:] = profiles.mean[drawn[source], np.arange(n_genes + 1)]
     chosen = rng.integers(n_profiles, size=n_cells)
     one_set = np.zeros(n_profiles, dtype=int)
     return simulate_counts(made, np.arange(n_profiles), one_set, chosen, seed=seed)[:, :-1].tocsr()

@@ -27,7 +27,7 @@ import pandas as pd
 import scanpy as sc
 import torch
 from cells import read_profiles
-from scipy.sparse import csr_matrix
+from scipy.sparse import vstack
 from scipy.stats import rankdata
 
 import bioverse_sc as bsc
@@ -41,10 +41,15 @@ from bioverse_sc.models import (
     reasoning_prompt,
 )
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
-from bioverse_sc.pp import profile
-from bioverse_sc.pp._profile import get_matrix
-from bioverse_sc.tl._evidence import check_reasoning, claims_of, known_symbols
-from bioverse_sc.tl._reason import REASONING_TOKENS, detected, informative_genes
+from bioverse_sc.read import gene_matrix
+from bioverse_sc.reasoning import (
+    REASONING_TOKENS,
+    check_reasoning,
+    claims_of,
+    detected,
+    informative_genes,
+    known_symbols,
+)
 
 SETS = (
     "pbmc3k",
@@ -88,30 +93,29 @@ def nearest_profile(adata: ad.AnnData, shared: Path) -> np.ndarray:
     reference = (reference - reference.mean(axis=1, keepdims=True)) / reference.std(axis=1, keepdims=True)
     terms = profiles.terms[profiles.usable]
     matrix = source[:, genes].X
-    found = []
+    likest = []
     for start in range(0, adata.n_obs, 1000):
         rows = matrix[start : start + 1000]
         ranks = rankdata(rows.toarray() if hasattr(rows, "toarray") else rows, axis=1)
         ranks -= ranks.mean(axis=1, keepdims=True)
-        found.append(terms[(ranks @ reference.T).argmax(axis=1)])
-    return np.concatenate(found)
+        likest.append(terms[(ranks @ reference.T).argmax(axis=1)])
+    return np.concatenate(likest)
 
 
 def free_reasoning(model: BioVerse, adata: ad.AnnData) -> float:
     """Share of the named genes that the cell expresses, when the model writes without a constraint."""
-    matrix = profile(adata, vocabulary=model.encoders["rna"].genes)
-    genes = matrix.gene_map.genes
-    chunk = matrix.gene_map.gather(csr_matrix(get_matrix(adata, matrix.source)[:, matrix.gene_map.columns]))
-    chunk.eliminate_zeros()
-    shown = informative_genes(model, chunk, genes, logged=matrix.kind == "log-normalised")
+    matrix = gene_matrix(adata, model.encoders["rna"].genes)
+    expression = vstack([chunk for _, chunk in matrix.chunks()], format="csr")  # (cells, genes)
+    expression.eliminate_zeros()
+    shown = informative_genes(model, expression, matrix.genes, logged=matrix.is_logged)
     labels = adata.obs["bioverse_label"].astype(str)
-    prompts = [reasoning_prompt(label, of) for label, of in zip(labels, shown, strict=True)]
+    prompts = [reasoning_prompt(label, genes) for label, genes in zip(labels, shown, strict=True)]
     soft_tokens = model.project("rna", torch.from_numpy(adata.obsm["X_scgpt"]))
     texts = []
     for start in range(0, len(prompts), 50):
         span = slice(start, start + 50)
         texts += generate_text(model, prompts[span], soft_tokens[span], Decoding(max_new_tokens=REASONING_TOKENS))
-    return float(check_reasoning(texts, labels, detected(chunk), genes)["supported"].mean())
+    return float(check_reasoning(texts, labels, detected(expression), matrix.genes)["supported"].mean())
 
 
 def correct_cells(shared: Path, adata: ad.AnnData, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +171,7 @@ def main() -> None:
         began = time.perf_counter()
         bsc.tl.annotate(adata, model=model, reasoning=None)
         speed = adata.n_obs / (time.perf_counter() - began)
-        found = score(a.shared, adata, name, "bioverse_label_id")
+        ours = score(a.shared, adata, name, "bioverse_label_id")
         adata.obs["blank"] = blank_id
         blank = score(a.shared, adata, name, "blank")
         always = []
@@ -184,7 +188,7 @@ def main() -> None:
         error = calibration_error(a.shared, adata, name)
         unknown = (adata.obs["bioverse_label"] == "unknown").mean()
         print(
-            f"| {name} | {adata.n_obs} | {found['coarse']:.3f} | {found['fine']:.3f} | {found['coarse_macro_f1']:.3f} "
+            f"| {name} | {adata.n_obs} | {ours['coarse']:.3f} | {ours['fine']:.3f} | {ours['coarse_macro_f1']:.3f} "
             f"| {blank['coarse']:.3f} "
             f"| {max(always):.3f} | {baseline['coarse']:.3f} | {error:.3f} | {unknown:.3f} | {supported:.3f} | "
             f"{free_reasoning(model, part):.3f} | {marker_share(part):.3f} | {speed:.0f} |",

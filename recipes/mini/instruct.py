@@ -14,7 +14,7 @@ import bioverse_sc as bsc
 from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.models import Text, description_prompt, label_prompt, question_prompt
 from bioverse_sc.ontology import UNKNOWN, lineage_terms
-from bioverse_sc.tl._reason import CaseMaker, detected
+from bioverse_sc.reasoning import CaseMaker, detected
 from bioverse_sc.train import Example
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from data import Data
 
     from bioverse_sc.models import BioVerse
-    from bioverse_sc.tl._reason import Case
+    from bioverse_sc.reasoning import Case
     from bioverse_sc.train import Descriptions
 
 

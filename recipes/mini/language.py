@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bioverse_sc.models import Segment
     from bioverse_sc.ontology import CellOntology
-    from bioverse_sc.tl._reason import Case
+    from bioverse_sc.reasoning import Case
 
 # a word or symbol with its inner hyphens (CD8-positive, HLA-DRA), or one other sign, each with the space before it
 WORD = r" ?[A-Za-z0-9]+(?:[-.'][A-Za-z0-9]+)*\+?| ?[^\sA-Za-z0-9]|\s"

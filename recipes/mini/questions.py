@@ -126,7 +126,7 @@ def most_alike(text: str, others: Sequence[str]) -> str:
     words = set(text.split())
 
     def shared(other: str) -> float:
-        found = set(other.split())
-        return len(words & found) / len(words | found)
+        theirs = set(other.split())
+        return len(words & theirs) / len(words | theirs)
 
     return max(others, key=shared) if others else text

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import scanpy as sc
-from bioverse_sc.tl._economy import smooth_probabilities
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix, diags, vstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bioverse_sc.pp._profile import get_matrix, profile
+from bioverse_sc.read import gene_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,16 +28,16 @@ SETS = ("pbmc_frozenA", "bonemarrow_BM1", "citeseq_pbmc5k_200", "citeseq_pbmc10k
 def read_unlabelled(shared: Path, genes: list[str]) -> list[csr_matrix]:
     """Counts of each set over the vocabulary, shape (cells, genes)."""
     place = {gene: j for j, gene in enumerate(genes)}
-    found = []
+    sets = []
     for name in SETS:
         adata = ad.read_h5ad(shared / f"data/cells/unlabelled_{name}.h5ad")
-        seen = profile(adata, vocabulary=genes)
-        read = seen.gene_map.gather(csr_matrix(get_matrix(adata, seen.source)[:, seen.gene_map.columns]))
-        columns = np.array([place[gene] for gene in seen.gene_map.genes])
+        matrix = gene_matrix(adata, genes)
+        read = vstack([chunk for _, chunk in matrix.chunks()], format="csr")
+        columns = np.array([place[gene] for gene in matrix.genes])
         counts = csr_matrix((read.data, columns[read.indices], read.indptr), shape=(read.shape[0], len(genes)))
         counts.sort_indices()
-        found.append(counts)
-    return found
+        sets.append(counts)
+    return sets
 
 
 def neighbors(counts: csr_matrix) -> csr_matrix:
@@ -52,6 +51,19 @@ def neighbors(counts: csr_matrix) -> csr_matrix:
     sc.pp.pca(adata, n_comps=30)
     sc.pp.neighbors(adata, n_neighbors=15)
     return csr_matrix(adata.obsp["connectivities"])
+
+
+def spread(probabilities: np.ndarray, graph: csr_matrix, *, alpha: float) -> np.ndarray:
+    """What is left when every cell has heard its neighbours again and again, and itself (personalised PageRank).
+
+    ``alpha`` is the share that comes from the neighbours.
+    """
+    degree = np.asarray(graph.sum(axis=1)).ravel()
+    heard = alpha * diags(1 / np.maximum(degree, 1e-12)) @ graph
+    now = probabilities
+    for _ in range(100):
+        now = heard @ now + (1 - alpha) * probabilities
+    return now / now.sum(axis=1, keepdims=True)
 
 
 def likely_types(
@@ -71,13 +83,13 @@ def likely_types(
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     classifier.fit(encoder.encode(simulated, genes, batch_size=128), types)
-    found = []
+    types_of_sets = []
     for counts in real:
-        own = classifier.predict_proba(encoder.encode(counts, genes, batch_size=128))
-        spread = smooth_probabilities(own, neighbors(counts), alpha=alpha)
-        sure = spread.max(axis=1) >= at_least
-        found.append(np.where(sure, classifier.classes_[spread.argmax(axis=1)], -1))
-    return np.concatenate(found)
+        alone = classifier.predict_proba(encoder.encode(counts, genes, batch_size=128))
+        together = spread(alone, neighbors(counts), alpha=alpha)
+        sure = together.max(axis=1) >= at_least
+        types_of_sets.append(np.where(sure, classifier.classes_[together.argmax(axis=1)], -1))
+    return np.concatenate(types_of_sets)
 
 
 def draw(types: np.ndarray, n: int, *, seed: int, balance: float) -> np.ndarray:
@@ -115,8 +127,8 @@ def views(
         gain = np.exp(rng.normal(size=n_genes) * rng.uniform(*gain_sd))
         share = np.exp(rng.uniform(np.log(most_thinned), 0, size=view.shape[0]))
         # nothing can be added: of the genes with a gain above one all molecules stay
-        kept = np.repeat(share, np.diff(view.indptr)) * np.clip(gain, 0, 1)[view.indices]
-        view.data = rng.binomial(view.data.astype(np.int64), kept).astype(np.float32)
+        stays = np.repeat(share, np.diff(view.indptr)) * np.clip(gain, 0, 1)[view.indices]
+        view.data = rng.binomial(view.data.astype(np.int64), stays).astype(np.float32)
         if rng.random() < 0.5:
             size = int(np.exp(rng.uniform(*np.log(panel_genes))))
             view.data[~np.isin(view.indices, rng.choice(n_genes, size=size, replace=False, p=chance))] = 0

@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 import bioverse_sc as bsc
 from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.models import Answer, BioVerse, Entity, ModelConfig, Text, description_prompt
-from bioverse_sc.tl._reason import Case, absent_markers
+from bioverse_sc.reasoning import Case, absent_markers
 from bioverse_sc.train import Example
 
 if TYPE_CHECKING:

@@ -32,13 +32,13 @@ def main() -> None:
     a = parser.parse_args()
     profiles = read_profiles(a.shared, n_genes=7000)
     cells = simulate(profiles, a.cells, seed=a.seed, balance=0.7)
-    kept = np.flatnonzero(profiles.usable[cells.profile])
-    profile = cells.profile[kept]
+    rows = np.flatnonzero(profiles.usable[cells.profile])
+    profile = cells.profile[rows]
     names = [cell_ontology().names[profiles.terms[i]] for i in profile]
     obs = pd.DataFrame(
-        {"cell_type": names, "donor_id": profiles.sets[profile]}, index=[f"cell{i}" for i in range(len(kept))]
+        {"cell_type": names, "donor_id": profiles.sets[profile]}, index=[f"cell{i}" for i in range(len(rows))]
     )
-    adata = ad.AnnData(cells.counts[kept], obs=obs, var=pd.DataFrame(index=profiles.genes))
+    adata = ad.AnnData(cells.counts[rows], obs=obs, var=pd.DataFrame(index=profiles.genes))
     a.output.parent.mkdir(parents=True, exist_ok=True)
     adata.write_h5ad(a.output, compression="gzip")
     print(f"{a.output}: {adata.n_obs} cells, {obs['cell_type'].nunique()} types, {obs['donor_id'].nunique()} sets")
