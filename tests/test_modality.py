@@ -127,7 +127,7 @@ def test_it_is_drawn_in_its_colour_beside_the_others(model, loci):
     mdata = md.MuData({"rna": make_mdata()["rna"], "dna": loci})
     bsc.tl.alignment_umap(mdata, model=model, texts_key="description")
     axes = bsc.pl.alignment_umap(mdata, show=False)
-    (points,) = [c for c in axes[1].collections if c.get_label() == "loci"]
+    (points,) = [c for c in axes[1].collections if c.get_label() == "loci (5)"]
     assert mpl.colors.same_color(points.get_facecolor()[0][:3], DNA.colour)
 
 

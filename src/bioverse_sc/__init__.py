@@ -9,10 +9,10 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from bioverse_sc import datasets, metrics, ontology, pl, pp, tl
+from bioverse_sc import datasets, metrics, ontology, pl, pp, reasoning, tl
 from bioverse_sc._fork import register as _register_at_fork
 from bioverse_sc._settings import settings
-from bioverse_sc.tl._chat import Chat
+from bioverse_sc.tl import Chat
 
 if TYPE_CHECKING:
     from bioverse_sc import encoders, models, runs, train
@@ -28,6 +28,7 @@ __all__ = [
     "ontology",
     "pl",
     "pp",
+    "reasoning",
     "runs",
     "settings",
     "tl",

@@ -43,13 +43,13 @@ class ArrayCache:
             return np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError):
             # not there, or a file that was cut off
-            found = compute()
+            array = compute()
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_suffix(f".{os.getpid()}.new")
         with fresh.open("wb") as opened:
-            np.save(opened, found, allow_pickle=False)
+            np.save(opened, array, allow_pickle=False)
         fresh.replace(file)
-        return found
+        return array
 
 
 def file_hash(file: Path) -> str:

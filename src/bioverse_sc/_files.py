@@ -25,7 +25,7 @@ TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 WRITTEN = (".h5ad", ".h5mu", ".zarr", *TABLES)
 
 
-def ending(path: Path, known: Sequence[str], what: str) -> str:
+def ending(path: Path, known: Sequence[str], named: str) -> str:
     """Ending of a name, in lower case.
 
     Raises
@@ -36,7 +36,7 @@ def ending(path: Path, known: Sequence[str], what: str) -> str:
     for one in sorted(known, key=len, reverse=True):
         if path.name.lower().endswith(one) and len(path.name) > len(one):
             return one
-    msg = f"{what} {str(path)!r} ends with none of {', '.join(known)}, by which its format goes. Give it one of these."
+    msg = f"{named} {str(path)!r} ends with none of {', '.join(known)}, by which its format goes. Give it one of these."
     raise ValueError(msg)
 
 
@@ -98,7 +98,7 @@ def _read_10x(path: Path) -> AnnData:
 _READERS: dict[str, Any] = {".h5ad": _read_h5ad, ".h5mu": _read_h5mu, ".zarr": _read_zarr, ".h5": _read_10x}
 
 
-def check_output(path: Path, known: Sequence[str], what: str) -> str:
+def check_output(path: Path, known: Sequence[str], named: str) -> str:
     """Raise when a file could not be written in the end; gives its ending.
 
     Raises
@@ -110,47 +110,47 @@ def check_output(path: Path, known: Sequence[str], what: str) -> str:
     PermissionError
         When its folder, or the file that is there, cannot be written to.
     """
-    kind = ending(path, known, what)
+    kind = ending(path, known, named)
     folder = path.resolve().parent
     if not folder.is_dir():
         state = "a file" if folder.exists() else "not there"
         msg = (
-            f"{what} {str(path)!r} cannot be written: the folder {str(folder)!r} is {state}. Make it first: mkdir -p "
+            f"{named} {str(path)!r} cannot be written: the folder {str(folder)!r} is {state}. Make it first: mkdir -p "
             f"'{folder}'"
         )
         raise FileNotFoundError(msg)
     if kind == ".zarr":
         is_store = path.is_dir() and any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zattrs"))
         if path.exists() and not is_store and not (path.is_dir() and not any(path.iterdir())):
-            msg = f"{what} {str(path)!r} is there and is no zarr store, so it is not replaced. Give another name."
+            msg = f"{named} {str(path)!r} is there and is no zarr store, so it is not replaced. Give another name."
             raise ValueError(msg)
     elif path.is_dir():
-        msg = f"{what} {str(path)!r} is a folder; give the name of a file."
+        msg = f"{named} {str(path)!r} is a folder; give the name of a file."
         raise ValueError(msg)
     if path.exists() and not os.access(path, os.W_OK):
-        msg = f"{what} {str(path)!r} is there and may not be written to. Give another name."
+        msg = f"{named} {str(path)!r} is there and may not be written to. Give another name."
         raise PermissionError(msg)
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        msg = f"{what} {str(path)!r} cannot be written: {error.strerror} in the folder {str(folder)!r}."
+        msg = f"{named} {str(path)!r} cannot be written: {error.strerror} in the folder {str(folder)!r}."
         raise PermissionError(msg) from error
     return kind
 
 
-def check_fits(data: AnnData | MuData, kind: str, what: str) -> None:
+def check_fits(data: AnnData | MuData, kind: str, named: str) -> None:
     """Raise when a format cannot hold what was read."""
     is_mudata = hasattr(data, "mod")
     if is_mudata and kind == ".h5ad":
         msg = (
-            f"{what} ends with .h5ad, and the input is MuData; name it .h5mu or .zarr, or .csv for a table of the "
+            f"{named} ends with .h5ad, and the input is MuData; name it .h5mu or .zarr, or .csv for a table of the "
             "results."
         )
         raise ValueError(msg)
     if not is_mudata and kind == ".h5mu":
         msg = (
-            f"{what} ends with .h5mu, and the input is AnnData; name it .h5ad or .zarr, or .csv for a table of the "
+            f"{named} ends with .h5mu, and the input is AnnData; name it .h5ad or .zarr, or .csv for a table of the "
             "results."
         )
         raise ValueError(msg)

@@ -268,15 +268,15 @@ def _check_graph(connectivities: spmatrix | np.ndarray, n_cells: int) -> None:
     """Raise when a graph is not one of these cells."""
     if connectivities.shape != (n_cells, n_cells):
         msg = (
-            f"The neighbours graph is of shape {connectivities.shape}, but there are {n_cells} cells. "
-            "Make it again: sc.pp.neighbors(adata, use_rep='X_scgpt')"
+            f"The neighbours graph is of shape {connectivities.shape}, but there are {n_cells} cells. Make it again: "
+            "sc.pp.neighbors(adata, use_rep='X_scgpt')"
         )
         raise ValueError(msg)
     weights = np.asarray(connectivities.data if issparse(connectivities) else connectivities)
     if not (weights >= 0).all():
         msg = (
-            "The neighbours graph has weights that are negative or missing; expected connectivities, 0 or more. "
-            "Make it again: sc.pp.neighbors(adata, use_rep='X_scgpt')"
+            "The neighbours graph has weights that are negative or missing; expected connectivities, 0 or more. Make "
+            "it again: sc.pp.neighbors(adata, use_rep='X_scgpt')"
         )
         raise ValueError(msg)
 

@@ -34,9 +34,8 @@ class Keys:
         check_name(self.stem, "key_added", example="monocytes")
         if self.stem in _ENCODERS:
             msg = (
-                f"key_added is {self.stem!r}, and .obsm['X_{self.stem}'] is where the vectors of that encoder go. "
-                "Give another "
-                f"name, such as key_added='my_{self.stem}'."
+                f"key_added is {self.stem!r}, and .obsm['X_{self.stem}'] is where the vectors of that encoder go. Give "
+                f"another name, such as key_added='my_{self.stem}'."
             )
             raise ValueError(msg)
 
@@ -142,37 +141,36 @@ class Keys:
         return f"{self.stem}_answer"
 
 
-def check_name(name: object, what: str, *, example: str) -> None:
+def check_name(name: object, named: str, *, example: str) -> None:
     """Raise when h5ad, h5mu or zarr cannot keep something under a name.
 
     Parameters
     ----------
     name
         The name.
-    what
+    named
         The argument that it was given as.
     example
         One that will do.
     """
     hint = f"Give another one, such as {example!r}."
     if not isinstance(name, str):
-        msg = f"{what} is {name!r} ({type(name).__name__}); expected a string, such as {example!r}."
+        msg = f"{named} is {name!r} ({type(name).__name__}); expected a string, such as {example!r}."
         raise TypeError(msg)
     if not name.strip():
-        msg = f"{what} is {name!r}; expected a name with letters. {hint}"
+        msg = f"{named} is {name!r}; expected a name with letters. {hint}"
         raise ValueError(msg)
-    if found := [letter for letter in "/\\" if letter in name]:
+    if slashes := [letter for letter in "/\\" if letter in name]:
         msg = (
-            f"{what} is {name!r}; with {found[0]!r} in a name a file could not be read again. Try "
-            f"{name.replace(found[0], '_')!r}."
+            f"{named} is {name!r}; with {slashes[0]!r} in a name a file could not be read again. Try "
+            f"{name.replace(slashes[0], '_')!r}."
         )
         raise ValueError(msg)
-    check_storable(name, what)
+    check_storable(name, named)
     if name.startswith("."):
-        msg = f"{what} is {name!r}; names that begin with '.' have a meaning of their own in files. {hint}"
+        msg = f"{named} is {name!r}; names that begin with '.' have a meaning of their own in files. {hint}"
         raise ValueError(msg)
     if len(name.encode()) > LONGEST // 2:
-        msg = (
-            f"{what} has {len(name.encode())} bytes; file systems keep {LONGEST // 2} and what is added to them. {hint}"
-        )
+        n_bytes = len(name.encode())
+        msg = f"{named} has {n_bytes} bytes; file systems keep {LONGEST // 2} and what is added to them. {hint}"
         raise ValueError(msg)

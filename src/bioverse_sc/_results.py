@@ -131,35 +131,34 @@ class Results:
             value = getattr(self.data, slot.attribute)[slot.key]
             signed = next((w[slot.name] for s in self._steps() if slot.name in (w := self._written(s))), None)
             if signed is None:
-                what = (
+                problem = (
                     f"{slot} is there already, and bioverse_sc did not write it (or its record in "
                     f".uns[{self.keys.stem!r}] is gone)"
                 )
             elif changed := self._changed(signed, value):
-                what = f"{slot} was changed since bioverse_sc wrote it, in {changed} of {self.data.n_obs} rows"
+                problem = f"{slot} was changed since bioverse_sc wrote it, in {changed} of {self.data.n_obs} rows"
             else:
                 continue
             msg = (
-                f"{what}. It would be lost. Keep it, and write beside it: key_added='another'; or write over it: "
+                f"{problem}. It would be lost. Keep it, and write beside it: key_added='another'; or write over it: "
                 "overwrite=True."
             )
             raise ValueError(msg)
 
     def _changed(self, signed: Mapping[str, Any], value: Any) -> int:
         """How many rows are none of those that were written."""
-        found = _signed(self._names, hash_rows(value))
+        now = _signed(self._names, hash_rows(value))
         # of renamed observations the order tells
-        if found["in_order"] == signed["in_order"]:
+        if now["in_order"] == signed["in_order"]:
             return 0
-        return int((~np.isin(found["rows"], signed["rows"])).sum())
+        return int((~np.isin(now["rows"], signed["rows"])).sum())
 
     def _stored(self) -> dict[str, Any]:
         stored = self.data.uns.get(self.keys.stem, {})
         if not hasattr(stored, "items"):
             msg = (
                 f".uns[{self.keys.stem!r}] holds a {type(stored).__name__} that bioverse_sc did not write, where it "
-                "keeps the provenance "
-                "of its results. Rename it, or write under another stem: key_added='another'."
+                "keeps the provenance of its results. Rename it, or write under another stem: key_added='another'."
             )
             raise ValueError(msg)
         return dict(stored)

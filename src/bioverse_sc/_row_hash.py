@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, issparse
 
-from bioverse_sc._chunks import CHUNK
+from bioverse_sc._chunks import row_slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,11 +22,11 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 def hash_texts(texts: Sequence[Any] | np.ndarray | pd.Index | pd.Series) -> np.ndarray:
     """Hash of each text; of a number what it is written as. Shape (rows,), uint64."""
     values = np.asarray(texts, dtype=object)
-    found = np.empty(len(values), dtype=np.uint64)
-    for start in range(0, len(values), CHUNK):
-        part = np.array([str(text) for text in values[start : start + CHUNK]], dtype=object)
-        found[start : start + CHUNK] = pd.util.hash_array(part, categorize=False)
-    return found
+    hashes = np.empty(len(values), dtype=np.uint64)
+    for rows in row_slices(len(values)):
+        part = np.array([str(text) for text in values[rows]], dtype=object)
+        hashes[rows] = pd.util.hash_array(part, categorize=False)
+    return hashes
 
 
 def hash_sparse_rows(rows: csr_matrix, columns: np.ndarray) -> np.ndarray:
@@ -41,11 +41,11 @@ def hash_sparse_rows(rows: csr_matrix, columns: np.ndarray) -> np.ndarray:
     """
     bits = np.ascontiguousarray(rows.data, dtype=np.float32).view(np.uint32).astype(np.uint64)
     mixed = _mixed(columns[rows.indices] + bits * _ODD)
-    found = np.zeros(rows.shape[0], dtype=np.uint64)
+    sums = np.zeros(rows.shape[0], dtype=np.uint64)
     filled = np.flatnonzero(np.diff(rows.indptr))
     if filled.size:
-        found[filled] = np.add.reduceat(mixed, rows.indptr[filled])
-    return _mixed(found)
+        sums[filled] = np.add.reduceat(mixed, rows.indptr[filled])
+    return _mixed(sums)
 
 
 def hash_rows(values: Any) -> np.ndarray:
@@ -61,23 +61,23 @@ def hash_rows(values: Any) -> np.ndarray:
             return hash_texts(values.astype(object).where(values.notna(), "").to_numpy())
         values = values.to_numpy(dtype=np.float64, na_value=np.nan)[:, None]
     if issparse(values):
-        rows = csr_matrix(values)
-        return hash_sparse_rows(rows, _mixed(np.arange(rows.shape[1], dtype=np.uint64)))
+        sparse = csr_matrix(values)
+        return hash_sparse_rows(sparse, _mixed(np.arange(sparse.shape[1], dtype=np.uint64)))
     values = np.asarray(values)
     columns = _mixed(np.arange(values.shape[1], dtype=np.uint64))
-    found = np.empty(len(values), dtype=np.uint64)
-    for start in range(0, len(values), CHUNK):
-        part = np.ascontiguousarray(values[start : start + CHUNK], dtype=np.float32).view(np.uint32).astype(np.uint64)
-        found[start : start + CHUNK] = _mixed(columns + part * _ODD).sum(axis=1, dtype=np.uint64)
-    return _mixed(found)
+    sums = np.empty(len(values), dtype=np.uint64)
+    for rows in row_slices(len(values)):
+        part = np.ascontiguousarray(values[rows], dtype=np.float32).view(np.uint32).astype(np.uint64)  # (rows, columns)
+        sums[rows] = _mixed(columns + part * _ODD).sum(axis=1, dtype=np.uint64)
+    return _mixed(sums)
 
 
 def bound_hashes(*hashes: np.ndarray, n_rows: int | None = None) -> np.ndarray:
     """One hash for each row of several: it changes when any of them does, or when they change places."""
-    found = np.zeros(len(hashes[0]) if n_rows is None else n_rows, dtype=np.uint64)
+    bound = np.zeros(len(hashes[0]) if n_rows is None else n_rows, dtype=np.uint64)
     for part in hashes:
-        found = _mixed(found * _ODD + part)
-    return found
+        bound = _mixed(bound * _ODD + part)
+    return bound
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:

@@ -32,11 +32,11 @@ def check_labels(labels: Sequence[str] | None) -> None:
         raise ValueError(msg)
 
 
-def check_storable(text: str, what: str) -> None:
+def check_storable(text: str, named: str) -> None:
     """Raise when files cannot keep a text: HDF5 ends one at NUL, and half a surrogate pair has no UTF-8."""
     for place, letter in enumerate(text):
         if letter == "\0" or "\ud800" <= letter <= "\udfff":
-            msg = f"{what} holds {letter!r} (place {place}), which files cannot keep: {text!r:.80}. Remove it."
+            msg = f"{named} holds {letter!r} (place {place}), which files cannot keep: {text!r:.80}. Remove it."
             raise ValueError(msg)
 
 

@@ -272,12 +272,12 @@ def info() -> None:
     typer.echo(f"device {bsc.settings.torch_device()}")
     for name in bsc.models.bundled_models():
         model = bsc.models.load(name)
-        encoder: Any = model.encoders[CELLS]
+        encoder = model.encoders[CELLS]
+        n_genes = len(bsc.encoders.genes_of(encoder))
         parameters = sum(p.numel() for p in model.language_model.parameters())
         typer.echo(
-            f"model {name}: {encoder.name} with {len(encoder.genes)} genes, language model of {parameters / 1e6:.1f} "
-            "M parameters, "
-            f"{len(model.config.labels)} labels, fingerprint {model.fingerprint}"
+            f"model {name}: {encoder.name} with {n_genes} genes, language model of {parameters / 1e6:.1f} M "
+            f"parameters, {len(model.config.labels)} labels, fingerprint {model.fingerprint}"
         )
 
 

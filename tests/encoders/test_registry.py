@@ -244,8 +244,7 @@ def test_a_hub_that_cannot_be_reached_says_what_to_put_where():
 def test_the_registry_needs_no_torch():
     code = (
         "import sys, anndata; before = 'torch' in sys.modules; import bioverse_sc.encoders as e; e.register('x', "
-        "dict); "
-        "e.known_encoders(); assert ('torch' in sys.modules) == before"
+        "dict); e.known_encoders(); assert ('torch' in sys.modules) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

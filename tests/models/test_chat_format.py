@@ -313,9 +313,7 @@ def test_a_system_text_that_moves_to_the_last_question_is_left_out():
     tokenizer = make_tokenizer()
     tokenizer.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{% set s = messages[0]['content'] %}{% set messages = messages[1:] "
-        "%}{% endif %}"
-        "{% for m in messages %}{% if m['role'] == 'user' %}[INST]{% if loop.last and s %}{{ s }} {% endif %}{{ "
-        "m['content'] }}[/INST]"
-        "{% else %}{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+        "%}{% endif %}{% for m in messages %}{% if m['role'] == 'user' %}[INST]{% if loop.last and s %}{{ s }} {% "
+        "endif %}{{ m['content'] }}[/INST]{% else %}{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
     )
     assert ChatFormat.of(tokenizer) == ChatFormat("[INST]", "[/INST]", "<|end|>", "[INST]")

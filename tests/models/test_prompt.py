@@ -165,9 +165,8 @@ def test_questions_name_their_entities_and_follow_each_other():
         nearest=[["Aspirin."], [], ["A kinase.", "A lyase"]],
     )
     assert words(prompt) == (
-        "Nearest known: (1) Aspirin. Molecule:<molecule> Protein 1:<protein> "
-        "Nearest known: (1) A kinase. (2) A lyase. Protein 2:<protein> "
-        "Question: Which binds? Answer:=Protein 1.= Question: Why? Answer:=None="
+        "Nearest known: (1) Aspirin. Molecule:<molecule> Protein 1:<protein> Nearest known: (1) A kinase. (2) A lyase. "
+        "Protein 2:<protein> Question: Which binds? Answer:=Protein 1.= Question: Why? Answer:=None="
     )
 
 

@@ -70,7 +70,7 @@ def test_a_cell_without_known_genes_has_no_score(three):
 def test_soft_tokens_that_are_there_are_used(three, monkeypatch):
     mdata = make_mdata()
     bsc.tl.align(mdata, model=three)
-    monkeypatch.setattr(Subject, "align", lambda *_: pytest.fail("aligned again"))
+    monkeypatch.setattr(Subject, "project", lambda *_: pytest.fail("aligned again"))
     bsc.tl.score(mdata, TEXTS, model=three)
 
 

@@ -1,7 +1,7 @@
 """Biological encoders, and the modalities that they read."""
 
 from bioverse_sc._modality import Modality, known_modalities, register_modality
-from bioverse_sc.encoders._base import Dtype, Encoder, StoredEncoder, prepares_tokens
+from bioverse_sc.encoders._base import Dtype, Encoder, StoredEncoder, genes_of, prepares_tokens
 from bioverse_sc.encoders._registry import check_encoder, get_encoder, known_encoders, register, restore
 from bioverse_sc.encoders._texts import UnreadableError, check_texts
 from bioverse_sc.encoders.precomputed import Precomputed
@@ -15,6 +15,7 @@ __all__ = [
     "UnreadableError",
     "check_encoder",
     "check_texts",
+    "genes_of",
     "get_encoder",
     "known_encoders",
     "known_modalities",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast, runtime_checkable
 
 from bioverse_sc._modality import CELLS, modality_of
 
@@ -90,6 +90,23 @@ def missing_members(encoder: Any) -> list[str]:
     return [member for member in members if not hasattr(encoder, member)]
 
 
+def genes_of(encoder: Encoder) -> list[str]:
+    """Gene symbols that an encoder of cells reads, in the order of its vocabulary.
+
+    Parameters
+    ----------
+    encoder
+        The encoder.
+    """
+    return list(cast("Any", encoder).genes)
+
+
 def prepares_tokens(encoder: Encoder) -> bool:
-    """Whether an encoder of cells prepares its input apart from the computation."""
+    """Whether an encoder of cells prepares its input apart from the computation.
+
+    Parameters
+    ----------
+    encoder
+        The encoder.
+    """
     return hasattr(encoder, "tokenize") and hasattr(encoder, "encode_tokens")

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
 from importlib import import_module
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bioverse_sc._hub import fetch_folder, is_hub_id
 from bioverse_sc._keys import check_name
 from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._settings import settings
 from bioverse_sc.encoders._base import Encoder, missing_members
+from bioverse_sc.encoders._checkpoints import checkpoint_folder, published
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from bioverse_sc.encoders._base import StoredEncoder
 
-FILES = ("args.json", "vocab.json", "best_model.pt")
-_PATTERNS = (*FILES, "model.safetensors")
 _CLASSES = {"scgpt": "scgpt:ScGPTEncoder", "esm2": "esm2:Esm2Encoder", "chemberta": "chemberta:ChembertaEncoder"}
 """Module and class of this package's own encoders."""
 _OF_MODALITY = {CELLS: "scgpt", "protein": "esm2", "molecule": "chemberta"}
@@ -30,19 +25,13 @@ _OF_MODALITY = {CELLS: "scgpt", "protein": "esm2", "molecule": "chemberta"}
 _factories: dict[str, Callable[[], Encoder]] = {}
 
 
-@cache
-def _published() -> dict[str, Any]:
-    """Checkpoints that scGPT's authors publish; none of them has a hub repository with these three files."""
-    return json.loads(files("bioverse_sc.encoders").joinpath("checkpoints.json").read_text(encoding="utf-8"))
-
-
 def known_encoders() -> dict[str, str]:
     """Names that :func:`bioverse_sc.encoders.get_encoder` knows, each with a description.
 
     Registered ones, and published scGPT checkpoints.
     """
-    published = {name: entry["description"] for name, entry in _published()["checkpoints"].items()}
-    return {**dict.fromkeys(_factories, "registered"), **{name: f"scGPT: {text}" for name, text in published.items()}}
+    checkpoints = {name: f"scGPT: {entry['description']}" for name, entry in published()["checkpoints"].items()}
+    return {**dict.fromkeys(_factories, "registered"), **checkpoints}
 
 
 def register(name: str, factory: Callable[[], Encoder], *, overwrite: bool = False) -> None:
@@ -67,11 +56,7 @@ def register(name: str, factory: Callable[[], Encoder], *, overwrite: bool = Fal
     if not name or "/" in name or "\\" in name:
         msg = f"{name!r} cannot be the name of an encoder: a name with a slash is a folder or a hub repository."
         raise ValueError(msg)
-    if (
-        name in ("precomputed", "scgpt")
-        or name in _published()["checkpoints"]
-        or (name in _factories and not overwrite)
-    ):
+    if name in ("precomputed", "scgpt") or name in published()["checkpoints"] or (name in _factories and not overwrite):
         msg = f"There is an encoder {name!r} already; choose another name" + (
             ", or pass overwrite=True." if name in _factories else "."
         )
@@ -116,8 +101,7 @@ def restore(name: str, folder: Path) -> Encoder | None:
     if folder.is_dir():
         msg = (
             f"The model's encoder {name!r} is none of this package. Register its class, which has from_folder(), "
-            "before the "
-            f"model is loaded: bsc.encoders.register({name!r}, TheClass)"
+            f"before the model is loaded: bsc.encoders.register({name!r}, TheClass)"
         )
         raise ValueError(msg)
     return None
@@ -168,7 +152,7 @@ def get_encoder(
         encoder = _factories[name]()
         check_encoder(encoder, f"The encoder {name!r}")
     elif mod == CELLS:
-        encoder = _class(_OF_MODALITY[mod]).from_folder(_folder(name_or_path, revision))
+        encoder = _class(_OF_MODALITY[mod]).from_folder(checkpoint_folder(name_or_path, revision, known_encoders()))
     elif mod in _OF_MODALITY:
         encoder = _class(_OF_MODALITY[mod]).from_pretrained(name_or_path, revision=revision)
     else:
@@ -195,41 +179,3 @@ def check_encoder(encoder: Any, named: str) -> None:
         raise TypeError(msg)
     # it becomes a slot
     check_name(encoder.name, f"{named}: its name", example="mine")
-
-
-def _folder(name_or_path: str | Path, revision: str | None) -> Path:
-    """Find or fetch the folder of a checkpoint."""
-    name = str(name_or_path)
-    here = Path(name_or_path).expanduser()
-    published = _published()["checkpoints"].get(name) if isinstance(name_or_path, str) else None
-    kept = settings.cache_dir / "encoders" / (name.replace("/", "--") + (f"@{revision}" if revision else ""))
-    if published is None and here.is_dir():
-        if revision is not None:
-            msg = f"{name!r} is a folder, which has no revision {revision!r}; leave revision out."
-            raise ValueError(msg)
-        return here
-    if isinstance(name_or_path, str) and kept.is_dir():
-        return kept
-    if published is not None:
-        msg = (
-            f"The scGPT checkpoint {name!r} ({published['description']}) is not on this machine, and no hub "
-            "repository holds it in "
-            f"scGPT's own format. Its authors publish it at {published['url']} (see {_published()['page']}): put "
-            f"{_in_words(FILES)} of it into {kept}, or pass the folder where you have them"
-            f"{f', as ./{name}' if here.is_dir() else ''}."
-        )
-        raise FileNotFoundError(msg)
-    if isinstance(name_or_path, str) and is_hub_id(name):
-        instead = (
-            f"put {_in_words(FILES)} (or model.safetensors) of it into {kept}, or pass the folder where you have them."
-        )
-        return fetch_folder(name, revision, patterns=_PATTERNS, instead=instead)
-    msg = (
-        f"There is no encoder {name!r}: it is neither a known name ({', '.join(known_encoders())}), nor a folder with "
-        f"{_in_words(FILES)}, nor a hub repository such as 'owner/name'. bsc.encoders.register() adds a name."
-    )
-    raise ValueError(msg)
-
-
-def _in_words(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -63,9 +63,9 @@ class TransformerEncoder:
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-        here = Path(name_or_path).expanduser()
-        source = str(here) if here.is_dir() else str(name_or_path)
-        if here.is_dir() and revision is not None:
+        path = Path(name_or_path).expanduser()
+        source = str(path) if path.is_dir() else str(name_or_path)
+        if path.is_dir() and revision is not None:
             msg = f"{source!r} is a folder, which has no revision {revision!r}; leave revision out."
             raise ValueError(msg)
         try:
@@ -89,7 +89,7 @@ class TransformerEncoder:
                     source, revision=revision, dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
                 )
         except OSError as error:
-            raise FileNotFoundError(_not_there(cls.name, source, revision, error, folder=here.is_dir())) from error
+            raise FileNotFoundError(_not_there(cls.name, source, revision, error, folder=path.is_dir())) from error
         except (RuntimeError, SafetensorError) as error:
             msg = f"The weights of {source!r} are damaged, or do not fit its config.json: {error}"
             raise ValueError(msg) from error
@@ -151,7 +151,7 @@ class TransformerEncoder:
         Sequences of about one length are computed together. ``pool`` gets the hidden states, shape (batch, positions,
         width), and a mask of what is no padding.
         """
-        found = np.zeros((len(tokens), self.width), dtype=np.float32)
+        vectors = np.zeros((len(tokens), self.width), dtype=np.float32)
         budget = TOKENS["cpu" if self.device.type == "cpu" else "other"]
         # the mask hides it, so any token will do where there is none for this
         pad = self.tokenizer.pad_token_id or 0
@@ -166,8 +166,8 @@ class TransformerEncoder:
                     mask[place, : len(tokens[i])] = True
                 ids, mask = ids.to(self.device), mask.to(self.device)
                 states = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
-                found[rows] = pool(states, mask).float().cpu().numpy()
-        return found
+                vectors[rows] = pool(states, mask).float().cpu().numpy()
+        return vectors
 
 
 def _tokenizer(auto: Any, source: str, revision: str | None, letters: str) -> PreTrainedTokenizerBase:
@@ -184,8 +184,7 @@ def _tokenizer(auto: Any, source: str, revision: str | None, letters: str) -> Pr
     if unread:
         msg = (
             f"The tokenizer of {source!r} does not read {', '.join(map(repr, unread))}: its files are missing "
-            "(tokenizer.json, or "
-            "vocab.txt), or it is not of this modality."
+            "(tokenizer.json, or vocab.txt), or it is not of this modality."
         )
         raise ValueError(msg)
     return tokenizer
@@ -204,8 +203,8 @@ def _not_there(name: str, source: str, revision: str | None, error: OSError, *, 
         return f"The folder {source!r} is no complete {name} checkpoint, with {files}: {error}"
     return (
         f"The {name} checkpoint {source!r}{f' at {revision}' if revision else ''} is neither a folder nor to be "
-        "fetched. Without access "
-        f"to the hub, download it elsewhere (hf download {source} --local-dir FOLDER) and pass the folder: {files}."
+        f"fetched. Without access to the hub, download it elsewhere (hf download {source} --local-dir FOLDER) and pass "
+        f"the folder: {files}."
     )
 
 
@@ -235,8 +234,8 @@ def token_batches(lengths: Sequence[int], budget: int, batch_size: int | None = 
 
 def inner_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of the states between the first and the last token of each row, shape (batch, width)."""
-    kept = mask.clone()
-    kept[:, 0] = False
-    kept[torch.arange(len(mask), device=mask.device), mask.sum(dim=1) - 1] = False
-    weights = kept.unsqueeze(-1).to(states.dtype)
+    is_inner = mask.clone()
+    is_inner[:, 0] = False
+    is_inner[torch.arange(len(mask), device=mask.device), mask.sum(dim=1) - 1] = False
+    weights = is_inner.unsqueeze(-1).to(states.dtype)
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)

@@ -12,9 +12,8 @@ from bioverse_sc.ontology import gene_table
 MISSING = frozenset(
     "na nan none null nil nat missing unknown unk undefined undetermined unspecified unassigned unavailable unnamed "
     "uncharacterized uncharacterised unidentified anonymous ambiguous empty blank absent other others any all various "
-    "mixed failed "
-    "invalid error pending todo tbd tba tbc placeholder default dummy test example true false yes nd n.d n.a n/a n\\a "
-    "#n/a #na "
+    "mixed failed invalid error pending todo tbd tba tbc placeholder default dummy test example true false yes nd n.d "
+    "n.a n/a n\\a #n/a #na "
     "<na> #value! #ref! #name? ? ?? ??? - _ / # withheld confidential proprietary redacted".split()
 )
 """What stands for a missing value in tables, in lower case; words of two or more are found by

@@ -82,8 +82,8 @@ class ChembertaEncoder(TransformerEncoder):
         limit = self.module.config.max_position_embeddings - self.module.config.pad_token_id - 1
         for row, ids in enumerate(tokens):
             if len(ids) > limit:
-                found = f"has {len(ids)} tokens; this checkpoint reads {limit}. Leave that molecule out."
-                raise UnreadableError(_WHAT, row, found)
+                problem = f"has {len(ids)} tokens; this checkpoint reads {limit}. Leave that molecule out."
+                raise UnreadableError(_WHAT, row, problem)
         self._report_unread(canonical, tokens, read["offset_mapping"])
         return self._pooled(tokens, inner_mean if pooling == "mean" else _first, batch_size=batch_size)
 
@@ -105,12 +105,12 @@ class ChembertaEncoder(TransformerEncoder):
                 unread.update(pieces)
         if not unread_molecules:
             return
-        what = ", ".join(repr(piece) for piece, _ in unread.most_common(10)) or "some of their pieces"
+        pieces_shown = ", ".join(repr(piece) for piece, _ in unread.most_common(10)) or "some of their pieces"
         logger.warning(
             "The tokenizer cannot read all of %d of %d molecules: it has no token for %s. The molecules are %s.",
             len(unread_molecules),
             len(tokens),
-            what,
+            pieces_shown,
             ", ".join(unread_molecules[:10]),
         )
 
@@ -156,7 +156,7 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
     heavy: Any = rdMolStandardize.CleanupParameters()
     heavy.largestFragmentChooserCountHeavyAtomsOnly = True
     chooser = rdMolStandardize.LargestFragmentChooser(heavy)
-    found = []
+    canonical = []
     # RDKit writes what is wrong to the error stream; the error below says it
     with rdBase.BlockLogs():
         for row, text in enumerate(smiles):
@@ -170,8 +170,8 @@ def canonical_smiles(smiles: Sequence[str], *, salts: Literal["keep", "strip"] =
                 molecule = chem.RemoveHs(molecule)
             if salts == "strip":
                 molecule = chooser.choose(molecule)
-            found.append(chem.MolToSmiles(molecule))
-    return found
+            canonical.append(chem.MolToSmiles(molecule))
+    return canonical
 
 
 def _invalid(row: int, text: str) -> UnreadableError:

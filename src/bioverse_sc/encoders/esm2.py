@@ -92,23 +92,23 @@ def bare_sequence(sequence: str) -> str:
 
 def clean_sequence(sequence: str, row: int) -> str:
     """Bring a sequence into the letters of ESM-2, or say what is wrong with it."""
-    what = "sequence"
-    if found := not_a_protein(sequence):
-        raise UnreadableError(what, row, f"is {sequence.strip()!r:.60}, which {found}.")
+    noun = "sequence"
+    if problem := not_a_protein(sequence):
+        raise UnreadableError(noun, row, f"is {sequence.strip()!r:.60}, which {problem}.")
     cleaned = bare_sequence(sequence)
     if illegal := sorted(set(cleaned) - set(RESIDUES)):
         place = next(i for i, letter in enumerate(cleaned) if letter in illegal)
         which = "a stop inside" if illegal == ["*"] else f"{', '.join(map(repr, illegal))}, which are no amino acids"
         raise UnreadableError(
-            what, row, f"holds {which}, first at residue {place + 1}: {cleaned!r:.60}. Expected letters of {RESIDUES}."
+            noun, row, f"holds {which}, first at residue {place + 1}: {cleaned!r:.60}. Expected letters of {RESIDUES}."
         )
     if not cleaned:
-        raise UnreadableError(what, row, "has no residues, only gaps or a stop.")
+        raise UnreadableError(noun, row, "has no residues, only gaps or a stop.")
     if set(cleaned) == {"X"}:
-        raise UnreadableError(what, row, "has only X, unknown residues; leave it out, or fill it in.")
+        raise UnreadableError(noun, row, "has only X, unknown residues; leave it out, or fill it in.")
     if _like_nucleotides(cleaned):
         raise UnreadableError(
-            what, row, f"looks like nucleotides ({cleaned[:20]}...), not like a protein; translate it first."
+            noun, row, f"looks like nucleotides ({cleaned[:20]}...), not like a protein; translate it first."
         )
     return cleaned
 

@@ -60,8 +60,7 @@ class Precomputed:
         if bad.any():
             msg = (
                 f"{self.use_rep!r} holds NaN or infinite values in {bad.sum()} of {len(vectors)} rows, the first is "
-                f"row {np.argmax(bad)}. "
-                "Compute it again, or leave those cells out."
+                f"row {np.argmax(bad)}. Compute it again, or leave those cells out."
             )
             raise ValueError(msg)
         return vectors

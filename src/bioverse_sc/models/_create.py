@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from bioverse_sc._keys import check_name
+from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc.models._bioverse import BioVerse, ready
 from bioverse_sc.models._chat_format import ChatFormat
@@ -173,7 +174,7 @@ def _checked_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
         raise ValueError(msg)
     for key, template in prompts.items():
         # these are of any modality; the others say of which
-        mod = "rna" if key in ("describe", "entity") else None
+        mod = CELLS if key in ("describe", "entity") else None
         if unfilled := set(template_fields(template)) - set(template_fields(PROMPTS[key])):
             known = ", ".join(f"{{{field}}}" for field in template_fields(PROMPTS[key])) or "no fields"
             msg = f"The prompt {key!r} has the fields {sorted(unfilled)}; it may have {known}."

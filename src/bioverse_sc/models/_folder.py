@@ -67,8 +67,8 @@ def model_folder(model: str | Path, revision: str | None = None) -> Path:
         return _fetch(model, revision)
     msg = (
         f"There is no model {str(model)!r}: it is neither one that ships with the package "
-        f"({', '.join(bundled_models())}), "
-        "nor a folder that bsc.models.save() wrote, nor a hub repository such as 'owner/name'."
+        f"({', '.join(bundled_models())}), nor a folder that bsc.models.save() wrote, nor a hub repository such as "
+        "'owner/name'."
     )
     raise ValueError(msg)
 

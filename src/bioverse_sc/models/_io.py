@@ -166,8 +166,8 @@ def _check_contract(
                 of_encoders.append(f"width of the {mod} encoder: expected {shape.in_width}, found {encoder.width}")
             if shape.encoder_fingerprint not in ("", encoder.fingerprint):
                 of_encoders.append(
-                    f"the {mod} projector was trained for encoder {shape.encoder!r} {shape.encoder_fingerprint}, "
-                    f"found {encoder.fingerprint}"
+                    f"the {mod} projector was trained for encoder {shape.encoder!r} {shape.encoder_fingerprint}, found "
+                    f"{encoder.fingerprint}"
                 )
         with torch.device("meta"):
             for name, tensor in Projector(shape).state_dict().items():

@@ -54,6 +54,8 @@ def label_probabilities(
         Also score what is so unlikely that it is left out otherwise, which takes longer: for comparing labels of which
         none is likely.
 
+    Notes
+    -----
     Where all asked labels are only texts, they share all that ``"unknown"`` does not have: how such texts compare with
     the labels that the model was trained on says little, how they compare with each other is what can be had. A cell
     for which they have nothing is scored over them alone.

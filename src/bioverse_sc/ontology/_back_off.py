@@ -184,8 +184,7 @@ def _check_probabilities(probabilities: ArrayLike, labels: Sequence[str]) -> np.
     if not ((p >= 0) & (p.sum(axis=1, keepdims=True) <= 1 + 1e-4)).all():
         msg = (
             "probabilities holds a negative or missing value, or a row whose sum is more than 1; expected "
-            "probabilities, such "
-            "as np.exp(log_probabilities)."
+            "probabilities, such as np.exp(log_probabilities)."
         )
         raise ValueError(msg)
     return p

@@ -22,12 +22,22 @@ def gene_table() -> tuple[dict[str, str], dict[str, str]]:
         for name in other.split("|"):
             others.setdefault(name, set()).add(symbol)
     approved = set(table["symbol"])
-    names = {name: next(iter(of)) for name, of in others.items() if len(of) == 1 and name not in approved and name}
+    names = {
+        name: next(iter(symbols))
+        for name, symbols in others.items()
+        if len(symbols) == 1 and name not in approved and name
+    }
     return ensembl, names | {symbol: symbol for symbol in approved}
 
 
 def approved_symbol(name: str) -> str | None:
-    """Approved symbol of an Ensembl id, alias, previous or approved symbol; the bare id of a gene without a symbol."""
+    """Approved symbol of a gene; the bare id of a gene without a symbol; ``None`` for what is no gene's name.
+
+    Parameters
+    ----------
+    name
+        Ensembl id, with or without version, alias, previous or approved symbol.
+    """
     ensembl, approved = gene_table()
     if match := ENSEMBL.match(name):
         return ensembl.get(match[1], match[1])

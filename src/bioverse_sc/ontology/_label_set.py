@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NONE_OF_THESE = frozenset(
-    "ambiguous indeterminate misc miscellaneous na nan nd neither none null other remainder remaining rest "
-    "unannotated unassigned "
-    "uncertain unclassifiable unclassified unclear undecided undefined undetermined unidentified unk unknown "
-    "unlabeled unlabelled "
+    "ambiguous indeterminate misc miscellaneous na nan nd neither none null other remainder remaining rest unannotated "
+    "unassigned uncertain unclassifiable unclassified unclear undecided undefined undetermined unidentified unk "
+    "unknown unlabeled unlabelled "
     "unlisted unmatched unresolved unspecified unsure untyped".split()
 )
 """Words for cells that are none of the other labels."""

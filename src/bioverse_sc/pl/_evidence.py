@@ -129,8 +129,7 @@ def _grouped(adata: AnnData, keys: Keys, column: str) -> pd.DataFrame:
     else:
         msg = (
             f"The reasoning was checked in groups of {of_groups!r}; expected groupby={of_groups!r} or {keys.label!r}, "
-            "found "
-            f"{column!r}. To check it in each cell, run bsc.tl.evidence(data) first."
+            f"found {column!r}. To check it in each cell, run bsc.tl.evidence(data) first."
         )
         raise ValueError(msg)
     claims = claims.assign(group=group).dropna(subset="group")

@@ -16,6 +16,7 @@ from mudata import MuData
 from bioverse_sc._chunks import CHUNK
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
+from bioverse_sc._modality import CELLS
 from bioverse_sc._optional import require
 from bioverse_sc._results import Results
 from bioverse_sc.ontology import approved_symbol
@@ -173,11 +174,11 @@ def to_human(data: AnnData | MuData, *, gene_symbols: str | None = None) -> AnnD
         When ``data`` is neither AnnData nor MuData.
     """
     if isinstance(data, MuData):
-        if "rna" not in data.mod:
+        if CELLS not in data.mod:
             msg = f"The MuData has no modality 'rna'; it has {list(data.mod)}."
             raise KeyError(msg)
-        mapped = to_human(data.mod["rna"], gene_symbols=gene_symbols)
-        made = MuData({name: mapped if name == "rna" else mod.copy() for name, mod in data.mod.items()})
+        mapped = to_human(data.mod[CELLS], gene_symbols=gene_symbols)
+        made = MuData({name: mapped if name == CELLS else mod.copy() for name, mod in data.mod.items()})
         made.obs = data.obs.copy()
         for slot, values in data.obsm.items():
             if slot not in data.mod:
@@ -189,32 +190,31 @@ def to_human(data: AnnData | MuData, *, gene_symbols: str | None = None) -> AnnD
         raise TypeError(msg)
     with finish_log(f"mapping {data.n_vars} mouse genes to human ones") as slots:
         names, other = features(data, "X", gene_symbols)
-        found = _map(names, other)
-        if not found.human:
+        orthologs = _map(names, other)
+        if not orthologs.human:
             msg = (
                 f"None of the {len(names)} genes is a mouse gene with a human orthologue. Their names look like "
-                f"{names[:4]}; expected symbols "
-                "such as 'Cd3e' or Ensembl ids such as 'ENSMUSG00000032093'. If they stand in a column of .var, pass "
-                "gene_symbols='that column'; human genes need no mapping."
+                f"{names[:4]}; expected symbols such as 'Cd3e' or Ensembl ids such as 'ENSMUSG00000032093'. If they "
+                "stand in a column of .var, pass gene_symbols='that column'; human genes need no mapping."
             )
             raise ValueError(msg)
-        human = _take(data, found)
+        human = _take(data, orthologs)
         if data.raw is not None:
             raw = data.raw.to_adata()
             human.raw = _take(raw, _map(*features(data, "raw", gene_symbols)))
         numbers = {
-            "mapped": len(found.human),
-            "without_orthologue": len(found.lost["none"]),
-            "several_orthologues": len(found.lost["several"]),
-            "shared_orthologue": len(found.lost["shared"]),
-            "no_gene": len(found.lost["no_gene"]),
-            "share_of_values": _share(data, found),
+            "mapped": len(orthologs.human),
+            "without_orthologue": len(orthologs.lost["none"]),
+            "several_orthologues": len(orthologs.lost["several"]),
+            "shared_orthologue": len(orthologs.lost["shared"]),
+            "no_gene": len(orthologs.lost["no_gene"]),
+            "share_of_values": _share(data, orthologs),
         }
         recorded = Results(human, Keys()).write("to_human", {}, numbers)
-        without, several, shared = (found.lost[reason] for reason in ("none", "several", "shared"))
+        without, several, shared = (orthologs.lost[reason] for reason in ("none", "several", "shared"))
         logger.info(
             "    %d of %d genes have one human orthologue; they hold %.0f %% of the values",
-            len(found.human),
+            len(orthologs.human),
             len(names),
             100 * numbers["share_of_values"],
         )
@@ -231,17 +231,17 @@ def to_human(data: AnnData | MuData, *, gene_symbols: str | None = None) -> AnnD
     return human
 
 
-def _take(adata: AnnData, found: _Mapped) -> AnnData:
-    taken = adata[:, found.columns]
+def _take(adata: AnnData, orthologs: _Mapped) -> AnnData:
+    taken = adata[:, orthologs.columns]
     taken = taken.to_memory() if adata.isbacked else taken.copy()
-    taken.var[MOUSE_GENE] = found.mouse
-    taken.var_names = pd.Index(found.human, name=None)
+    taken.var[MOUSE_GENE] = orthologs.mouse
+    taken.var_names = pd.Index(orthologs.human, name=None)
     # two spellings of one gene; whoever reads them adds numbered repeats
     taken.var_names_make_unique()
     return taken
 
 
-def _share(adata: AnnData, found: _Mapped) -> float:
+def _share(adata: AnnData, orthologs: _Mapped) -> float:
     """Share of the sum of all values that the mapped genes hold."""
     for source in (*(s for s in ("counts",) if s in adata.layers), "X", *layer_names(adata)):
         matrix: Any = get_matrix(adata, source)
@@ -250,7 +250,7 @@ def _share(adata: AnnData, found: _Mapped) -> float:
         total = np.zeros(adata.n_vars)
         for start in range(0, adata.n_obs, CHUNK):
             total += np.abs(np.asarray(matrix[start : start + CHUNK].sum(axis=0, dtype=np.float64)).ravel())
-        return float(total[found.columns].sum() / max(total.sum(), 1e-12))
+        return float(total[orthologs.columns].sum() / max(total.sum(), 1e-12))
     return float("nan")
 
 

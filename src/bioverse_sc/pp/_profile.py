@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bioverse_sc._modality import CELLS
+from bioverse_sc.encoders import genes_of
 from bioverse_sc.read import gene_matrix, observations
 
 if TYPE_CHECKING:
@@ -52,5 +53,5 @@ def profile(
     if vocabulary is None:
         from bioverse_sc.models import get_model
 
-        vocabulary = get_model("mini").encoders[CELLS].genes
+        vocabulary = genes_of(get_model("mini").encoders[CELLS])
     return gene_matrix(adata, vocabulary, layer=layer, gene_symbols=gene_symbols).profile

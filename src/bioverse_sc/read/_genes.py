@@ -64,9 +64,9 @@ class GeneMap:
         thin = np.flatnonzero((np.diff(genes.indptr) < self.min_genes) & (np.diff(genes.indptr) > 0))
         if not len(thin):
             return genes
-        kept = np.ones(genes.shape[0], dtype=genes.dtype)
-        kept[thin] = 0
-        genes = csr_matrix(genes.multiply(kept[:, None]), dtype=genes.dtype)
+        has_enough = np.ones(genes.shape[0], dtype=genes.dtype)
+        has_enough[thin] = 0
+        genes = csr_matrix(genes.multiply(has_enough[:, None]), dtype=genes.dtype)
         genes.eliminate_zeros()
         return genes
 
@@ -135,13 +135,8 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
     mouse = looks_like_mouse([name for name in plain if name]) or of_mouse > len(names) / 2
     folded = {} if mouse else _folded((gene, i) for gene, i in exact.items())
     present = set(plain)
-    own = {name: approved_symbol(name) or name for name in present if name}
-    taken = {
-        exact.get(name, by_approved.get(symbol))
-        for name, symbol in own.items()
-        if name in exact or symbol == name or ENSEMBL.match(name)
-    } - {None}
-    found: list[int] = []
+    taken = _taken(present, exact, by_approved)
+    positions: list[int] = []
     columns, renamed, cased, left_out, n_ensembl = [], 0, 0, 0, 0
     for column, (written, name) in enumerate(zip(names, plain, strict=True)):
         if not name:
@@ -172,11 +167,11 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
             if position is None:
                 continue
         columns.append(column)
-        found.append(position)
-    kept, target = np.unique(np.array(found, dtype=np.int64), return_inverse=True)
+        positions.append(position)
+    used, target = np.unique(np.array(positions, dtype=np.int64), return_inverse=True)
     return GeneMap(
         columns=np.array(columns, dtype=np.int64),
-        genes=[vocabulary[i] for i in kept],
+        genes=[vocabulary[i] for i in used],
         target=target,
         kind="Ensembl ids" if n_ensembl > len(names) / 2 else "symbols",
         renamed=renamed,
@@ -186,6 +181,17 @@ def map_genes(names: Sequence[str], vocabulary: Sequence[str]) -> GeneMap:
         left_out=left_out,
         of_mouse=of_mouse,
     )
+
+
+def _taken(present: set[str], exact: dict[str, int], by_approved: dict[str, int]) -> set[int | None]:
+    """Positions in the vocabulary that a name has as it is, as an approved symbol, or as an Ensembl id."""
+    symbol_of = {name: approved_symbol(name) or name for name in present if name}
+    positions = {
+        exact.get(name, by_approved.get(symbol))
+        for name, symbol in symbol_of.items()
+        if name in exact or symbol == name or ENSEMBL.match(name)
+    }
+    return positions - {None}
 
 
 def plain_name(name: str, known: Container[str] = ()) -> str:

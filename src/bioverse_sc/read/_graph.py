@@ -63,8 +63,7 @@ def clusters_of(adata: AnnData, key: str) -> pd.Categorical:
     if len(missing):
         msg = (
             f"{len(missing)} of {adata.n_obs} cells have no cluster in .obs[{key!r}], the first is {missing[0]!r}. "
-            "Leave them out: "
-            f"adata = adata[adata.obs[{key!r}].notna()].copy()"
+            f"Leave them out: adata = adata[adata.obs[{key!r}].notna()].copy()"
         )
         raise ValueError(msg)
     return pd.Categorical(column).remove_unused_categories()

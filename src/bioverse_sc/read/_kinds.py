@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Kind = Literal["counts", "normalised", "log-normalised", "scaled", "NaN", "empty", "absent"]
 
 USABLE = ("counts", "log-normalised", "normalised")
-LOGGED = "log-normalised"
+LOGGED: Literal["log-normalised"] = "log-normalised"
 _LARGEST_LOG = 30.0
 _VALUES = 1 << 22
 _ROWS = 2000

@@ -151,9 +151,9 @@ def gene_matrix(
         raise ValueError(too_few_genes(adata, chosen, names, is_other, gene_map, vocabulary, needed))
     passed_over = [f"{shown(source)} is {kinds[source]}" for source in sources if source not in usable]
     for source in usable:
-        if error := failed.get(is_raw(adata, source)):
+        if failure := failed.get(is_raw(adata, source)):
             no_column = f"no column {gene_symbols!r} for its genes"
-            problem = no_column if isinstance(error, KeyError) else "gene names that stand twice"
+            problem = no_column if isinstance(failure, KeyError) else "gene names that stand twice"
             passed_over.append(f"{shown(source)} has {problem}")
     values = get_matrix(adata, chosen)
     profile = MatrixProfile(

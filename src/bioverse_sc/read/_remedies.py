@@ -47,19 +47,16 @@ def too_few_genes(
         if not genes:
             return msg + (
                 "Antibodies are read as proteins, with their sequences in .var['sequence']: mudata.MuData({'rna': "
-                "genes, 'protein': adata}); "
-                "give the genes of the same cells here."
+                "genes, 'protein': adata}); give the genes of the same cells here."
             )
     msg += (
         f"Its gene names look like {genes[:4]}; expected human symbols such as {list(vocabulary[:4])} or Ensembl ids "
-        "such "
-        "as 'ENSG00000167286'. "
+        "such as 'ENSG00000167286'. "
     )
     if gene_map.mouse:
         return msg + (
             "They look like mouse genes, and a mouse gene is not read as the human one. Map them to human orthologues "
-            "first: "
-            "adata = bsc.pp.to_human(adata), with pip install 'bioverse-sc[mouse]'."
+            "first: adata = bsc.pp.to_human(adata), with pip install 'bioverse-sc[mouse]'."
         )
     for column in variables(adata, source).columns:
         values = variables(adata, source)[column]
@@ -89,17 +86,14 @@ def _remedy(kinds: Mapping[str, Kind]) -> str:
     if "NaN" in kinds.values():
         return (
             f"No usable matrix ({listed}, or infinite). That is no measurement: remove those cells or genes, or set "
-            "what was not "
-            "measured to zero: adata.X = np.nan_to_num(adata.X, posinf=0, neginf=0)"
+            "what was not measured to zero: adata.X = np.nan_to_num(adata.X, posinf=0, neginf=0)"
         )
     if "scaled" in kinds.values():
         return (
             f"No usable matrix ({listed}; it holds negative values, or each gene was scaled by a number of its own). "
-            "Expected counts or "
-            "log-normalised values, before sc.pp.scale. Keep them next time with adata.layers['counts'] = "
-            "adata.X.copy() or adata.raw = adata.copy() "
-            "before scaling (adata.raw = adata shares the values, which are then scaled too), and give them here: "
-            "adata.layers['counts'] = counts"
+            "Expected counts or log-normalised values, before sc.pp.scale. Keep them next time with "
+            "adata.layers['counts'] = adata.X.copy() or adata.raw = adata.copy() before scaling (adata.raw = adata "
+            "shares the values, which are then scaled too), and give them here: adata.layers['counts'] = counts"
         )
     if set(kinds.values()) == {"absent"}:
         return f"No usable matrix ({listed})."

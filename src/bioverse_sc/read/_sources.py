@@ -60,12 +60,12 @@ def _column(adata: AnnData, source: str, name: str) -> pd.Series | None:
 
     Its own, or that of the other of ``.var`` and ``.raw.var`` where names are shared.
     """
-    own = variables(adata, source)
-    if name in own:
-        return own[name]
+    table = variables(adata, source)
+    if name in table:
+        return table[name]
     for other in [adata.var, *([adata.raw.var] if adata.raw is not None else [])]:
-        if name in other and other.index.is_unique and own.index.isin(other.index).any():
-            return other[name].astype(object).reindex(own.index)
+        if name in other and other.index.is_unique and table.index.isin(other.index).any():
+            return other[name].astype(object).reindex(table.index)
     return None
 
 
@@ -94,8 +94,7 @@ def features(adata: AnnData, source: str, gene_symbols: str | None) -> tuple[lis
             where, remedy = ".raw.var_names", f"adata = adata.raw.to_adata(); {remedy}"
         msg = (
             f"{len(repeated)} gene names stand more than once in {where}, e.g. {list(repeated[:5])}. Which one is "
-            "meant cannot be known; "
-            f"make them unique first, {remedy}; the columns of one gene are then summed"
+            f"meant cannot be known; make them unique first, {remedy}; the columns of one gene are then summed"
         )
         raise ValueError(msg)
     return list(names), other

@@ -188,6 +188,17 @@ def informative_genes(model: BioVerse, chunk: csr_matrix, genes: Sequence[str], 
 
     A cell and the average profile are scaled to 10,000 over the genes that both have; the excess is the difference of
     ``log1p``, times the gene's weight in the model's reference. So the choice does not depend on the other cells.
+
+    Parameters
+    ----------
+    model
+        It has the reference.
+    chunk
+        Counts, or their logarithms, shape (cells, genes).
+    genes
+        Names of the columns.
+    logged
+        Whether ``chunk`` is logarithms.
     """
     reference = np.array([model.gene_reference.get(gene, (0.0, 1.0)) for gene in genes])
     mean, weight = reference[:, 0], reference[:, 1]
@@ -208,7 +219,13 @@ def informative_genes(model: BioVerse, chunk: csr_matrix, genes: Sequence[str], 
 
 
 def detected(chunk: csr_matrix) -> csr_matrix:
-    """1 where a cell expresses a gene."""
+    """1 where a cell expresses a gene, shape (cells, genes).
+
+    Parameters
+    ----------
+    chunk
+        Counts, or their logarithms, shape (cells, genes).
+    """
     expressed = csr_matrix(chunk > 0, dtype=np.float32)  # (cells, genes)
     expressed.sort_indices()
     return expressed

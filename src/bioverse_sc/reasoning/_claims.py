@@ -117,7 +117,15 @@ def check_reasoning(
 
 
 def supported_counts(claims: pd.DataFrame, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number of supported and of unsupported claims of each of ``n`` texts, from :func:`check_reasoning`."""
+    """Number of supported and of unsupported claims of each text.
+
+    Parameters
+    ----------
+    claims
+        Of :func:`check_reasoning`.
+    n
+        Number of texts.
+    """
     cell, supported = claims["cell"].to_numpy(), claims["supported"].to_numpy()
     return np.bincount(cell[supported], minlength=n), np.bincount(cell[~supported], minlength=n)
 
@@ -171,9 +179,12 @@ def claims_of(text: str, known: AbstractSet[str], *, label: str = "") -> list[Cl
 
 
 def known_symbols(genes: Sequence[str]) -> frozenset[str]:
-    """What counts as a gene in a text: the data's genes and the approved symbols.
+    """What counts as a gene in a text: the data's genes and the approved symbols, as an alias may be a word.
 
-    An alias may be a word, as ``T`` is.
+    Parameters
+    ----------
+    genes
+        Names of the data's genes.
     """
     return frozenset(gene_table()[0].values()) | frozenset(genes)
 

@@ -22,9 +22,20 @@ REASONING_TOKENS = 128
 def write_reasoning(
     model: BioVerse, vectors: np.ndarray, cases: Sequence[Case], symbols: Sequence[str], *, batch_size: int
 ) -> np.ndarray:
-    """The language model's reasoning about each case.
+    """Let the language model write its reasoning about each case; ``""`` where the vector is zeros.
 
-    ``""`` where the vector is zeros. ``symbols`` is what counts as a gene.
+    Parameters
+    ----------
+    model
+        The model.
+    vectors
+        Encoder vectors, shape (cases, width).
+    cases
+        What it is shown of each.
+    symbols
+        What counts as a gene, of which a text may name only those that it is shown.
+    batch_size
+        Texts that are written at a time.
     """
     import torch
 

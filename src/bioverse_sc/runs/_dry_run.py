@@ -219,8 +219,8 @@ def _shapes(run: AlignRun | InstructRun, shape: str | Path | None) -> _Shapes:
         notes.append(f"there is no model {run.start!r} yet: taken as bfloat16, with a projector of the default shape")
     else:
         msg = (
-            f"start: there is no saved model {run.start!r} yet, so the shape of its language model is not known. "
-            "Train stage 1 first, or pass the language model's config.json: --shape FILE."
+            f"start: there is no saved model {run.start!r} yet, so the shape of its language model is not known. Train "
+            "stage 1 first, or pass the language model's config.json: --shape FILE."
         )
         raise FileNotFoundError(msg)
     if getattr(getattr(run, "model", None) or run, "load_in_4bit", False):

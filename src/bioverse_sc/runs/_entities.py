@@ -40,8 +40,8 @@ class Entities:
         self.mods: dict[str, AnnData] = dict(self.data.mod) if isinstance(self.data, MuData) else {mod: self.data}
         if unknown := sorted(({mod} | set(source.use_rep)) - set(self.mods)):
             msg = (
-                f"{source.file} has no modality {', '.join(map(repr, unknown))}, which mod or data.use_rep names; "
-                f"it has {list(self.mods)}."
+                f"{source.file} has no modality {', '.join(map(repr, unknown))}, which mod or data.use_rep names; it "
+                f"has {list(self.mods)}."
             )
             raise KeyError(msg)
         rows_in = {name: train.rows_of(self.data, name) for name in self.mods}
@@ -120,8 +120,8 @@ class Entities:
         reads = model.config.projectors
         if unread := sorted(({self.mod} | set(self.source.use_rep)) - set(reads)):
             msg = (
-                f"The model {model.config.name!r} reads {sorted(reads)}, and not {unread}, which mod or "
-                "data.use_rep names."
+                f"The model {model.config.name!r} reads {sorted(reads)}, and not {unread}, which mod or data.use_rep "
+                "names."
             )
             raise KeyError(msg)
         return {mod: self._vectors(model, mod) for mod in mods if mod in self.mods}

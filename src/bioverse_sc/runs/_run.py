@@ -250,8 +250,8 @@ def _begin(config: AlignRun | InstructRun, *, compares: bool) -> None:
         asked, done = _flat(now), _flat(json.loads(noted.read_text(encoding="utf-8")))
         if changed := sorted(key for key in (asked.keys() | done.keys()) - FREE if asked.get(key) != done.get(key)):
             msg = (
-                f"{config.output} holds a run that was begun with another {', '.join(changed)}. Choose another "
-                "output, or delete it to begin anew."
+                f"{config.output} holds a run that was begun with another {', '.join(changed)}. Choose another output, "
+                "or delete it to begin anew."
             )
             raise ValueError(msg)
     elif processes().is_main_process:

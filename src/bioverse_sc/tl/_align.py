@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._quiet import undisturbed
-from bioverse_sc.tl._subject import subjects
+from bioverse_sc.tl._subject import Reading, subjects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,20 +37,28 @@ def align(
 
     Source: the projector of BioVERSE (arXiv 2510.01428).
 
+    Of MuData all modalities that the model reads come to lie in one space.
+
     Parameters
     ----------
     data
-        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     mod
-        Modality. By default of an AnnData ``"rna"``, and of a MuData all that the model reads: they share one space.
+        Modality. By default of an AnnData ``"rna"``, and of a MuData all that the model reads.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
-    layer, gene_symbols, batch_size
-        As for :func:`bioverse_sc.tl.embed`, when the cells are not embedded yet.
+    layer
+        Matrix to read: ``"X"``, ``"raw"`` or a key of ``.layers``. By default what was read when the observations were
+        embedded, or what :func:`bioverse_sc.pp.profile` finds.
+    gene_symbols
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
+    batch_size
+        Observations per forward pass at most. It does not change the result beyond rounding.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     overwrite
-        As for :func:`bioverse_sc.tl.embed`.
+        Whether a slot that this package did not write, or that was changed since, may be written over; it is an error
+        otherwise.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -67,8 +75,8 @@ def align(
     keys = Keys.of(key_added)
     if copy:
         data = data.copy()
-    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
-    for subject in subjects(data, model, keys, mod=mod, overwrite=overwrite, **reading):
+    reading = Reading(layer, gene_symbols, batch_size)
+    for subject in subjects(data, model, keys, mod=mod, reading=reading, overwrite=overwrite):
         subject.results.check([subject.soft_tokens_slot])
-        subject.align()
+        subject.project()
     return data if copy else None

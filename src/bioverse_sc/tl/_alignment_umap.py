@@ -14,7 +14,7 @@ from bioverse_sc._results import Results, Slot
 from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc.metrics import alignment_metrics, text_retrieval
 from bioverse_sc.tl._score import check_texts
-from bioverse_sc.tl._subject import subjects
+from bioverse_sc.tl._subject import Reading, subjects
 from bioverse_sc.tl._texts import texts_of, unrelated_texts
 
 if TYPE_CHECKING:
@@ -59,17 +59,19 @@ def alignment_umap(
 
     Source: figure 2 of BioVERSE (arXiv 2510.01428).
 
+    Without ``labels_key`` the labels of cells are those that :func:`bioverse_sc.tl.annotate` wrote; cells whose label
+    has no text are left out of the metrics. ``seed`` is that of UMAP.
+
     Parameters
     ----------
     data
-        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     mod
         Modality. By default of an AnnData ``"rna"``, and of a MuData all that the model reads.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     labels_key
-        Column of ``.obs`` with a Cell Ontology name, synonym or id for each cell, for the metrics; the label that
-        :func:`bioverse_sc.tl.annotate` wrote by default. Cells whose label has no text are left out of the metrics.
+        Column of ``.obs`` with the true label of each cell, for the metrics: a Cell Ontology name, synonym or id.
     texts_key
         Column of ``.obs`` with a text for each observation, such as ``"description"``, in one modality or more. A
         missing value means no text: the observation is left out of the metrics. Cells have these in place of
@@ -77,16 +79,22 @@ def alignment_umap(
     texts
         Biological texts instead of the descriptions of labels; they are no observation's own, so there are no metrics
         of cells then. Without cells they go with the first modality.
-    layer, gene_symbols, batch_size
-        As for :func:`bioverse_sc.tl.embed`, when the observations are not embedded yet.
+    layer
+        Matrix to read: ``"X"``, ``"raw"`` or a key of ``.layers``. By default what was read when the observations were
+        embedded, or what :func:`bioverse_sc.pp.profile` finds.
+    gene_symbols
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
+    batch_size
+        Observations per forward pass at most. It does not change the result beyond rounding.
     n_neighbors
         Of UMAP.
     seed
-        Of UMAP.
+        Of what is random: equal seeds give equal results.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     overwrite
-        As for :func:`bioverse_sc.tl.embed`.
+        Whether a slot that this package did not write, or that was changed since, may be written over; it is an error
+        otherwise.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -117,8 +125,8 @@ def alignment_umap(
         check_texts(texts)
     if copy:
         data = data.copy()
-    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
-    subject_of = {s.mod: s for s in subjects(data, model, keys, mod=mod, overwrite=overwrite, **reading)}
+    reading = Reading(layer, gene_symbols, batch_size)
+    subject_of = {s.mod: s for s in subjects(data, model, keys, mod=mod, reading=reading, overwrite=overwrite)}
     first = CELLS if CELLS in subject_of else next(iter(subject_of))
     texts_by_mod = texts_of(subject_of, first, labels_key=labels_key, texts_key=texts_key, texts=texts)
     slot_of = {"before": Slot("obsm", keys.umap_before, "UMAP"), "after": Slot("obsm", keys.umap_after, "UMAP")}
@@ -193,8 +201,9 @@ def _space(subject: Subject, when: str) -> np.ndarray:
 
 def _metrics(space: np.ndarray, text_vectors: np.ndarray, texts: Texts, unrelated: np.ndarray) -> dict[str, float]:
     """Both directions, of the observations that have a text."""
-    placed, own = space[texts.has_own], texts.own[texts.has_own]
-    return alignment_metrics(placed, text_vectors, own, unrelated) | text_retrieval(placed, text_vectors, own)
+    placed, true_text = space[texts.has_own], texts.own[texts.has_own]
+    forth = alignment_metrics(placed, text_vectors, true_text, unrelated)
+    return forth | text_retrieval(placed, text_vectors, true_text)
 
 
 def _umap(vectors: np.ndarray, *, n_neighbors: int, seed: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,12 +15,12 @@ from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Slot
 from bioverse_sc._validation import check_batch_size, check_labels
 from bioverse_sc.ontology import runner_up
-from bioverse_sc.read import clusters_of, neighbors_graph
-from bioverse_sc.tl._current import genes_of
+from bioverse_sc.read import neighbors_graph
+from bioverse_sc.tl._choices import Choices
+from bioverse_sc.tl._current import known_genes
 from bioverse_sc.tl._label import chosen_labels, label_cells
 from bioverse_sc.tl._prompts import prompt_id
-from bioverse_sc.tl._reason import Labelled, Reasoner
-from bioverse_sc.tl._subject import subjects
+from bioverse_sc.tl._subject import Reading, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,11 +32,6 @@ if TYPE_CHECKING:
     from bioverse_sc.models import BioVerse
     from bioverse_sc.tl._label import Labels, Level
     from bioverse_sc.tl._reason import Reasoning
-    from bioverse_sc.tl._subject import Subject
-
-LEVELS = ("fine", "coarse")
-REPRESENTATIVES = 256
-"""Cells that texts are written about, unless the user says how many."""
 
 
 @undisturbed()
@@ -79,10 +73,15 @@ def annotate(
     wider type's, from going on as that of a look-alike. The words, and which of the shown genes it names, are its own.
     Its claims about genes are then looked up; see :func:`bioverse_sc.tl.evidence`.
 
+    Of MuData the cells (``"rna"``) are labelled. ``groupby`` is for ``by="cluster"`` and ``reasoning="cluster"``, and,
+    if the column is there, for representatives. Labels are scored four times ``batch_size`` at a time, which takes a
+    few tokens. A language model of billions of parameters keeps some 50 MB for each cell that it writes about: take
+    fewer where memory is short. Labels that were corrected by hand are written over with ``overwrite`` alone.
+
     Parameters
     ----------
     data
-        AnnData, or MuData with an ``"rna"`` modality.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     labels
@@ -112,8 +111,7 @@ def annotate(
         is none. Or a text about each ``"cell"``, which takes some fifteen times as long as its label; or about each
         ``"cluster"`` of ``groupby``, and there about each label; or ``None``.
     groupby
-        Column of ``.obs`` with the clusters, for ``by="cluster"`` and ``reasoning="cluster"``, and, if it is there, for
-        representatives.
+        Column of ``.obs`` with groups of cells, such as clusters.
     min_confidence
         Probability, 0 to 1, below which a label gives way to a wider one; 0 never does. The model's own by default.
     n_runner_up
@@ -127,16 +125,18 @@ def annotate(
     max_cells_to_generate
         For ``reasoning="representative"``: how many cells to write about, at most; 256 by default. A label that came
         too late for the budget has no text.
-    layer, gene_symbols
-        As for :func:`bioverse_sc.tl.embed`.
+    layer
+        Matrix to read: ``"X"``, ``"raw"`` or a key of ``.layers``. By default what was read when the observations were
+        embedded, or what :func:`bioverse_sc.pp.profile` finds.
+    gene_symbols
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
     batch_size
-        Cells per forward pass; four times as many where labels are scored, which takes a few tokens. It does not change
-        the result beyond rounding. A language model of billions of parameters keeps some 50 MB for each cell that it
-        writes about: take fewer where memory is short.
+        Observations per forward pass at most. It does not change the result beyond rounding.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     overwrite
-        As for :func:`bioverse_sc.tl.embed`; also of labels that were corrected by hand.
+        Whether a slot that this package did not write, or that was changed since, may be written over; it is an error
+        otherwise.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -187,7 +187,7 @@ def annotate(
     keys = Keys.of(key_added)
     check_labels(labels)
     check_batch_size(batch_size)
-    choices = _Choices(
+    choices = Choices(
         levels,
         by,
         unique,
@@ -201,8 +201,8 @@ def annotate(
     )
     if copy:
         data = data.copy()
-    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
-    (subject,) = subjects(data, model, keys, mod=CELLS, overwrite=overwrite, **reading)
+    reading = Reading(layer, gene_symbols, batch_size)
+    (subject,) = subjects(data, model, keys, mod=CELLS, reading=reading, overwrite=overwrite)
     adata, results, loaded = subject.adata, subject.results, subject.model
     label_set = chosen_labels(loaded, labels, tissue)
     clusters = choices.clusters(adata)
@@ -211,9 +211,9 @@ def annotate(
     graph = neighbors_graph(adata) if smooth else None
     if reasoning:
         _check_genes(loaded)
-    # embeds and aligns, where that has not been done
-    _ = subject.soft_tokens
+    subject.align()
     if reasoning:
+        # what cannot be read is said before the work begins
         _ = subject.matrix
     threshold = choices.threshold(loaded)
     with finish_log(
@@ -255,97 +255,9 @@ def annotate(
     return data if copy else None
 
 
-@dataclass(frozen=True)
-class _Choices:
-    """What was asked for; see :func:`annotate`."""
-
-    levels: Sequence[str]
-    by: str
-    unique: bool
-    reasoning: str | None
-    groupby: str
-    min_confidence: float | None
-    n_runner_up: int
-    probabilities: bool
-    smooth: bool
-    max_cells_to_generate: int | None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.levels, str) or "fine" not in self.levels or not set(self.levels) <= set(LEVELS):
-            msg = f"levels is {self.levels!r}; expected ('fine',) or ('fine', 'coarse')."
-            raise ValueError(msg)
-        if self.by not in ("cell", "cluster"):
-            msg = f"by is {self.by!r}; expected 'cell' or 'cluster'."
-            raise ValueError(msg)
-        if self.unique and self.by != "cluster":
-            msg = f"unique is True with by={self.by!r}; expected by='cluster', as it is clusters that get a label each."
-            raise ValueError(msg)
-        if self.reasoning not in ("representative", "cell", "cluster", None):
-            msg = f"reasoning is {self.reasoning!r}; expected 'representative', 'cell', 'cluster' or None."
-            raise ValueError(msg)
-        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
-            msg = (
-                f"min_confidence is {self.min_confidence}; expected a probability from 0 to 1, or None for the model's "
-                "own."
-            )
-            raise ValueError(msg)
-        budget = self.max_cells_to_generate
-        if budget is not None and (budget < 1 or self.reasoning != "representative"):
-            msg = (
-                f"max_cells_to_generate is {budget} with reasoning={self.reasoning!r}; expected 1 or more, with "
-                "reasoning='representative'."
-            )
-            raise ValueError(msg)
-
-    def clusters(self, adata: AnnData) -> pd.Categorical | None:
-        """The clusters, where they are asked for; and where they are there, for representatives."""
-        # without them representatives go by their labels alone
-        if "cluster" in (self.by, self.reasoning) or (
-            self.groupby in adata.obs and adata.obs[self.groupby].notna().all()
-        ):
-            return clusters_of(adata, self.groupby)
-        return None
-
-    def check_labels(self, labels: Sequence[str], clusters: pd.Categorical | None) -> None:
-        """Raise when there are too few labels for what is asked; ``"unknown"`` is the last of them."""
-        if not 0 <= self.n_runner_up < len(labels):
-            msg = (
-                f"n_runner_up is {self.n_runner_up}; expected 0 to {len(labels) - 1}, for {len(labels)} labels with "
-                "'unknown'."
-            )
-            raise ValueError(msg)
-        if self.unique and clusters is not None and len(clusters.categories) > len(labels) - 1:
-            msg = (
-                f"There are {len(clusters.categories)} clusters in .obs[{self.groupby!r}] and {len(labels) - 1} "
-                "labels, so unique=True cannot give each cluster a label of its own. Give more labels, join clusters, "
-                "or leave unique out."
-            )
-            raise ValueError(msg)
-
-    def threshold(self, model: BioVerse) -> float:
-        """Probability below which a label gives way to a wider one."""
-        if self.min_confidence is not None:
-            return self.min_confidence
-        return 0.0 if self.unique else model.config.min_confidence
-
-    def reason(
-        self, subject: Subject, labelled: Labels, label_set: Sequence[str], clusters: pd.Categorical | None
-    ) -> Reasoning:
-        """Texts about cells, about representatives, or about clusters."""
-        fine = labelled.fine
-        confidence = fine.confidence.astype(np.float32)
-        cells = Labelled(subject.vectors, fine.names, fine.terms, confidence, labelled.probabilities)
-        reasoner = Reasoner(subject, cells, label_set)
-        if self.reasoning == "cluster" and clusters is not None:
-            return reasoner.of_clusters(clusters)
-        if self.reasoning == "cell":
-            return reasoner.of_cells()
-        return reasoner.of_representatives(self.max_cells_to_generate or REPRESENTATIVES, clusters)
-
-
 def _check_genes(model: BioVerse) -> None:
     """Raise when the model knows no genes, as one that reads vectors from elsewhere may not; warn of no reference."""
-    genes_of(model)
+    known_genes(model)
     if not model.gene_reference:
         logger.warning(
             "The model %r has no reference of the genes' means, so its reasoning is shown the highest expressed genes, "
@@ -387,7 +299,7 @@ def _reasoning_columns(adata: AnnData, keys: Keys, reasoning: Reasoning) -> dict
 
 
 def _probability_columns(
-    adata: AnnData, keys: Keys, labelled: Labels, label_set: Sequence[str], choices: _Choices
+    adata: AnnData, keys: Keys, labelled: Labels, label_set: Sequence[str], choices: Choices
 ) -> dict[Slot, Any]:
     """The next likely labels, and the probabilities of all, where they are asked for."""
     columns: dict[Slot, Any] = {}

@@ -21,7 +21,7 @@ from bioverse_sc.tl._questions import (
     rows_beside,
     shared_observations,
 )
-from bioverse_sc.tl._subject import modalities_read, subjects
+from bioverse_sc.tl._subject import Reading, modalities_read, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,10 +64,12 @@ def ask(
             mdata, "Which of these proteins does it bind, and why?", mod="molecule", beside={"protein": ["P1", "P2"]}
         )
 
+    Draws depend on ``seed`` and on the observation's name, not on the observations beside it.
+
     Parameters
     ----------
     data
-        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     question
         Text. The model reads it as it is: neither braces nor ``[BIO]`` stand for anything.
     mod
@@ -82,7 +84,7 @@ def ask(
         Whether to show the model also the texts of the three nearest of the entities that it was trained on, by
         sequence or SMILES. Cells, and features with abundances, have no text to compare; they go without.
     max_new_tokens
-        Tokens of an answer at most.
+        Tokens of a text at most.
     temperature
         0 takes the likeliest token each time; 1 draws by the model's own probabilities.
     top_p
@@ -91,15 +93,19 @@ def ask(
         No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all.
         By default what the model's configuration says.
     seed
-        Of the draws. They depend on it and on the observation's name, not on the observations beside it.
-    layer, gene_symbols
-        As for :func:`bioverse_sc.tl.embed`, when the observations are not embedded yet.
+        Of what is random: equal seeds give equal results.
+    layer
+        Matrix to read: ``"X"``, ``"raw"`` or a key of ``.layers``. By default what was read when the observations were
+        embedded, or what :func:`bioverse_sc.pp.profile` finds.
+    gene_symbols
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
     batch_size
-        Observations per forward pass. It does not change the result beyond rounding.
+        Observations per forward pass at most. It does not change the result beyond rounding.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     overwrite
-        As for :func:`bioverse_sc.tl.embed`.
+        Whether a slot that this package did not write, or that was changed since, may be written over; it is an error
+        otherwise.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -138,8 +144,10 @@ def ask(
     used = list(dict.fromkeys([*mods, *beside]))
     check_modalities(data, mods, used)
     check_request(loaded, used, retrieve=retrieve, batch_size=batch_size)
-    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size, "overwrite": overwrite}
-    subject_of = {name: subjects(data, loaded, keys, mod=name, **reading)[0] for name in used}
+    reading = Reading(layer, gene_symbols, batch_size)
+    subject_of = {
+        name: subjects(data, loaded, keys, mod=name, reading=reading, overwrite=overwrite)[0] for name in used
+    }
     # of one modality the answers go to it, of several to the container
     target = Results(subject_of[used[0]].adata if len(used) == 1 else data, keys, overwrite=overwrite)
     slot = Slot("obs", keys.answer)

@@ -14,7 +14,7 @@ from bioverse_sc._results import Results
 from bioverse_sc.tl._chat_display import as_html, as_markdown, as_text
 from bioverse_sc.tl._chat_entities import chosen_names, part_of
 from bioverse_sc.tl._prompts import check_request, log_use, shown
-from bioverse_sc.tl._subject import Subject
+from bioverse_sc.tl._subject import Reading, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,6 +63,9 @@ class Chat:
             print(piece, end="")
         chat
 
+    Vectors of the model's encoder that are in ``.obsm`` are used; otherwise the chosen observations are embedded, and
+    kept to the chat. Draws depend on ``seed``, on the names of the observations and on the number of the turn.
+
     An answer that is interrupted, or whose stream is left early, stays in the conversation as far as it was written.
 
     Source: dialogue about entities as soft tokens of one prompt, BioVERSE (arXiv 2510.01428).
@@ -70,8 +73,7 @@ class Chat:
     Parameters
     ----------
     data
-        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`. Vectors of the model's encoder that are in
-        ``.obsm`` are used; otherwise the chosen observations are embedded, and kept to the chat.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     entities
         Name of an observation, or names in the order in which the prompt shows them. Of a MuData a mapping from
         modality to such names, unless ``mod`` is given. By default all observations, when they are eight at most.
@@ -84,7 +86,7 @@ class Chat:
         Whether to show the model also the texts of the three nearest of the entities that it was trained on, by
         sequence or SMILES. Cells, and features with abundances, have no text to compare; they go without.
     max_new_tokens
-        Tokens of an answer at most.
+        Tokens of a text at most.
     temperature
         0 takes the likeliest token each time; 1 draws by the model's own probabilities.
     top_p
@@ -93,9 +95,12 @@ class Chat:
         No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all.
         By default what the model's configuration says.
     seed
-        Of the draws. They depend on it, on the names of the observations and on the number of the turn.
-    layer, gene_symbols
-        As for :func:`bioverse_sc.tl.embed`, when the observations are not embedded yet.
+        Of what is random: equal seeds give equal results.
+    layer
+        Matrix to read: ``"X"``, ``"raw"`` or a key of ``.layers``. By default what was read when the observations were
+        embedded, or what :func:`bioverse_sc.pp.profile` finds.
+    gene_symbols
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
 
     Raises
     ------
@@ -138,10 +143,10 @@ class Chat:
         self._entities = [
             ChatEntity(*entity) for entity in zip(entity_names(self._mods), self._mods, named, strict=True)
         ]
-        reading = {"layer": layer, "gene_symbols": gene_symbols}
+        reading = Reading(layer, gene_symbols)
         listed = ", ".join(f"{e.name} {e.observation}" for e in self._entities)
         with finish_log(f"showing {listed} to {self._model.config.name!r}, from a copy: the data are not changed"):
-            subjects = [Subject(Results(part, Keys()), self._model, name, **reading) for name, part in parts.items()]
+            subjects = [Subject(Results(part, Keys()), self._model, name, reading) for name, part in parts.items()]
             self._nearest: list[Sequence[str]] = []
             for subject in subjects:
                 _check_known(subject)
@@ -185,7 +190,7 @@ class Chat:
         Parameters
         ----------
         question
-            As for :meth:`ask`.
+            Text. The model reads it as it is: neither braces nor ``[BIO]`` stand for anything.
         """
         from bioverse_sc.models import write_on
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
+from bioverse_sc._modality import CELLS
 from bioverse_sc.tl._subject import modalities_read
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def chosen_names(
         msg = f"The modality of {entities!r} is not said; of a MuData name it: entities={example!r}"
         raise TypeError(msg)
     else:
-        named_by = {mod or "rna": entities}
+        named_by = {mod or CELLS: entities}
     chosen: dict[str, list[str] | None] = {}
     for name, names in named_by.items():
         listed: list[Any] = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)

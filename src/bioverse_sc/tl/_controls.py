@@ -13,7 +13,7 @@ from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.ontology import cell_ontology, match_labels
-from bioverse_sc.tl._subject import subjects
+from bioverse_sc.tl._subject import Reading, subjects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,20 +60,27 @@ def controls(
     A model that reads the cell agrees with itself under decoy metadata, and falls to the answer of chance, with less
     confidence, under the three before it.
 
+    Of MuData it reads the cells (``"rna"``).
+
     Parameters
     ----------
     data
-        AnnData, or MuData with an ``"rna"`` modality.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     labels_key
-        Column of ``.obs`` with the true labels, for the accuracy.
+        Column of ``.obs`` with the true label of each cell, for the metrics: a Cell Ontology name, synonym or id.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     n_cells
         Cells at most, drawn at random among those with a known gene.
     seed
-        Of the draw and of what is shuffled.
-    layer, gene_symbols, batch_size
-        As for :func:`bioverse_sc.tl.embed`, when the cells are not embedded yet; ``batch_size`` also of the labelling.
+        Of what is random: equal seeds give equal results.
+    layer
+        Matrix to read: ``"X"``, ``"raw"`` or a key of ``.layers``. By default what was read when the observations were
+        embedded, or what :func:`bioverse_sc.pp.profile` finds.
+    gene_symbols
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
+    batch_size
+        Observations per forward pass at most. It does not change the result beyond rounding.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     copy
@@ -119,11 +126,11 @@ def controls(
         raise ValueError(msg)
     if copy:
         data = data.copy()
-    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
-    (subject,) = subjects(data, model, keys, mod=CELLS, **reading)
+    reading = Reading(layer, gene_symbols, batch_size)
+    (subject,) = subjects(data, model, keys, mod=CELLS, reading=reading)
     adata, loaded = subject.adata, subject.model
     _check_labels(adata, labels_key, loaded)
-    _ = subject.soft_tokens
+    subject.align()
     known = np.flatnonzero(subject.is_known)
     if len(known) < 2:
         msg = (

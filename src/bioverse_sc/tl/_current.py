@@ -8,6 +8,7 @@ from bioverse_sc._logging import logger
 from bioverse_sc._modality import CELLS, modality_of
 from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc._validation import check_batch_size
+from bioverse_sc.encoders import genes_of
 from bioverse_sc.read import Entities, gene_matrix, is_there, layer_names
 from bioverse_sc.tl._encode import EncoderOptions, embed_cells, embed_entities, take_precomputed
 
@@ -56,9 +57,9 @@ def contract(model: BioVerse, mod: str = CELLS) -> tuple[str, str, int]:
     return encoder.name, encoder.fingerprint, config.in_width
 
 
-def genes_of(model: BioVerse) -> list[str]:
+def known_genes(model: BioVerse) -> list[str]:
     """Genes that a model knows: those of the encoder, or of the model's reference when it has no encoder."""
-    genes = list(model.encoders[CELLS].genes) if CELLS in model.encoders else list(model.gene_reference)
+    genes = genes_of(model.encoders[CELLS]) if CELLS in model.encoders else list(model.gene_reference)
     if not genes:
         msg = (
             f"The model {model.config.name!r} knows no genes, which the reasoning names; annotate with reasoning=None."
@@ -76,7 +77,7 @@ def ensure_vectors(subject: Subject) -> GeneMatrix | None:
     is none.
     """
     results, model, mod = subject.results, subject.model, subject.mod
-    check_batch_size(subject.batch_size)
+    check_batch_size(subject.reading.batch_size)
     check_read(model, [mod])
     made_by = results.made_by("embed")
     is_chosen = bool(made_by.get("encoder_chosen")) and _slot_key(results) in results.data.obsm
@@ -88,10 +89,16 @@ def ensure_vectors(subject: Subject) -> GeneMatrix | None:
     are_there = is_chosen or _has_vectors(results, model, mod)
     encoder = model.encoders.get(mod) if are_there else own_encoder(model, mod)
     if encoder is not None and modality_of(mod).has_text:
-        if not are_there or _entities_changed(results, mod, subject.layer):
-            embed_entities(results, encoder, layer=subject.layer, batch_size=subject.batch_size, is_chosen=is_chosen)
+        if not are_there or _entities_changed(results, mod, subject.reading.layer):
+            embed_entities(
+                results,
+                encoder,
+                layer=subject.reading.layer,
+                batch_size=subject.reading.batch_size,
+                is_chosen=is_chosen,
+            )
         return None
-    vocabulary = list(made_by.get("genes", []) if encoder is None else encoder.genes)
+    vocabulary = list(made_by.get("genes", [])) if encoder is None else genes_of(encoder)
     if not vocabulary:
         # vectors of an encoder that is not here, of something else than genes
         return None
@@ -127,7 +134,7 @@ def _ensure_vectors_of_cells(
         )
         raise ValueError(msg)
     if are_there:
-        layer, symbols = subject.layer, subject.gene_symbols
+        layer, symbols = subject.reading.layer, subject.reading.gene_symbols
         is_asked = layer not in (None, made_by["source"]) or symbols not in (None, made_by["gene_symbols"])
         why = (
             "another matrix is asked for than the cells were embedded from"
@@ -142,10 +149,10 @@ def _ensure_vectors_of_cells(
         options=_options_before(made_by) if are_there else EncoderOptions(),
         asked={
             # asked for now, or when they were embedded
-            "layer": subject.layer or (matrix.source if matrix.source == made_by.get("layer") else None),
-            "gene_symbols": subject.gene_symbols or str(made_by.get("gene_symbols", "")) or None,
+            "layer": subject.reading.layer or (matrix.source if matrix.source == made_by.get("layer") else None),
+            "gene_symbols": subject.reading.gene_symbols or str(made_by.get("gene_symbols", "")) or None,
         },
-        batch_size=subject.batch_size,
+        batch_size=subject.reading.batch_size,
         is_chosen=is_chosen,
     )
     return matrix
@@ -169,7 +176,7 @@ def matrix_to_read(subject: Subject, vocabulary: Sequence[str]) -> tuple[GeneMat
     """
     results = subject.results
     adata, made_by = results.data, results.made_by("embed")
-    layer, gene_symbols = subject.layer, subject.gene_symbols
+    layer, gene_symbols = subject.reading.layer, subject.reading.gene_symbols
     if layer is None and (asked_then := str(made_by.get("layer", ""))):
         if is_there(adata, asked_then):
             layer = asked_then
@@ -212,14 +219,14 @@ def _check_chosen(subject: Subject) -> None:
     if mod in model.encoders and modality_of(mod).has_text:
         return
     asked = (
-        ("layer", made_by.get("source"), subject.layer),
-        ("gene_symbols", made_by.get("gene_symbols"), subject.gene_symbols),
+        ("layer", made_by.get("source"), subject.reading.layer),
+        ("gene_symbols", made_by.get("gene_symbols"), subject.reading.gene_symbols),
     )
     for argument, used, value in asked:
         if value is not None and used != value:
             msg = (
-                f"The cells were embedded with {argument}={used!r} and encoder={name!r}, which you chose; embed "
-                f"them again with {argument}={value!r}, bsc.tl.embed(adata, encoder=..., {argument}={value!r})."
+                f"The cells were embedded with {argument}={used!r} and encoder={name!r}, which you chose; embed them "
+                f"again with {argument}={value!r}, bsc.tl.embed(adata, encoder=..., {argument}={value!r})."
             )
             raise ValueError(msg)
 

@@ -12,7 +12,7 @@ from bioverse_sc._logging import finish_log
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Slot
 from bioverse_sc.tl._prompts import check_request, log_use, provenance, shown, written
-from bioverse_sc.tl._subject import modalities_read, subjects
+from bioverse_sc.tl._subject import Reading, modalities_read, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,10 +49,12 @@ def describe(
     The language model reads an observation through its soft tokens, as in stage 1 of BioVERSE (arXiv 2510.01428), which
     trains on such descriptions.
 
+    Draws depend on ``seed`` and on the observation's name, not on the observations beside it.
+
     Parameters
     ----------
     data
-        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     mod
         Modality. By default of an AnnData ``"rna"``, and of a MuData all that the model reads.
     model
@@ -61,7 +63,7 @@ def describe(
         Whether to show the model also the texts of the three nearest of the entities that it was trained on, by
         sequence or SMILES. Cells, and features with abundances, have no text to compare; they go without.
     max_new_tokens
-        Tokens of a description at most.
+        Tokens of a text at most.
     temperature
         0 takes the likeliest token each time; 1 draws by the model's own probabilities.
     top_p
@@ -70,15 +72,19 @@ def describe(
         No run of so many tokens is written twice in an answer, so that it does not go round in circles; 0 allows all.
         By default what the model's configuration says.
     seed
-        Of the draws. They depend on it and on the observation's name, not on the observations beside it.
-    layer, gene_symbols
-        As for :func:`bioverse_sc.tl.embed`, when the observations are not embedded yet.
+        Of what is random: equal seeds give equal results.
+    layer
+        Matrix to read: ``"X"``, ``"raw"`` or a key of ``.layers``. By default what was read when the observations were
+        embedded, or what :func:`bioverse_sc.pp.profile` finds.
+    gene_symbols
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
     batch_size
-        Observations per forward pass. It does not change the result beyond rounding.
+        Observations per forward pass at most. It does not change the result beyond rounding.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     overwrite
-        As for :func:`bioverse_sc.tl.embed`.
+        Whether a slot that this package did not write, or that was changed since, may be written over; it is an error
+        otherwise.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -105,9 +111,9 @@ def describe(
         data = data.copy()
     loaded = get_model(model)
     decoding = decoding.of_model(loaded)
-    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
+    reading = Reading(layer, gene_symbols, batch_size)
     check_request(loaded, modalities_read(loaded, data, mod), retrieve=retrieve, batch_size=batch_size)
-    for subject in subjects(data, loaded, keys, mod=mod, overwrite=overwrite, **reading):
+    for subject in subjects(data, loaded, keys, mod=mod, reading=reading, overwrite=overwrite):
         adata, slot = subject.adata, Slot("obs", keys.description)
         subject.results.check([slot])
         subject.embed()

@@ -9,7 +9,7 @@ from bioverse_sc._modality import CELLS, modality_of
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results
 from bioverse_sc._validation import check_batch_size
-from bioverse_sc.encoders import Dtype, Encoder, check_encoder, get_encoder
+from bioverse_sc.encoders import Dtype, Encoder, check_encoder, genes_of, get_encoder
 from bioverse_sc.read import gene_matrix, observations
 from bioverse_sc.tl._current import own_encoder
 from bioverse_sc.tl._encode import EncoderOptions, embed_cells, embed_entities, embedding_slot, take_precomputed
@@ -49,23 +49,27 @@ def embed(
     Source: scGPT (Cui et al., Nature Methods 2024): the hidden state of ``<cls>``, at unit length. ESM-2 (Lin et al.,
     Science 2023) and ChemBERTa (Chithrananda et al., 2020): the mean hidden state.
 
+    Of cells (``"rna"``) counts, normalised or log-normalised values are read. Proteins (``"protein"``) have
+    ``.obs["sequence"]``, or are features with ``.var["sequence"]`` and abundances in ``.X``; molecules (``"molecule"``)
+    have ``.obs["smiles"]``. Without ``encoder`` those of ``model`` are used. Genes that are chosen at random depend on
+    ``seed`` and on the cell, not on the cells beside it.
+
     Parameters
     ----------
     data
-        AnnData of one modality, or MuData. Of cells (``"rna"``) counts, normalised or log-normalised values. Proteins
-        (``"protein"``) have ``.obs["sequence"]``, or are features with ``.var["sequence"]`` and abundances in ``.X``;
-        molecules (``"molecule"``) have ``.obs["smiles"]``.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     mod
         Modality. By default that of the encoder, or of an AnnData ``"rna"``, or of a MuData all that the model reads.
     model
-        Name of a bundled model, path of a saved one, or a loaded one; its encoders are used.
+        Name of a bundled model, path of a saved one, or a loaded one.
     encoder
         Another encoder of one modality instead: what :func:`bioverse_sc.encoders.get_encoder` takes, an encoder itself,
         or ``"precomputed"`` for the vectors in ``.obsm[use_rep]``.
     use_rep
         Key of ``.obsm``, such as ``"X_scVI"``, with ``encoder="precomputed"``.
     layer
-        ``"X"``, ``"raw"`` or a key of ``.layers``; found by :func:`bioverse_sc.pp.profile` by default.
+        Matrix to read: ``"X"``, ``"raw"`` or a key of ``.layers``. By default what was read when the observations were
+        embedded, or what :func:`bioverse_sc.pp.profile` finds.
     gene_symbols
         Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
     gene_selection
@@ -74,11 +78,11 @@ def embed(
     max_length
         Positions of a cell, ``<cls>`` among them; the checkpoint's ``max_seq_len`` by default.
     seed
-        Of the random choice. It depends on the seed and on the cell, not on the cells beside it.
+        Of what is random: equal seeds give equal results.
     dtype
         Number format of the computation: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
     batch_size
-        Cells per forward pass at most. It does not change the result beyond rounding.
+        Observations per forward pass at most. It does not change the result beyond rounding.
     cache
         Folder where vectors are kept by the content that they were computed from (cells, genes, weights, settings), so
         that another run on the same cells needs no encoder, and an interrupted one goes on. Nothing is kept by default.
@@ -135,7 +139,7 @@ def embed(
         embed_cells(
             results,
             each,
-            gene_matrix(results.data, each.genes, layer=layer, gene_symbols=gene_symbols),
+            gene_matrix(results.data, genes_of(each), layer=layer, gene_symbols=gene_symbols),
             options=options,
             asked={"layer": layer, "gene_symbols": gene_symbols},
             batch_size=batch_size,

@@ -149,12 +149,14 @@ def _encoded(
 
 
 def _prepared(
-    matrix: GeneMatrix, encoder: Encoder, options: EncoderOptions | None
+    matrix: GeneMatrix, encoder: Any, options: EncoderOptions | None
 ) -> Iterator[tuple[slice, csr_matrix, Any]]:
     """Yield rows, their values, and their tokens: ``None`` without options, and for an encoder that has none."""
-    tokenize = getattr(encoder, "tokenize", None) if options is not None and prepares_tokens(encoder) else None
     for rows, counts in matrix.chunks():
-        yield rows, counts, tokenize and tokenize(counts, matrix.genes, **options.of_tokens)
+        tokens = None
+        if options is not None and prepares_tokens(encoder):
+            tokens = encoder.tokenize(counts, matrix.genes, **options.of_tokens)
+        yield rows, counts, tokens
 
 
 def _encode(

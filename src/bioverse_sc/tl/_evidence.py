@@ -15,8 +15,8 @@ from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._row_hash import bound_hashes, hash_texts
 from bioverse_sc.reasoning import check_reasoning, known_symbols
-from bioverse_sc.tl._current import genes_of, matrix_to_read
-from bioverse_sc.tl._subject import subjects
+from bioverse_sc.tl._current import known_genes, matrix_to_read
+from bioverse_sc.tl._subject import Reading, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,18 +60,24 @@ def evidence(
     - What cannot be looked up supports nothing: a gene that the data do not measure. For a label that is not in the
       Cell Ontology, expression alone decides.
 
+    Of MuData the cells (``"rna"``) are looked up, by the genes that ``model`` knows, which wrote the texts. With
+    ``groupby`` the cells of a group with one label have one text, which is looked up in all of them together. By
+    default these are the clusters, when :func:`bioverse_sc.tl.annotate` wrote about them; else each cell's text is
+    looked up in the cell.
+
     Parameters
     ----------
     data
-        AnnData, or MuData with an ``"rna"`` modality, with ``.obs["bioverse_reasoning"]``.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     groupby
-        Column of ``.obs`` with groups of cells, in which those with one label have one text; it is looked up in all of
-        them together. By default the clusters, when :func:`bioverse_sc.tl.annotate` wrote about these; else each cell's
-        text is looked up in the cell.
+        Column of ``.obs`` with groups of cells, such as clusters.
     model
-        The model that wrote the texts, as for :func:`bioverse_sc.tl.annotate`; the genes that it knows are looked up.
-    layer, gene_symbols
-        As for :func:`bioverse_sc.tl.embed`; by default the matrix that the cells were embedded from.
+        Name of a bundled model, path of a saved one, or a loaded one.
+    layer
+        Matrix to read: ``"X"``, ``"raw"`` or a key of ``.layers``. By default what was read when the observations were
+        embedded, or what :func:`bioverse_sc.pp.profile` finds.
+    gene_symbols
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     copy
@@ -97,13 +103,13 @@ def evidence(
     keys = Keys.of(key_added)
     if copy:
         data = data.copy()
-    (subject,) = subjects(data, model, keys, mod=CELLS, layer=layer, gene_symbols=gene_symbols)
+    (subject,) = subjects(data, model, keys, mod=CELLS, reading=Reading(layer, gene_symbols))
     adata, results, loaded = subject.adata, subject.results, subject.model
     _check_columns(adata, keys, groupby)
     annotated = results.made_by("annotate")
     if groupby is None and annotated.get("reasoning") == "cluster" and annotated.get("groupby") in adata.obs:
         groupby = str(annotated["groupby"])
-    matrix, _ = matrix_to_read(subject, genes_of(loaded))
+    matrix, _ = matrix_to_read(subject, known_genes(loaded))
     with finish_log(f"checking the reasoning of {adata.n_obs} cells") as lines:
         claims = _claims(adata, matrix, keys, groupby)
         entries = {

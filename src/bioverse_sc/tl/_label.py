@@ -102,7 +102,7 @@ def label_cells(
         model,
         vectors,
         labels,
-        batch_size=LABELLED_AT_ONCE * subject.batch_size,
+        batch_size=LABELLED_AT_ONCE * subject.reading.batch_size,
         closed=not are_users,
         whole=unique,
     )  # (cells, labels)
@@ -194,10 +194,8 @@ def _report(meanings: Mapping[str, Meaning], matches: Mapping[str, LabelMatch], 
     if all(meaning.relation == "text" for meaning in meanings.values()):
         logger.warning(
             "None of the labels %s is a term of the Cell Ontology. They mean nothing to the model, which can only "
-            "compare their texts: "
-            "every cell gets the likeliest one, with a confidence of NaN. Write types of cells; what labels are taken "
-            "for says "
-            "bsc.ontology.match_labels(labels).",
+            "compare their texts: every cell gets the likeliest one, with a confidence of NaN. Write types of cells; "
+            "what labels are taken for says bsc.ontology.match_labels(labels).",
             _listed(list(meanings)),
         )
         return
@@ -213,15 +211,13 @@ def _report(meanings: Mapping[str, Meaning], matches: Mapping[str, LabelMatch], 
         elif meaning.relation == "text":
             logger.warning(
                 "label %r is no term of the Cell Ontology and means nothing to the model: it is scored by its text "
-                "alone, and a cell "
-                "that gets it has a confidence of NaN.",
+                "alone, and a cell that gets it has a confidence of NaN.",
                 label,
             )
         elif meaning.is_guess:
             logger.warning(
                 "label %r is not among the model's: it takes what the model calls %s, %s (similarity of the texts: "
-                "%.2f). That is a guess, "
-                "and its confidence is lowered to %.0f %%.",
+                "%.2f). That is a guess, and its confidence is lowered to %.0f %%.",
                 label,
                 taken,
                 "of which it is a kind"

@@ -56,9 +56,8 @@ def check_request(model: BioVerse, mods: Sequence[str], *, retrieve: bool, batch
     check_read(model, mods)
     if retrieve and not set(mods) & set(model.memory):
         msg = (
-            f"retrieve=True shows the nearest of the known entities, but the model {model.config.name!r} has no "
-            "memory of "
-            f"{', '.join(mods)}; it has {sorted(model.memory) or 'none'}. Leave it out: retrieve=False."
+            f"retrieve=True shows the nearest of the known entities, but the model {model.config.name!r} has no memory "
+            f"of {', '.join(mods)}; it has {sorted(model.memory) or 'none'}. Leave it out: retrieve=False."
         )
         raise ValueError(msg)
 

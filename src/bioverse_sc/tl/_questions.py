@@ -60,8 +60,8 @@ def check_modalities(data: AnnData | MuData, mods: Sequence[str], used: Sequence
     if len(used) > 1 and not hasattr(data, "mod"):
         msg = (
             f"Expected MuData for the modalities {list(used)}, found {type(data).__name__}, which holds one; say "
-            "which, for example "
-            f"mod={used[-1]!r}, or join several: mudata.MuData({{{used[0]!r}: ..., {used[1]!r}: ...}})"
+            f"which, for example mod={used[-1]!r}, or join several: mudata.MuData({{{used[0]!r}: ..., {used[1]!r}: "
+            "...})"
         )
         raise TypeError(msg)
 
@@ -90,8 +90,7 @@ def shared_observations(
         counts = ", ".join(f"{mod} has {each.n_obs}, such as {each.obs_names[0]!r}" for mod, each in adatas.items())
         msg = (
             f"No observation is in all of {list(adatas)}: {counts}. Ask about one of them, mod={first!r}, or show "
-            "chosen ones "
-            f"in every prompt, mod={first!r}, beside={{{others[0][0]!r}: [{others[0][1].obs_names[0]!r}]}}."
+            f"chosen ones in every prompt, mod={first!r}, beside={{{others[0][0]!r}: [{others[0][1].obs_names[0]!r}]}}."
         )
         raise ValueError(msg)
     if not names.isin(target.obs_names).all():

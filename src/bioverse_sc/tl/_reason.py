@@ -125,7 +125,7 @@ class Reasoner:
                     logged=matrix.is_logged,
                 )
                 texts[chosen] = write_reasoning(
-                    subject.model, part.vectors, cases, self.maker.symbols, batch_size=subject.batch_size
+                    subject.model, part.vectors, cases, self.maker.symbols, batch_size=subject.reading.batch_size
                 )
                 bar.update(len(chosen))
         return texts
@@ -165,6 +165,8 @@ class Reasoner:
         shares = csr_matrix(csr_matrix(sum(expressing[1:], expressing[0])).multiply(1 / np.asarray(member.sum(axis=1))))
         shares.sort_indices()
         cases = self.maker.cases(total, shares, groups.names, groups.confidence, groups.probabilities, logged=False)
-        texts = write_reasoning(subject.model, groups.vectors, cases, self.maker.symbols, batch_size=subject.batch_size)
+        texts = write_reasoning(
+            subject.model, groups.vectors, cases, self.maker.symbols, batch_size=subject.reading.batch_size
+        )
         claims = check_reasoning(texts, groups.names, shares, matrix.genes, terms=groups.terms)
         return texts, *supported_counts(claims, n_groups)

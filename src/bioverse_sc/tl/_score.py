@@ -13,7 +13,7 @@ from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Slot
 from bioverse_sc._validation import check_storable
 from bioverse_sc.metrics import cosines
-from bioverse_sc.tl._subject import subjects
+from bioverse_sc.tl._subject import Reading, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,19 +50,25 @@ def score(
     Parameters
     ----------
     data
-        AnnData of one modality, or MuData; see :func:`bioverse_sc.tl.embed`.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
     texts
         Texts, each once. An h5ad file keeps about 4,000 columns.
     mod
         Modality. By default of an AnnData ``"rna"``, and of a MuData all that the model reads.
     model
         Name of a bundled model, path of a saved one, or a loaded one.
-    layer, gene_symbols, batch_size
-        As for :func:`bioverse_sc.tl.embed`, when the observations are not embedded yet.
+    layer
+        Matrix to read: ``"X"``, ``"raw"`` or a key of ``.layers``. By default what was read when the observations were
+        embedded, or what :func:`bioverse_sc.pp.profile` finds.
+    gene_symbols
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
+    batch_size
+        Observations per forward pass at most. It does not change the result beyond rounding.
     key_added
         Stem of the slots' names instead of ``"bioverse"``.
     overwrite
-        As for :func:`bioverse_sc.tl.embed`.
+        Whether a slot that this package did not write, or that was changed since, may be written over; it is an error
+        otherwise.
     copy
         Whether to return a copy instead of writing to ``data``.
 
@@ -90,8 +96,8 @@ def score(
     columns = _columns(texts)
     if copy:
         data = data.copy()
-    reading = {"layer": layer, "gene_symbols": gene_symbols, "batch_size": batch_size}
-    for subject in subjects(data, model, keys, mod=mod, overwrite=overwrite, **reading):
+    reading = Reading(layer, gene_symbols, batch_size)
+    for subject in subjects(data, model, keys, mod=mod, reading=reading, overwrite=overwrite):
         adata, loaded, slot = subject.adata, subject.model, Slot("obsm", keys.scores, "cosines with texts")
         subject.results.check([slot])
         soft_tokens = subject.soft_tokens
@@ -148,8 +154,7 @@ def _columns(texts: Sequence[str]) -> list[str]:
         alike = [text for text, column in zip(texts, columns, strict=True) if column in repeated]
         msg = (
             f"texts holds {', '.join(map(repr, alike))}, which are the same with '|' for slashes, as columns are "
-            "named. Write one in "
-            "other words."
+            "named. Write one in other words."
         )
         raise ValueError(msg)
     return columns

@@ -13,7 +13,7 @@ from bioverse_sc._modality import CELLS, modality_of
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc.read import observations
-from bioverse_sc.tl._current import contract, ensure_vectors, genes_of, matrix_to_read
+from bioverse_sc.tl._current import contract, ensure_vectors, known_genes, matrix_to_read
 from bioverse_sc.tl._encode import embedding_slot
 
 if TYPE_CHECKING:
@@ -28,18 +28,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How observations are read: which matrix, which gene names, and how many at a time."""
+
+    layer: str | None = None
+    gene_symbols: str | None = None
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
 class Subject:
     """Observations of one modality, what is known of them, and how they are to be read.
 
-    What a property gives is made, and written, when it is not there yet or is out of date.
+    What a property gives is made first, and written, when it is not there yet or is out of date.
     """
 
     results: Results
     model: BioVerse
     mod: str = CELLS
-    layer: str | None = None
-    gene_symbols: str | None = None
-    batch_size: int = 64
+    reading: Reading = Reading()
 
     @property
     def adata(self) -> AnnData:
@@ -81,16 +88,20 @@ class Subject:
     @cached_property
     def soft_tokens(self) -> np.ndarray:
         """Mean soft token of each observation, shape (observations, width of the language model)."""
-        if not self._is_aligned():
-            self.align()
+        self.align()
         return np.asarray(self.adata.obsm[self.soft_tokens_slot.key])
 
     @cached_property
     def matrix(self) -> GeneMatrix:
         """The matrix of genes that the vectors were made from, or that the model's genes are read from."""
-        return self._read_now or matrix_to_read(self, genes_of(self.model))[0]
+        return self._read_now or matrix_to_read(self, known_genes(self.model))[0]
 
     def align(self) -> None:
+        """Make sure that the soft tokens are there."""
+        if not self._is_aligned():
+            self.project()
+
+    def project(self) -> None:
         """Project the vectors into the language model's embedding space, and write."""
         from bioverse_sc.models import mean_soft_tokens
 
@@ -131,9 +142,7 @@ def subjects(
     keys: Keys,
     *,
     mod: str | None = None,
-    layer: str | None = None,
-    gene_symbols: str | None = None,
-    batch_size: int = 64,
+    reading: Reading,
     overwrite: bool = False,
 ) -> list[Subject]:
     """A subject for each modality: the one that is asked for, else those of :func:`modalities_read`."""
@@ -141,14 +150,7 @@ def subjects(
 
     loaded = get_model(model)
     return [
-        Subject(
-            Results(observations(data, name), keys, overwrite=overwrite),
-            loaded,
-            name,
-            layer=layer,
-            gene_symbols=gene_symbols,
-            batch_size=batch_size,
-        )
+        Subject(Results(observations(data, name), keys, overwrite=overwrite), loaded, name, reading)
         for name in modalities_read(loaded, data, mod)
     ]
 

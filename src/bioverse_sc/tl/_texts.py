@@ -101,8 +101,8 @@ def _own_texts(column: pd.Series) -> Texts:
             "value."
         )
         raise ValueError(msg)
-    own, texts = pd.factorize(values.map(lambda value: value if isinstance(value, str) and value.strip() else None))
-    return Texts(list(texts), own)
+    codes, texts = pd.factorize(values.map(lambda value: value if isinstance(value, str) and value.strip() else None))
+    return Texts(list(texts), codes)
 
 
 def _descriptions(subject: Subject, labels_key: str | None) -> Texts:
@@ -119,15 +119,15 @@ def _descriptions(subject: Subject, labels_key: str | None) -> Texts:
         return Texts(texts, np.full(adata.n_obs, -1))
     # the ids of what annotate wrote are its labels, in whatever words these are
     written = adata.obs[keys.label_id if labels_key is None and keys.label_id in adata.obs else column]
-    own = _text_of_cells(written, terms)
-    if without := int((own < 0).sum()):
+    text_of_cell = _text_of_cells(written, terms)
+    if without := int((text_of_cell < 0).sum()):
         logger.info(
             "    %d of %d cells have a label in .obs[%r] that is none of the model's own types, and count in no metric",
             without,
             adata.n_obs,
             column,
         )
-    return Texts(texts, own, column if (own >= 0).any() else "")
+    return Texts(texts, text_of_cell, column if (text_of_cell >= 0).any() else "")
 
 
 def unrelated_texts() -> list[str]:

@@ -174,9 +174,9 @@ def descriptions(
     texts = [None if None in row.values() else fill_template(template, row) for row in values.to_dict("records")]
     if missing := [i for i, text in enumerate(texts) if text is None or not text.strip()]:
         msg = (
-            f"{len(missing)} of {len(texts)} entities have no text: their rows, the first is number {missing[0]}, "
-            f"have no value for one of {[key for key in (labels_key, *values.columns) if key]}. Leave them out, or "
-            "fill the columns."
+            f"{len(missing)} of {len(texts)} entities have no text: their rows, the first is number {missing[0]}, have "
+            f"no value for one of {[key for key in (labels_key, *values.columns) if key]}. Leave them out, or fill the "
+            "columns."
         )
         raise ValueError(msg)
     text_of, unique = pd.factorize(np.array(texts, dtype=object))

@@ -95,8 +95,8 @@ class EntityVectors:
             shapes = {part.shape for part in pieces}
         if any(len(shape) != 2 or not shape[0] for shape in shapes) or len({shape[1] for shape in shapes}) > 1:
             msg = (
-                f"The vectors of {name!r} must be an array of shape (entities, width), or for each entity one of "
-                f"shape (length, width) with a length of 1 or more; found {sorted(shapes)[:5]}."
+                f"The vectors of {name!r} must be an array of shape (entities, width), or for each entity one of shape "
+                f"(length, width) with a length of 1 or more; found {sorted(shapes)[:5]}."
             )
             raise ValueError(msg)
         self.width = max((width for _, width in shapes), default=0)

@@ -61,8 +61,7 @@ class ScGPTConfig:
         if self.input_emb_style == "category" and not 0 <= self.pad_value < self.n_values:
             msg = (
                 f"args.json: pad_value is {self.pad_value}, but with input_emb_style 'category' it is a row of the "
-                "value "
-                f"embedding, 0 to {self.n_values - 1}; scGPT uses n_bins, {self.n_bins}."
+                f"value embedding, 0 to {self.n_values - 1}; scGPT uses n_bins, {self.n_bins}."
             )
             raise ValueError(msg)
 

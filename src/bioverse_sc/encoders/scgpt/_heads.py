@@ -89,11 +89,11 @@ class Heads(nn.Module):
         -------
         Names of the heads that were taken over.
         """
-        own = self.state_dict()
+        expected = self.state_dict()
         taken = []
         for head in HEADS:
-            names = [name for name in own if name.startswith(f"{head}.")]
-            if names and all(name in stored and stored[name].shape == own[name].shape for name in names):
+            names = [name for name in expected if name.startswith(f"{head}.")]
+            if names and all(name in stored and stored[name].shape == expected[name].shape for name in names):
                 factors = {name: self.n_bins if name in _IN_BINS else 1 for name in names}
                 self.load_state_dict({name: stored[name].float() / factors[name] for name in names}, strict=False)
                 taken.append(head)

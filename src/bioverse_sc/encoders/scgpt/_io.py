@@ -99,19 +99,17 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         msg = (
             f"{path.name} holds more than tensors, which torch.load(weights_only=True) refuses, as loading it could "
-            "run code. Ask for a "
-            "file of the state_dict alone. If you trust this one, write it again where its classes can be imported: "
-            "torch.save(torch.load(file, weights_only=False).state_dict(), file)"
+            "run code. Ask for a file of the state_dict alone. If you trust this one, write it again where its classes "
+            "can be imported: torch.save(torch.load(file, weights_only=False).state_dict(), file)"
         )
         raise ValueError(msg) from error
     except (OSError, EOFError, RuntimeError) as error:
         raise ValueError(_damaged(path)) from error
     if not isinstance(stored, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in stored.values()):
-        found = list(stored)[:5] if isinstance(stored, dict) else type(stored).__name__
+        holds = list(stored)[:5] if isinstance(stored, dict) else type(stored).__name__
         msg = (
-            f"{path.name} is not a state_dict, a mapping of names to tensors; found {found}. If the weights are under "
-            "a key of "
-            "it, save what is there: torch.save(torch.load(file)['that key'], file)"
+            f"{path.name} is not a state_dict, a mapping of names to tensors; found {holds}. If the weights are under "
+            "a key of it, save what is there: torch.save(torch.load(file)['that key'], file)"
         )
         raise ValueError(msg)
     return stored

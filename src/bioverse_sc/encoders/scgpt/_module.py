@@ -136,13 +136,13 @@ class EncoderLayer(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None, *, cls_only: bool = False) -> torch.Tensor:
         if self.pre_norm:
             x = self.norm1(x)
-        kept = x[:, :1] if cls_only else x
-        kept = kept + self.dropout(self.self_attn(x, mask, cls_only=cls_only))
+        hidden = x[:, :1] if cls_only else x
+        hidden = hidden + self.dropout(self.self_attn(x, mask, cls_only=cls_only))
         if self.pre_norm:
-            kept = self.norm2(kept)
-            return kept + self._feed_forward(kept)
-        kept = self.norm1(kept)
-        return self.norm2(kept + self._feed_forward(kept))
+            hidden = self.norm2(hidden)
+            return hidden + self._feed_forward(hidden)
+        hidden = self.norm1(hidden)
+        return self.norm2(hidden + self._feed_forward(hidden))
 
     def packed(self, x: torch.Tensor, runs: Runs, first: torch.Tensor | None) -> torch.Tensor:
         """The same without padding and dropout."""

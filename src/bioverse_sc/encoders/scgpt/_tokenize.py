@@ -131,8 +131,8 @@ def tokenize(
         values, cell = matrix.data[start:stop], gene_ids[matrix.indices[start:stop]]
         bins = bin_values(values, n_bins)
         if len(values) > max_genes:
-            kept = kept_genes(values, bins, cell, max_genes, seed if gene_selection == "random" else None)
-            bins, cell = bins[kept], cell[kept]
+            places = kept_genes(values, bins, cell, max_genes, seed if gene_selection == "random" else None)
+            bins, cell = bins[places], cell[places]
         ids.append(cell)
         binned.append(bins)
         lengths[i] = len(bins)

@@ -52,8 +52,8 @@ def read_on(language_model: nn.Module, cache: Any = None, **inputs: Any) -> tupl
     read = next((getattr(out, name) for name in _CACHE_NAMES if hasattr(out, name)), None)
     if read is None:
         msg = (
-            f"{type(language_model).__name__} of transformers {version('transformers')} gives back no cache of what "
-            "it has read, without which an answer cannot go on. Use another language model, or a newer transformers."
+            f"{type(language_model).__name__} of transformers {version('transformers')} gives back no cache of what it "
+            "has read, without which an answer cannot go on. Use another language model, or a newer transformers."
         )
         raise TypeError(msg)
     return out, read
