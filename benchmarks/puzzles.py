@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy.optimize import linear_sum_assignment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
@@ -32,6 +31,7 @@ from evaluate import read
 from neighbours import mixed, own_probabilities
 
 import bioverse_sc as bsc
+from bioverse_sc.groups import one_label_each
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 
 if TYPE_CHECKING:
@@ -58,13 +58,10 @@ def solve(model: BioVerse, p: np.ndarray, names: Sequence[str], way: str) -> np.
     """
     names = sorted(names)
     p_of_names = mixed(model, p, names, before=way.endswith("before"))  # (cells, names and unknown)
-    best = p_of_names.argmax(axis=1)
     if way == "one of each":
-        rows = np.flatnonzero(p_of_names.any(axis=1))
-        # what annotate takes for a name that is ruled out, so that its logarithm can be compared
-        chosen, best_together = linear_sum_assignment(np.log(p_of_names[rows, :-1] + 1e-30), maximize=True)
-        best = np.full(len(p), len(names))
-        best[rows[chosen]] = best_together
+        best = one_label_each(p_of_names, pd.Categorical(np.arange(len(p))))
+    else:
+        best = p_of_names.argmax(axis=1)
     return np.array([*names, UNKNOWN])[best]
 
 

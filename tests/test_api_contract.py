@@ -4,9 +4,17 @@ from dataclasses import is_dataclass
 
 import pytest
 
-from bioverse_sc import Chat, datasets, encoders, metrics, models, ontology, pl, pp, reasoning, runs, tl, train
+from bioverse_sc import Chat, datasets, encoders, groups, metrics, models, ontology, pl, pp, reasoning, runs, tl, train
 
-PACKAGES = {"tl": tl, "pl": pl, "pp": pp, "metrics": metrics, "ontology": ontology, "datasets": datasets}
+PACKAGES = {
+    "tl": tl,
+    "pl": pl,
+    "pp": pp,
+    "metrics": metrics,
+    "ontology": ontology,
+    "datasets": datasets,
+    "groups": groups,
+}
 PACKAGES |= {"train": train, "runs": runs, "models": models, "reasoning": reasoning}
 PUBLIC = [(f"{name}.{item}", getattr(package, item)) for name, package in PACKAGES.items() for item in package.__all__]
 FUNCTIONS = [(name, item) for name, item in PUBLIC if inspect.isfunction(item)]

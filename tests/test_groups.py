@@ -11,7 +11,7 @@ import scanpy as sc
 from scipy.sparse import csr_matrix, random_array
 
 import bioverse_sc as bsc
-from bioverse_sc._groups import mean_by_cluster, one_label_each, propagate, representatives, smooth_probabilities
+from bioverse_sc.groups import mean_by_cluster, one_label_each, propagate, representatives, smooth_probabilities
 from bioverse_sc.read import clusters_of, neighbors_graph
 
 

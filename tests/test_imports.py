@@ -18,7 +18,19 @@ LIGHT = ("ontology", "metrics", "datasets", "read", "facts", "pp", "tl", "pl", "
 WITHOUT_TORCH = ("ontology", "metrics", "datasets", "read", "facts", "pl", "get")
 """Packages that never import torch."""
 FLOORS = (
-    *("helpers", "bundled", "ontology", "metrics", "datasets", "encoders", "read", "fusion", "facts", "models"),
+    *(
+        "helpers",
+        "bundled",
+        "ontology",
+        "metrics",
+        "groups",
+        "datasets",
+        "encoders",
+        "read",
+        "fusion",
+        "facts",
+        "models",
+    ),
     *("reasoning", "train", "pp", "tl", "pl", "get", "bioverse_sc", "runs", "explore", "cli"),
 )
 """Each may import what stands before it, also inside functions. Helpers are the private files at the top; what gathers

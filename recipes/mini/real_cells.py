@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import scanpy as sc
-from scipy.sparse import csr_matrix, diags, vstack
+from scipy.sparse import csr_matrix, vstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from bioverse_sc.groups import smooth_probabilities
 from bioverse_sc.read import gene_matrix
 
 if TYPE_CHECKING:
@@ -53,19 +54,6 @@ def neighbors(counts: csr_matrix) -> csr_matrix:
     return csr_matrix(adata.obsp["connectivities"])
 
 
-def spread(probabilities: np.ndarray, graph: csr_matrix, *, alpha: float) -> np.ndarray:
-    """What is left when every cell has heard its neighbours again and again, and itself (personalised PageRank).
-
-    ``alpha`` is the share that comes from the neighbours.
-    """
-    degree = np.asarray(graph.sum(axis=1)).ravel()
-    heard = alpha * diags(1 / np.maximum(degree, 1e-12)) @ graph
-    now = probabilities
-    for _ in range(100):
-        now = heard @ now + (1 - alpha) * probabilities
-    return now / now.sum(axis=1, keepdims=True)
-
-
 def likely_types(
     encoder: ScGPTEncoder,
     real: list[csr_matrix],
@@ -86,7 +74,7 @@ def likely_types(
     types_of_sets = []
     for counts in real:
         alone = classifier.predict_proba(encoder.encode(counts, genes, batch_size=128))
-        together = spread(alone, neighbors(counts), alpha=alpha)
+        together = smooth_probabilities(alone, neighbors(counts), alpha=alpha)
         sure = together.max(axis=1) >= at_least
         types_of_sets.append(np.where(sure, classifier.classes_[together.argmax(axis=1)], -1))
     return np.concatenate(types_of_sets)

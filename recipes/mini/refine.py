@@ -189,7 +189,9 @@ class Refine:
         r = self.recipe
         counts, types = self.simulated(r.heads.steps * r.heads.batch_size, seed=2, balance=0.5)
         shape = encoder.module.config
-        heads = Heads(shape, len(targets))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(r.seed)
+            heads = Heads(shape, len(targets))
         task = EncoderTask(
             encoder.module.requires_grad_(requires_grad=False),
             heads,

@@ -27,7 +27,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
-    """Token ids with :data:`SLOT` where soft tokens go, the targets, and the modality of each entity in order."""
+    """Token ids with ``SLOT`` where soft tokens go, the targets, and the modality of each entity in order."""
 
     ids: list[int] | np.ndarray
     targets: list[int] | np.ndarray
@@ -148,7 +148,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase | RememberingTokenizer, text: st
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Padded prompts. ``ids`` holds :data:`SLOT` at soft tokens; ``mask`` is 0 at padding, ``None`` when not needed.
+    """Padded prompts. ``ids`` holds ``SLOT`` at soft tokens; ``mask`` is 0 at padding, ``None`` when not needed.
 
     All have the shape (prompts, positions).
     """
@@ -196,7 +196,7 @@ def inject(embeddings: torch.nn.Module, ids: torch.Tensor, soft_tokens: torch.Te
     embeddings
         The language model's input embedding.
     ids
-        Shape (prompts, positions), :data:`SLOT` at soft tokens.
+        Shape (prompts, positions), ``SLOT`` at soft tokens.
     soft_tokens
         Shape (slots, width), in the order of the slots, row by row.
 

@@ -48,7 +48,7 @@ def label_probabilities(
     batch_size
         Cells per forward pass.
     closed
-        Only :data:`ELSEWHERE` of what the model gave to others of its own labels goes to ``"unknown"``, and the rest is
+        Only ``ELSEWHERE`` of what the model gave to others of its own labels goes to ``"unknown"``, and the rest is
         scaled to sum to one: the labels are those that can be expected.
     whole
         Also score what is so unlikely that it is left out otherwise, which takes longer: for comparing labels of which

@@ -145,7 +145,7 @@ class CaseMaker:
 def absent_markers(
     term: str, others: dict[str, str], column: dict[str, int], expressed: set[int]
 ) -> dict[str, list[str]]:
-    """Markers of other types that a cell lacks and its own need not have, :data:`ABSENT_SHOWN` of each or none.
+    """Markers of other types that a cell lacks and its own need not have, ``ABSENT_SHOWN`` of each or none.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def _telling_markers(term: str, other: str) -> list[str]:
 
 
 def informative_genes(model: BioVerse, chunk: csr_matrix, genes: Sequence[str], *, logged: bool) -> list[list[str]]:
-    """Genes that exceed the average profile most in each cell, at most :data:`GENES_SHOWN`.
+    """Genes that exceed the average profile most in each cell, at most ``GENES_SHOWN``.
 
     A cell and the average profile are scaled to 10,000 over the genes that both have; the excess is the difference of
     ``log1p``, times the gene's weight in the model's reference. So the choice does not depend on the other cells.

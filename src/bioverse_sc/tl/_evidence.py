@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from bioverse_sc._groups import label_in_cluster
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._row_hash import bound_hashes, hash_texts
+from bioverse_sc.groups import label_in_cluster
 from bioverse_sc.reasoning import check_reasoning, known_symbols
 from bioverse_sc.tl._current import known_genes, matrix_to_read
 from bioverse_sc.tl._subject import Reading, subjects

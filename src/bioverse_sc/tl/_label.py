@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioverse_sc._groups import mean_by_cluster, one_label_each, smooth_probabilities
 from bioverse_sc._logging import logger
 from bioverse_sc._modality import CELLS
+from bioverse_sc.groups import mean_by_cluster, one_label_each, smooth_probabilities
 from bioverse_sc.metrics import apply_calibration
 from bioverse_sc.ontology import (
     UNKNOWN,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from bioverse_sc._groups import label_in_cluster, mean_by_cluster, propagate, representatives
 from bioverse_sc._logging import logger, progress
+from bioverse_sc.groups import label_in_cluster, mean_by_cluster, propagate, representatives
 from bioverse_sc.read import CONNECTIVITIES, neighbors_graph
 from bioverse_sc.reasoning import CaseMaker, check_reasoning, detected, known_symbols, supported_counts, write_reasoning
 

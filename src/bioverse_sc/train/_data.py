@@ -91,7 +91,7 @@ def donors_of(data: AnnData | MuData | pd.DataFrame, donor_key: str | None) -> t
     data
         Observations: AnnData, MuData, or a table with a row for each.
     donor_key
-        Column of the donors; the first of :data:`DONOR_KEYS` that is there by default.
+        Column of the donors; the first of ``DONOR_KEYS`` that is there by default.
 
     Returns
     -------

@@ -139,7 +139,7 @@ class PromptSource:
         Longest example; less when the language model reads less.
     too_long
         Whether a longer one is an error, or is cut at the end of its last answer; it then lacks its end token, as the
-        text does not end there. :attr:`n_cut` counts them.
+        text does not end there. ``n_cut`` counts them.
     weights
         How often each example is drawn relative to the others.
     """

@@ -228,7 +228,7 @@ class Read:
     """What the language model has read of a conversation."""
 
     ids: list[int]
-    """Token ids, with :data:`~bioverse_sc.models.SLOT` for soft tokens."""
+    """Token ids, with ``SLOT`` for soft tokens."""
     cache: Any
     """Its keys and values."""
 

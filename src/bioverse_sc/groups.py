@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
     from scipy.sparse import spmatrix
 
+__all__ = [
+    "label_in_cluster",
+    "mean_by_cluster",
+    "one_label_each",
+    "propagate",
+    "representatives",
+    "smooth_probabilities",
+]
+
 TOLERANCE = 1e-9
 """Error of smoothed probabilities, before rounding."""
 DECIMALS = 6
@@ -78,7 +87,15 @@ def smooth_probabilities(
 
 
 def label_in_cluster(labels: pd.Series | np.ndarray, clusters: pd.Series | pd.Categorical) -> pd.Categorical[Any]:
-    """Number of each cell's pair of label and cluster, whose cells share a text; missing where the cluster is."""
+    """Number of each cell's pair of label and cluster, whose cells share a text; missing where the cluster is.
+
+    Parameters
+    ----------
+    labels
+        Of the cells.
+    clusters
+        Of the cells.
+    """
     table = pd.DataFrame(
         {"label": np.asarray(labels, dtype=str), "cluster": pd.Series(clusters).to_numpy(dtype=object)}
     )
