@@ -3,11 +3,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
-from tests.encoders.entities import write_esm
 
 from bioverse_sc.encoders import Encoder
 from bioverse_sc.encoders.esm2 import Esm2Encoder
 from bioverse_sc.read import Entities
+from tests.encoders.entities import write_esm
 
 
 def entity_vectors(adata, encoder, *, layer=None, batch_size=None):
