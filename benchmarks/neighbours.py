@@ -103,7 +103,7 @@ def pairs_of(labels: Sequence[str]) -> list[Pair]:
 def mixed(model: BioVerse, p: np.ndarray, labels: Sequence[str], *, before: bool = False) -> np.ndarray:
     """Probabilities of labels and, in the last column, of ``unknown``, from those of the model's own labels.
 
-    Before: by ancestry alone.
+    With ``before`` by ancestry alone.
     """
     model_labels = list(model.config.labels)
     into = np.zeros((len(model_labels), len(labels) + 1))
@@ -220,9 +220,9 @@ def simulated(model: BioVerse, shared: Path, n_cells: int, seed: int) -> Cells:
 
 
 def validation(model: BioVerse, shared: Path, name: str) -> tuple[Cells, dict[str, list[str]]]:
-    """Cells of a set, named by the model's label where the author's means one, else by its first term.
+    """Cells of a set, and the list of each label.
 
-    And the list of each label.
+    Cells are named by the model's label where the author's means one, else by its first term.
     """
     adata = read(shared, name)
     chosen = np.random.default_rng(0).permutation(adata.n_obs)[:MOST_CELLS]

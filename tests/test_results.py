@@ -104,8 +104,21 @@ def test_what_was_made_from_the_vectors_before_is_said_and_the_same_once_more_ou
         assert not log
         results.write("embed", {}, {"content": content + 1})
     (record,) = log
-    assert "made from what was there before: align, annotate, evidence, score, describe" in record.getMessage()
+    assert "out of date now: align, annotate, evidence, score, describe" in record.getMessage()
     assert all(not results.made_by(step) for step in ("align", "annotate", "evidence", "score", "describe"))
+    # other slots may need it to be read
+    assert results.stored_of("annotate")["model"] == "m"
+
+
+def test_some_of_the_rows_in_another_order_are_the_same(adata):
+    content = np.arange(6, dtype=np.uint64)
+    Results(adata, Keys()).write("embed", {}, {"content": content})
+    Results(adata, Keys()).write("align", {}, {"content": content})
+    Results(adata, Keys()).write("annotate", {}, {"model": "m"})
+    few = adata[[4, 1]].copy()
+    Results(few, Keys()).write("embed", {}, {"content": content[[4, 1]]})
+    assert Results(few, Keys()).made_by("align")
+    assert Results(few, Keys()).made_by("annotate")
 
 
 def test_finish_lines_name_the_slots(adata):

@@ -116,7 +116,7 @@ class Data:
     def weights(self, mod: str) -> np.ndarray:
         """How often each training protein or molecule is drawn.
 
-        Less when no other has its text, so that it teaches a name only.
+        It is drawn less often when no other has its text, which then teaches a name only.
         """
         texts = self.memory[mod].table["text"]
         alone = texts.map(texts.value_counts()).to_numpy() == 1

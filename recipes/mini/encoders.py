@@ -108,10 +108,7 @@ def pretrain(
 
 
 def standardised(folder: Path, kind: type[E], train: Callable[[], tuple[E, list[str]]], *, seed: int) -> E:
-    """An encoder that was trained before, or a new one, with standardised vectors.
-
-    In half precision, as it ships.
-    """
+    """An encoder that was trained before, or a new one, with standardised vectors, in half precision, as it ships."""
     if not folder.exists():
         encoder, texts = train()
         sample = np.random.default_rng(seed).permutation(len(texts))[:4096]

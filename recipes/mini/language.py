@@ -152,10 +152,7 @@ def article(name: str) -> str:
 
 
 def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generator) -> str:
-    """What a biologist would write.
-
-    What marks the type or a wider one, what speaks against similar types, and how sure that is.
-    """
+    """What a biologist would write: what marks the type or a wider one, what speaks against others, how sure it is."""
     if not term:
         high = f"; {join(case.genes[:2])} {'is' if len(case.genes) == 1 else 'are'} high" if case.genes else ""
         return f"No known type is like this cell{high}."

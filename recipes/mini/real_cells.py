@@ -1,7 +1,4 @@
-"""Real cells without labels.
-
-Their likely types, and views of them that the encoder trains on beside simulated cells.
-"""
+"""Real cells without labels: their likely types, and views that the encoder trains on beside simulated cells."""
 
 from __future__ import annotations
 

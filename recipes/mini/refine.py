@@ -184,7 +184,7 @@ class Refine:
     def fit_heads(self, encoder: ScGPTEncoder, targets: np.ndarray) -> None:
         """New heads for the frozen encoder, which a model ships without.
 
-        Untrained ones would spoil what it has learned.
+        Untrained heads would spoil what it has learned.
         """
         r = self.recipe
         counts, types = self.simulated(r.heads.steps * r.heads.batch_size, seed=2, balance=0.5)
@@ -276,9 +276,9 @@ def joined(*parts: tuple[csr_matrix, np.ndarray]) -> tuple[csr_matrix, np.ndarra
 
 @torch.no_grad()
 def average(module: torch.nn.Module, other: torch.nn.Module, *, share: float) -> None:
-    """Mean of the weights of two modules, in the first one (model soups, Wortsman et al. 2022).
+    """Put the mean of the weights of two modules into the first one (model soups, Wortsman et al. 2022).
 
-    ``share`` is the other one's.
+    ``share`` is the weight of the other one.
     """
     for mine, others in zip(module.parameters(), other.parameters(), strict=True):
         mine.lerp_(others, share)

@@ -185,10 +185,7 @@ def copy_exercises(words: Sequence[str], rng: np.random.Generator, n: int) -> li
 
 
 def reading_exercises(data: Data, rng: np.random.Generator, n: int, *, share_molecules: float = 0.12) -> list[Example]:
-    """Descriptions after the texts of what is near.
-
-    The first of three texts drawn at random, or what is true of a protein.
-    """
+    """Descriptions after the texts of what is near: the first of three that are drawn, or what is true of a protein."""
     texts = {mod: memory.table["text"].to_numpy() for mod, memory in data.memory.items()}
     has_text_near = [i for i, near in enumerate(data.nearest["protein"]) if texts["protein"][i] in near]
     examples = []

@@ -53,8 +53,12 @@ def fetch_file(repository: str, name: str, revision: str | None, *, instead: str
 
     Parameters
     ----------
-    repository, revision, instead
-        As for :func:`fetch_folder`.
+    repository
+        ``"owner/name"``.
+    revision
+        Branch, tag or commit; the main branch by default.
+    instead
+        What to do without access to the hub, to end the message of an error.
     name
         Of the file.
     """

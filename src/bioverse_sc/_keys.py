@@ -17,7 +17,9 @@ OUTDATES = {
     "align": ("annotate", "score", "controls", "alignment_umap"),
     "annotate": ("evidence",),
 }
-"""Steps whose results are out of date after a step has written others than before, and in turn what these outdate."""
+"""Steps whose results are out of date after a step has written others than before, and in turn what these outdate.
+
+Of one object: results of several modalities, which lie in the MuData, go by their content."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Keys:
     def score_column(text: str) -> str:
         """Column of a text in the scores.
 
-        ``|`` for slashes, of which files make groups, and a hash for the end of a long text.
+        Slashes, of which files make groups, become ``|``; the end of a long text becomes a hash.
         """
         column = text.replace("/", "|").replace("\\", "|")
         if len(column.encode("utf-8", "replace")) <= LONGEST:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+OUTDATED = "is_outdated"
+"""Of a step's provenance: what it was made from has changed since."""
 WRITTEN = "written"
 """Of a step's provenance: for each slot a hash of every row that was written, and one of all rows in their order."""
 
@@ -65,8 +67,12 @@ class Results:
 
     def made_by(self, step: str) -> dict[str, Any]:
         """Provenance of a step; empty when it has not run, or what it made is out of date."""
-        stored = self._stored()
-        entries = dict(stored.get(step, {}))
+        entries = self.stored_of(step)
+        return {} if entries.get(OUTDATED) else entries
+
+    def stored_of(self, step: str) -> dict[str, Any]:
+        """Provenance of a step, out of date or not; empty when it has not run."""
+        entries = dict(self._stored().get(step, {}))
         return entries if "version" in entries else {}
 
     def made_from(self, step: str, content: np.ndarray) -> bool:
@@ -97,26 +103,30 @@ class Results:
             written[slot.name] = _signed(self._names, hash_rows(value))
             holder = "mdata" if hasattr(self.data, "mod") else "adata"
             lines.append(f"'{slot.key}'{slot.holds and f', {slot.holds}'} ({holder}.{slot.attribute})")
-        before = self.made_by(step).get("content")
+        later = OUTDATES.get(step, ())
+        # the same once more, of some of the rows too, outdates nothing
+        is_same = bool(later) and self._is_same(step, entries or {})
         made_by = {} if entries is None else {"version": version("bioverse-sc"), **entries}
         stored[step] = made_by | ({WRITTEN: written} if written else {})
         self.data.uns[self.keys.stem] = stored
-        # the same once more outdates nothing
-        if before is None or not np.array_equal(before, made_by.get("content", [])):
-            outdated = [later for each in OUTDATES.get(step, ()) for later in self.outdate(each)]
-            if outdated:
-                logger.info("    made from what was there before: %s", ", ".join(outdated))
+        if not is_same and (outdated := [name for each in later for name in self.outdate(each)]):
+            logger.info("    out of date now: %s", ", ".join(outdated))
         return lines if entries is None else [*lines, f"'{self.keys.stem}', {step} (.uns)"]
 
     def outdate(self, step: str) -> list[str]:
-        """Forget how a step, and what was made from it, was made, but not which slots are of it; gives these steps."""
-        stored = self._stored()
+        """Mark that a step, and what was made from it, is to be made anew; gives these steps.
+
+        What is stored of it stays: other slots may need it to be read.
+        """
         outdated = [step] if self.made_by(step) else []
-        if step in stored:
-            written = self._written(step)
-            stored.pop(step)
-            self.data.uns[self.keys.stem] = stored | ({step: {WRITTEN: written}} if written else {})
-        return outdated + [later for each in OUTDATES.get(step, ()) for later in self.outdate(each)]
+        if outdated:
+            stored = self._stored()
+            self.data.uns[self.keys.stem] = stored | {step: {**stored[step], OUTDATED: True}}
+        return outdated + [name for each in OUTDATES.get(step, ()) for name in self.outdate(each)]
+
+    def _is_same(self, step: str, entries: Mapping[str, Any]) -> bool:
+        """Whether every row is made from what one of the rows that are there was made from."""
+        return "content" in entries and bool(self.made_by(step)) and self.made_from(step, entries["content"])
 
     def remove(self, slots: Iterable[Slot]) -> None:
         """Remove slots of an earlier call that this one does not write."""

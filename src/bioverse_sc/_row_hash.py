@@ -1,7 +1,4 @@
-"""A number for each row of an array, by which a row is known again.
-
-Whether it has changed, whatever rows stand beside it.
-"""
+"""A number for each row of an array, which tells whether the row has changed, whatever stands beside it."""
 
 from __future__ import annotations
 
@@ -49,10 +46,7 @@ def hash_sparse_rows(rows: csr_matrix, columns: np.ndarray) -> np.ndarray:
 
 
 def hash_rows(values: Any) -> np.ndarray:
-    """Hash of each row of what ``.obs`` and ``.obsm`` hold.
-
-    A column, a DataFrame, or an array of numbers, dense or sparse.
-    """
+    """Hash of each row of a column, a DataFrame, or an array of numbers, dense or sparse."""
     if isinstance(values, pd.DataFrame):
         # by place, as files may write names in another way
         return bound_hashes(*(hash_rows(values.iloc[:, j]) for j in range(values.shape[1])), n_rows=len(values))

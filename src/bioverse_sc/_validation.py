@@ -61,3 +61,27 @@ def check_dropout(dropout: float) -> None:
     if not 0 <= dropout < 1:
         msg = f"dropout is {dropout}; expected 0 or more, and less than 1."
         raise ValueError(msg)
+
+
+def check_text_list(texts: Sequence[str]) -> None:
+    """Raise when texts are a single string, none, or hold one that is empty or there twice."""
+    if isinstance(texts, str):
+        msg = f"texts is the string {texts!r}; expected a list of strings, such as [{texts!r}, 'a cell of the liver']."
+        raise TypeError(msg)
+    if len(texts) == 0:
+        msg = "texts is empty; expected at least one, such as ['a cell of the liver']."
+        raise ValueError(msg)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            msg = (
+                f"texts[{place}] is {text!r}; expected words, as an empty text has no place in the embedding space. "
+                "Remove it from texts."
+            )
+            raise ValueError(msg)
+        check_storable(text, f"texts[{place}]")
+    if repeated := [text for text, n in Counter(texts).items() if n > 1]:
+        msg = (
+            f"texts holds {', '.join(map(repr, repeated))} more than once. Remove the repeats: "
+            "list(dict.fromkeys(texts))"
+        )
+        raise ValueError(msg)

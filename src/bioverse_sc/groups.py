@@ -261,9 +261,9 @@ def propagate(
         source = np.maximum(ways[2], -1)
     for label in np.unique(codes[rows]):
         speakers = rows[codes[rows] == label]
-        left = np.flatnonzero((codes == label) & (source < 0) & known)
-        if len(left):
-            source[left] = speakers[pairwise_distances_argmin(vectors[left], vectors[speakers])]
+        without_source = np.flatnonzero((codes == label) & (source < 0) & known)
+        if len(without_source):
+            source[without_source] = speakers[pairwise_distances_argmin(vectors[without_source], vectors[speakers])]
     source[rows] = rows
     return source
 

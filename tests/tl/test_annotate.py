@@ -345,7 +345,7 @@ def certain_of(mini, monkeypatch):
             p = np.array([[given.get(label, 0.0) for label in labels]] * len(soft_tokens))
             return p / p.sum(axis=1, keepdims=True)
 
-        monkeypatch.setattr(_label_probabilities, "calibrated_probabilities", of)
+        monkeypatch.setattr(_label_probabilities, "tempered_probabilities", of)
         vectors = make_vectors(2, width=mini.config.projectors["rna"].in_width)
         return lambda labels, **kwargs: label_probabilities(mini, vectors, labels, **kwargs)[0]
 

@@ -26,10 +26,7 @@ _factories: dict[str, Callable[[], Encoder]] = {}
 
 
 def known_encoders() -> dict[str, str]:
-    """Names that :func:`bioverse_sc.encoders.get_encoder` knows, each with a description.
-
-    Registered ones, and published scGPT checkpoints.
-    """
+    """Names of registered encoders and of published scGPT checkpoints, each with a description."""
     checkpoints = {name: f"scGPT: {entry['description']}" for name, entry in published()["checkpoints"].items()}
     return {**dict.fromkeys(_factories, "registered"), **checkpoints}
 

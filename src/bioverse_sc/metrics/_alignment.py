@@ -124,8 +124,8 @@ def text_retrieval(entities: np.ndarray, texts: np.ndarray, true_text: np.ndarra
     entities = np.asarray(entities)
     used, text_of = np.unique(true_text, return_inverse=True)
     unit_texts = _unit(np.asarray(texts)[used])
-    there = entities.any(axis=1)
-    entities, text_of = entities[there], text_of[there]
+    is_real = entities.any(axis=1)
+    entities, text_of = entities[is_real], text_of[is_real]
     parts = [slice(start, start + 1024) for start in range(0, len(entities), 1024)]
     nearest_own = np.full(len(used), -np.inf)
     for part in parts:

@@ -16,7 +16,7 @@ from bioverse_sc.models._inject import (
     tokenize_prompt,
 )
 from bioverse_sc.models._io import load, save
-from bioverse_sc.models._label_probabilities import calibrated_probabilities, label_probabilities
+from bioverse_sc.models._label_probabilities import label_probabilities, tempered_probabilities
 from bioverse_sc.models._memory import Memory
 from bioverse_sc.models._projector import Projector, mean_soft_tokens
 from bioverse_sc.models._prompt import (
@@ -82,7 +82,6 @@ __all__ = [
     "TypeNames",
     "absent_lists",
     "bundled_models",
-    "calibrated_probabilities",
     "create",
     "description_prompt",
     "entity_names",
@@ -104,6 +103,7 @@ __all__ = [
     "question_prompt",
     "reasoning_prompt",
     "save",
+    "tempered_probabilities",
     "template_fields",
     "tokenize_prompt",
     "with_modality",

@@ -78,7 +78,7 @@ def label_probabilities(
             with torch.inference_mode():
                 soft_tokens = model.project(CELLS, torch.from_numpy(vectors[rows]).to(model.device))
             # (rows, asked) by (asked, labels)
-            collected = calibrated_probabilities(model, soft_tokens, asked, whole=whole) @ into
+            collected = tempered_probabilities(model, soft_tokens, asked, whole=whole) @ into
             if is_open:
                 to_others = np.clip(1 - collected.sum(axis=1), 0, 1)
                 collected[:, -1] += to_others * (ELSEWHERE if closed else 1)
@@ -86,14 +86,14 @@ def label_probabilities(
             else:
                 left_out = np.flatnonzero(collected[:, :-1].sum(axis=1) == 0)
                 if left_out.size:
-                    collected[left_out, :-1] = calibrated_probabilities(model, soft_tokens[left_out], labels[:-1])
+                    collected[left_out, :-1] = tempered_probabilities(model, soft_tokens[left_out], labels[:-1])
                 collected[:, :-1] *= (1 - collected[:, -1:]) / collected[:, :-1].sum(axis=1, keepdims=True)
             probabilities[rows] = collected
             bar.update(len(rows))
     return probabilities
 
 
-def calibrated_probabilities(
+def tempered_probabilities(
     model: BioVerse, soft_tokens: torch.Tensor, labels: Sequence[str], *, before: str = "", whole: bool = False
 ) -> np.ndarray:
     """Probabilities of labels at the model's temperature, shape (cells, labels); rows sum to one.

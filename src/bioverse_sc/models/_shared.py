@@ -20,7 +20,7 @@ def get_model(model: str | Path | BioVerse) -> BioVerse:
     Parameters
     ----------
     model
-        As for :func:`load`.
+        Name of a bundled model, path of a saved one, or a loaded one.
     """
     # a child may have been given threads again, which it cannot have
     one_thread()

@@ -156,8 +156,8 @@ def runner_up(
         msg = f"n is {n} for {len(labels)} labels; expected from 1 to {len(labels) - 1}, as one of them is the best."
         raise ValueError(msg)
     # the best one is the one that back_off starts from
-    left = p.copy()
-    best = left.argmax(axis=1)
+    remaining = p.copy()
+    best = remaining.argmax(axis=1)
     by_name = np.array(sorted(range(len(labels)), key=labels.__getitem__))
     cells = np.arange(len(p))
     order = np.empty((len(p), n), dtype=np.int64)
@@ -166,10 +166,10 @@ def runner_up(
         if given is None
         else np.flatnonzero(np.array(labels, dtype=object)[best] == np.asarray(given, dtype=object))
     )
-    left[has_best, best[has_best]] = -1
+    remaining[has_best, best[has_best]] = -1
     for k in range(n):
-        best = order[:, k] = by_name[left[:, by_name].argmax(axis=1)]
-        left[cells, best] = -1
+        best = order[:, k] = by_name[remaining[:, by_name].argmax(axis=1)]
+        remaining[cells, best] = -1
     names = np.array(labels, dtype=object)[order]
     names[~p.any(axis=1)] = ""
     return names, np.take_along_axis(p, order, axis=1)
@@ -243,9 +243,9 @@ def _graph(labels: tuple[str, ...]) -> _Graph:
 
 
 def _trusted(graph: _Graph, labels: Sequence[str], meanings: Mapping[str, Meaning]) -> tuple[csr_matrix, np.ndarray]:
-    """What is below each node, a guess in part where the node is not above what it takes.
+    """What is below each node, and the trust in each node.
 
-    And the trust in each node.
+    Below one that is not above what it takes, it is a guess in part.
     """
     from scipy.sparse import csr_matrix
 

@@ -1,6 +1,6 @@
 """Figures: ``pl.x`` draws what ``tl.x`` wrote."""
 
-from bioverse_sc.pl._alignment import alignment_umap
+from bioverse_sc.pl._alignment_umap import alignment_umap
 from bioverse_sc.pl._evidence import evidence
 from bioverse_sc.pl._score import score
 

@@ -12,8 +12,8 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
 from bioverse_sc._results import Results
 from bioverse_sc._row_hash import bound_hashes, hash_texts
-from bioverse_sc.pl._alignment import shown_or_axes
-from bioverse_sc.read import gene_names, get_matrix, map_genes, observations, row_chunks
+from bioverse_sc.pl._show import shown_or_axes
+from bioverse_sc.read import matrix_of_genes, observations
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -142,10 +142,7 @@ def _grouped(adata: AnnData, keys: Keys, column: str) -> pd.DataFrame:
 
 
 def _most_named(claims: pd.DataFrame, groups: list[Any], n: int) -> pd.DataFrame:
-    """The genes that the texts of each group name most.
-
-    Their row and place, and the share of their claims that is supported.
-    """
+    """The genes that the texts of each group name most, where to draw them, and how many of their claims hold."""
     rows = []
     for row, group in enumerate(groups):
         of_group = claims[claims["group"] == group].astype({"gene": object, "claim": object})
@@ -163,18 +160,17 @@ def _most_named(claims: pd.DataFrame, groups: list[Any], n: int) -> pd.DataFrame
 def _expressing(adata: AnnData, keys: Keys, column: str, drawn: pd.DataFrame) -> np.ndarray:
     """Share of the cells of each group that express the gene; 0 when it is not measured."""
     stored = Results(adata, keys).made_by("evidence")
-    source = str(stored["source"])
-    gene_map = map_genes(gene_names(adata, source, stored["gene_symbols"] or None), list(dict.fromkeys(drawn["gene"])))
+    genes, symbols = list(dict.fromkeys(drawn["gene"])), str(stored["gene_symbols"]) or None
+    matrix = matrix_of_genes(adata, str(stored["source"]), genes, gene_symbols=symbols)
     codes, groups = pd.factorize(adata.obs[column])
-    expressing = np.zeros((len(groups), len(gene_map.genes)))
-    for rows, chunk in row_chunks(get_matrix(adata, source), gene_map.columns):
-        values = gene_map.gather(chunk).toarray() > 0
-        known = codes[rows] >= 0
-        np.add.at(expressing, codes[rows][known], values[known])
+    expressing = np.zeros((len(groups), len(matrix.genes)))  # (groups, genes)
+    for rows, chunk in matrix.chunks():
+        has_group = codes[rows] >= 0
+        np.add.at(expressing, codes[rows][has_group], chunk.toarray()[has_group] > 0)
     shares = pd.DataFrame(
         expressing / np.bincount(codes[codes >= 0], minlength=len(groups))[:, None],
         index=groups,
-        columns=gene_map.genes,
+        columns=matrix.genes,
     )
     return np.array(
         [

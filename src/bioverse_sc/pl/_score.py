@@ -9,7 +9,7 @@ import numpy as np
 from bioverse_sc._keys import Keys
 from bioverse_sc._modality import CELLS
 from bioverse_sc.metrics import rank_of_true
-from bioverse_sc.pl._alignment import shown_or_axes
+from bioverse_sc.pl._show import shown_or_axes
 from bioverse_sc.read import observations
 
 if TYPE_CHECKING:
@@ -133,10 +133,7 @@ def _own_columns(adata: AnnData, scores: pd.DataFrame, texts_key: str, mod: str 
 
 
 def _drawn(true_column: np.ndarray, n_texts: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns to draw.
-
-    Texts with own observations, these in the same order, and then others while there is room.
-    """
+    """Rows and columns to draw: texts with own observations, these in the same order, then others if there is room."""
     paired, others = np.unique(true_column[true_column >= 0]), np.setdiff1d(np.arange(n_texts), true_column)
     paired = _evenly(paired, n)
     columns = np.concatenate([paired, _evenly(others, n - len(paired))])

@@ -4,7 +4,7 @@ from bioverse_sc.read._entities import Entities
 from bioverse_sc.read._genes import MOUSE_PREFIX, GeneMap, map_genes
 from bioverse_sc.read._graph import CONNECTIVITIES, clusters_of, neighbors_graph
 from bioverse_sc.read._map import ahead, row_chunks, with_numbers
-from bioverse_sc.read._matrix import GeneMatrix, MatrixProfile, gene_matrix, gene_names
+from bioverse_sc.read._matrix import GeneMatrix, MatrixProfile, gene_matrix, matrix_of_genes
 from bioverse_sc.read._sources import features, get_matrix, is_there, layer_names
 from bioverse_sc.read._view import observations
 
@@ -19,11 +19,11 @@ __all__ = [
     "clusters_of",
     "features",
     "gene_matrix",
-    "gene_names",
     "get_matrix",
     "is_there",
     "layer_names",
     "map_genes",
+    "matrix_of_genes",
     "neighbors_graph",
     "observations",
     "row_chunks",

@@ -7,28 +7,24 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from scipy.sparse import csr_matrix
 
+from bioverse_sc._keys import Keys
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
 CONNECTIVITIES = "connectivities"
 """Slot of the neighbours graph that :func:`scanpy.pp.neighbors` writes."""
+VECTORS = Keys().embedding("scgpt")
+"""Slot of the vectors that errors propose to make it from."""
 
 
-def neighbors_graph(adata: AnnData, embedding: str = "X_scgpt") -> csr_matrix:
-    """``.obsp["connectivities"]``; an error says how to make it.
-
-    Parameters
-    ----------
-    adata
-        Cells with their graph.
-    embedding
-        Slot of ``.obsm`` that the error proposes.
-    """
+def neighbors_graph(adata: AnnData) -> csr_matrix:
+    """``.obsp["connectivities"]``, shape (cells, cells); an error says how to make it."""
     if CONNECTIVITIES not in adata.obsp:
         holds = f"it holds {sorted(adata.obsp)}" if len(adata.obsp) else "it is empty"
         msg = (
             f"There is no neighbours graph in .obsp[{CONNECTIVITIES!r}] ({holds}). Make it: bsc.tl.embed(adata); "
-            f"sc.pp.neighbors(adata, use_rep={embedding!r})"
+            f"sc.pp.neighbors(adata, use_rep={VECTORS!r})"
         )
         raise KeyError(msg)
     return csr_matrix(adata.obsp[CONNECTIVITIES])
@@ -54,7 +50,7 @@ def clusters_of(adata: AnnData, key: str) -> pd.Categorical:
     if key not in adata.obs:
         msg = (
             f"There is no column {key!r} in .obs, which has {list(adata.obs.columns)}. Make clusters: "
-            "bsc.tl.embed(adata); sc.pp.neighbors(adata, use_rep='X_scgpt'); sc.tl.leiden(adata, flavor='igraph', "
+            f"bsc.tl.embed(adata); sc.pp.neighbors(adata, use_rep={VECTORS!r}); sc.tl.leiden(adata, flavor='igraph', "
             f"key_added={key!r})"
         )
         raise KeyError(msg)

@@ -86,6 +86,8 @@ class GeneMatrix:
     values: Any
     """The matrix as it lies in the AnnData, cells by features."""
     profile: MatrixProfile
+    gene_symbols: str | None = None
+    """Column of the names of its genes, where these are not the index."""
 
     @property
     def genes(self) -> list[str]:
@@ -166,12 +168,24 @@ def gene_matrix(
         other_features=tuple(np.array(names, dtype=object)[is_other]),
         hints=() if kinds[chosen] == "counts" else _imputed(values, gene_map),
     )
-    return GeneMatrix(values, profile)
+    return GeneMatrix(values, profile, gene_symbols)
 
 
-def gene_names(adata: AnnData, source: str, gene_symbols: str | None) -> list[str]:
-    """Gene names of a matrix, ``""`` for a feature that is no gene; a name that stands twice is an error."""
-    return _gene_names(*features(adata, source, gene_symbols))
+def matrix_of_genes(
+    adata: AnnData, source: str, genes: Sequence[str], *, gene_symbols: str | None = None
+) -> GeneMatrix:
+    """Some genes of a matrix that was chosen before, however few are there."""
+    names, is_other = features(adata, source, gene_symbols)
+    values = get_matrix(adata, source)
+    profile = MatrixProfile(
+        source=source,
+        kind=matrix_kind(values),
+        n_cells=adata.n_obs,
+        n_genes=len(names) - int(is_other.sum()),
+        gene_map=map_genes(_gene_names(names, is_other), genes),
+        passed_over="",
+    )
+    return GeneMatrix(values, profile, gene_symbols)
 
 
 def _gene_names(names: list[str], is_other: np.ndarray) -> list[str]:

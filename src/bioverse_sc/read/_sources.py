@@ -56,10 +56,7 @@ def variables(adata: AnnData, source: str) -> pd.DataFrame:
 
 
 def _column(adata: AnnData, source: str, name: str) -> pd.Series | None:
-    """A column about the features of a matrix.
-
-    Its own, or that of the other of ``.var`` and ``.raw.var`` where names are shared.
-    """
+    """A column about the features of a matrix, of its own table or, where names are shared, of the other one."""
     table = variables(adata, source)
     if name in table:
         return table[name]

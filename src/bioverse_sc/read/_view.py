@@ -34,8 +34,3 @@ def observations(data: AnnData | MuData, mod: str = CELLS) -> AnnData:
         msg = "This AnnData has no cells: n_obs is 0. Check the filter that made it."
         raise ValueError(msg)
     return adata
-
-
-def layer_names(adata: AnnData) -> list[str]:
-    """Names of the layers, among which anndata 0.13 lists ``.X`` as ``None``."""
-    return [name for name in adata.layers if name is not None]

@@ -174,7 +174,7 @@ def absent_markers(
 def _telling_markers(term: str, other: str) -> list[str]:
     """Markers of the other term or of wider ones, by two sources or more, that are none of this term.
 
-    Those with the most first.
+    Those that most sources name come first.
     """
     ontology = cell_ontology()
     shared = ontology.known_markers(term) if term else {}

@@ -57,7 +57,7 @@ class TrainingData:
     """Share of the donors that is held out. Give the stages of one model the same one, so that the same donors stay
     out."""
     measured: int = 5000
-    """Entities or examples of these donors that are measured at most, drawn evenly."""
+    """Entities or examples of these donors that are measured at most, drawn at random, the same ones each time."""
     balance: float = 0.0
     """0 draws observations equally often, 1 classes; see :func:`bioverse_sc.train.balanced_weights`."""
     use_rep: dict[str, str] = field(default_factory=dict)

@@ -73,10 +73,7 @@ def count_step(model: BioVerse, size: int, length: int, *, mixed: bool = False) 
 
 
 def counted_attention() -> str:
-    """Attention for models without memory, by its name.
-
-    What fused kernels compute and keep, which is no matrix of length x length.
-    """
+    """Name of an attention for models without memory: it computes and keeps what fused kernels do."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     def forward(_module: object, query: Any, key: Any, value: Any, *_: object, **__: object) -> tuple[Any, None]:
@@ -110,9 +107,9 @@ class _Attention(torch.autograd.Function):
 
 
 class _AsOnGPU(TorchFunctionMode):
-    """What runs otherwise without memory than on a GPU.
+    """Does as a GPU does what runs otherwise without memory.
 
-    Autocast's matrix products, and dropout, which keeps a mask of bytes.
+    These are autocast's matrix products, and dropout, which keeps a mask of bytes.
     """
 
     def __init__(self, *, mixed: bool) -> None:

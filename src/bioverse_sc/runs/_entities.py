@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 EMBEDDINGS = "embeddings"
 
 
-class Entities:
+class RunEntities:
     """What the data of a run hold: modalities, columns with the ontology's words beside, and who is held out."""
 
     def __init__(self, config: AlignRun | InstructRun) -> None:

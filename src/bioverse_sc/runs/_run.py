@@ -25,7 +25,7 @@ from bioverse_sc.models import (
     with_modality,
 )
 from bioverse_sc.runs._config import about, existing
-from bioverse_sc.runs._entities import Entities, without_vector
+from bioverse_sc.runs._entities import RunEntities, without_vector
 from bioverse_sc.runs._processes import device, model_device, processes
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run_align(config: AlignRun) -> dict[str, Any]:
     if config.negatives is not None:
         lines = existing(config.negatives, "negatives").read_text(encoding="utf-8").splitlines()
         negatives = [line for line in lines if line.strip()]
-    entities = Entities(config)
+    entities = RunEntities(config)
     model = _loaded(str(config.start)) if config.model is None else _created(config.model, entities)
     vectors = entities.vectors(model, [config.mod])[config.mod]  # (entities, width of the encoder)
     held_out = entities.held_out_rows[config.mod]
@@ -70,7 +70,7 @@ def run_align(config: AlignRun) -> dict[str, Any]:
             rows, texts = train.read_pairs(config.records, names, mod=config.mod, text=config.description or "{text}")
         vectors, held_out = vectors[rows], np.flatnonzero(np.isin(rows, held_out))
     empty = without_vector(vectors)
-    measured = _evenly(np.setdiff1d(held_out, empty), config.data.measured)
+    measured = _drawn(np.setdiff1d(held_out, empty), config.data.measured)
     if not len(measured):
         msg = "None of the donors that are held out has an entity to measure; change data.validation."
         raise ValueError(msg)
@@ -111,7 +111,7 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     _begin(config, compares=config.keep_alignment and has_texts)
     if config.records is not None:
         existing(config.records, "records")
-    entities = Entities(config)
+    entities = RunEntities(config)
     model = _loaded(config.start, load_in_4bit=config.load_in_4bit)
     if hasattr(model.language_model, "peft_config"):
         logger.warning("%s has an adapter already: it is trained on, and 'lora' is not used", config.start)
@@ -132,7 +132,7 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     weights = None
     if config.data.balance:
         weights = train.balanced_weights([_answer(example) for example in trained], strength=config.data.balance)
-    held_out = _evenly(np.setdiff1d(entities.held_out_rows[mod], empty[mod]), config.data.measured)
+    held_out = _drawn(np.setdiff1d(entities.held_out_rows[mod], empty[mod]), config.data.measured)
     before = {} if texts is None else _alignment(model, mod, vectors[mod], texts, held_out)
     history = train.instruct(
         model,
@@ -151,11 +151,11 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
 
 
 def _examples_of_columns(
-    config: InstructRun, entities: Entities, model: BioVerse
+    config: InstructRun, entities: RunEntities, model: BioVerse
 ) -> tuple[list[Example], list[Example]]:
     """Examples to train on and to measure, from columns; of names, the model gets its labels."""
     prompt, answer = config.prompt or model.config.prompts["label"], config.answer or "{name}"
-    rows = _evenly(entities.held_out, config.data.measured)
+    rows = _drawn(entities.held_out, config.data.measured)
     with about("prompt and answer"):
         trained, measured = (
             train.examples(entities.data, prompt=prompt, answer=answer, mod=config.mod, rows=chosen)
@@ -183,7 +183,7 @@ def _set_labels(model: BioVerse, prompt: str, trained: list[Example], mod: str) 
 
 
 def _examples_of_records(
-    config: InstructRun, entities: Entities, mods: list[str]
+    config: InstructRun, entities: RunEntities, mods: list[str]
 ) -> tuple[list[Example], list[Example]]:
     """Examples to train on and to measure, from a file."""
     names = {name: list(entities.mods[name].obs_names) for name in mods}
@@ -197,7 +197,7 @@ def _examples_of_records(
         )
     is_held_out = [entities.is_held_out(example) for example in read]
     trained = [example for example, held_out in zip(read, is_held_out, strict=True) if not held_out]
-    rows = _evenly(np.flatnonzero(is_held_out), config.data.measured)
+    rows = _drawn(np.flatnonzero(is_held_out), config.data.measured)
     return trained, [read[row] for row in rows]
 
 
@@ -207,7 +207,7 @@ def _with_vectors(examples: list[Example], empty: dict[str, np.ndarray]) -> list
     return [e for e in examples if not any(row in left_out[mod] for mod, row in e.entities)]
 
 
-def _evenly(rows: np.ndarray, n: int) -> np.ndarray:
+def _drawn(rows: np.ndarray, n: int) -> np.ndarray:
     """Draw at most ``n`` rows, the same ones each time."""
     return rows if len(rows) <= n else np.sort(np.random.default_rng(0).choice(rows, size=n, replace=False))
 
@@ -273,7 +273,7 @@ def _loaded(name: str, *, load_in_4bit: bool = False) -> BioVerse:
         return load(name, merge_adapter=False, load_in_4bit=load_in_4bit, device=model_device())
 
 
-def _created(new: NewModel, entities: Entities) -> BioVerse:
+def _created(new: NewModel, entities: RunEntities) -> BioVerse:
     encoders: dict[str, Any] = {}
     with about("model.encoders"):
         for mod, name in new.encoders.items():

@@ -76,7 +76,9 @@ def align(
     if copy:
         data = data.copy()
     reading = Reading(layer, gene_symbols, batch_size)
-    for subject in subjects(data, model, keys, mod=mod, reading=reading, overwrite=overwrite):
+    projected = subjects(data, model, keys, mod=mod, reading=reading, overwrite=overwrite)
+    for subject in projected:
         subject.results.check([subject.soft_tokens_slot])
+    for subject in projected:
         subject.project()
     return data if copy else None

@@ -12,8 +12,8 @@ from bioverse_sc._modality import CELLS, modality_of
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._row_hash import bound_hashes, hash_rows
+from bioverse_sc._validation import check_text_list
 from bioverse_sc.metrics import alignment_metrics, text_retrieval
-from bioverse_sc.tl._score import check_texts
 from bioverse_sc.tl._subject import Reading, subjects
 from bioverse_sc.tl._texts import texts_of, unrelated_texts
 
@@ -122,7 +122,7 @@ def alignment_umap(
     """
     keys = Keys.of(key_added)
     if texts is not None:
-        check_texts(texts)
+        check_text_list(texts)
     if copy:
         data = data.copy()
     reading = Reading(layer, gene_symbols, batch_size)
@@ -131,7 +131,7 @@ def alignment_umap(
     texts_by_mod = texts_of(subject_of, first, labels_key=labels_key, texts_key=texts_key, texts=texts)
     slot_of = {"before": Slot("obsm", keys.umap_before, "UMAP"), "after": Slot("obsm", keys.umap_after, "UMAP")}
     for subject in subject_of.values():
-        subject.results.check(slot_of.values())
+        subject.results.check([*slot_of.values(), subject.soft_tokens_slot])
     soft_tokens = {name: subject.soft_tokens for name, subject in subject_of.items()}
     sizes = [len(rows) for rows in soft_tokens.values()]
     counted = modality_of(CELLS).plural if [*subject_of] == [CELLS] else f"observations of {', '.join(subject_of)}"
@@ -181,7 +181,7 @@ def _placed(
         metrics = {
             name: _metrics(spaces[name], vectors, texts_by_mod[name], unrelated_vectors)
             for name, vectors in zip(spaces, by_mod, strict=True)
-            if texts_by_mod[name].has_own.any()
+            if texts_by_mod[name].has_text.any()
         }
         if metrics:
             # of one modality they stand by themselves
@@ -201,7 +201,7 @@ def _space(subject: Subject, when: str) -> np.ndarray:
 
 def _metrics(space: np.ndarray, text_vectors: np.ndarray, texts: Texts, unrelated: np.ndarray) -> dict[str, float]:
     """Both directions, of the observations that have a text."""
-    placed, true_text = space[texts.has_own], texts.own[texts.has_own]
+    placed, true_text = space[texts.has_text], texts.text_of[texts.has_text]
     forth = alignment_metrics(placed, text_vectors, true_text, unrelated)
     return forth | text_retrieval(placed, text_vectors, true_text)
 

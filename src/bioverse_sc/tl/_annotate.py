@@ -17,10 +17,10 @@ from bioverse_sc._validation import check_batch_size, check_labels
 from bioverse_sc.ontology import runner_up
 from bioverse_sc.read import neighbors_graph
 from bioverse_sc.tl._choices import Choices
-from bioverse_sc.tl._current import known_genes
 from bioverse_sc.tl._label import chosen_labels, label_cells
 from bioverse_sc.tl._prompts import prompt_id
-from bioverse_sc.tl._subject import Reading, subjects
+from bioverse_sc.tl._reason import reason
+from bioverse_sc.tl._subject import Reading, known_genes, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from bioverse_sc.models import BioVerse
-    from bioverse_sc.tl._label import Labels, Level
+    from bioverse_sc.tl._label import Labels
     from bioverse_sc.tl._reason import Reasoning
 
 
@@ -188,16 +188,14 @@ def annotate(
     check_labels(labels)
     check_batch_size(batch_size)
     choices = Choices(
-        levels,
-        by,
-        unique,
-        reasoning,
-        groupby,
-        min_confidence,
-        n_runner_up,
-        probabilities,
-        smooth,
-        max_cells_to_generate,
+        levels=levels,
+        by=by,
+        unique=unique,
+        reasoning=reasoning,
+        groupby=groupby,
+        min_confidence=min_confidence,
+        n_runner_up=n_runner_up,
+        max_cells_to_generate=max_cells_to_generate,
     )
     if copy:
         data = data.copy()
@@ -205,8 +203,9 @@ def annotate(
     (subject,) = subjects(data, model, keys, mod=CELLS, reading=reading, overwrite=overwrite)
     adata, results, loaded = subject.adata, subject.results, subject.model
     label_set = chosen_labels(loaded, labels, tissue)
+    choices.check_labels(label_set)
     clusters = choices.clusters(adata)
-    choices.check_labels(label_set, clusters)
+    choices.check_clusters(clusters, label_set)
     results.check(_all_slots(keys))
     graph = neighbors_graph(adata) if smooth else None
     if reasoning:
@@ -219,7 +218,7 @@ def annotate(
     with finish_log(
         f"annotating {adata.n_obs} cells with {loaded.config.name!r} among {len(label_set) - 1} labels"
     ) as lines:
-        labelled = label_cells(
+        cell_labels = label_cells(
             subject,
             label_set,
             are_users=labels is not None,
@@ -229,10 +228,16 @@ def annotate(
             clusters=clusters if by == "cluster" else None,
             graph=graph,
         )
-        columns = _label_columns(adata, keys, labelled)
+        columns = _label_columns(adata, keys, cell_labels)
         if reasoning:
-            columns |= _reasoning_columns(adata, keys, choices.reason(subject, labelled, label_set, clusters))
-        columns |= _probability_columns(adata, keys, labelled, label_set, choices)
+            texts = reason(
+                subject, cell_labels, label_set, about=reasoning, budget=max_cells_to_generate, clusters=clusters
+            )
+            columns |= _reasoning_columns(adata, keys, texts)
+        if n_runner_up:
+            columns[Slot("obsm", keys.runner_up)] = _runner_up(adata, cell_labels, label_set, n_runner_up)
+        if probabilities:
+            columns[Slot("obsm", keys.probabilities)] = csr_matrix(cell_labels.probabilities, dtype=np.float32)
         results.remove(slot for slot in _all_slots(keys) if slot not in columns)
         params = {
             "model": loaded.config.name,
@@ -273,13 +278,13 @@ def _all_slots(keys: Keys) -> list[Slot]:
     return [Slot("obs", key) for key in columns] + [Slot("obsm", key) for key in (keys.runner_up, keys.probabilities)]
 
 
-def _label_columns(adata: AnnData, keys: Keys, labelled: Labels) -> dict[Slot, Any]:
+def _label_columns(adata: AnnData, keys: Keys, cell_labels: Labels) -> dict[Slot, Any]:
     """Columns of the labels of each level."""
-    levels: list[tuple[tuple[str, str, str], Level]] = [((keys.label, keys.label_id, keys.confidence), labelled.fine)]
-    if labelled.coarse is not None:
-        levels.append((keys.coarse, labelled.coarse))
     columns: dict[Slot, Any] = {}
+    levels = (((keys.label, keys.label_id, keys.confidence), cell_labels.fine), (keys.coarse, cell_labels.coarse))
     for (name, term, confidence), level in levels:
+        if level is None:
+            continue
         columns[Slot("obs", name)] = _categorical(level.names, adata)
         columns[Slot("obs", term)] = _categorical(level.terms, adata)
         columns[Slot("obs", confidence)] = pd.Series(level.confidence.astype(np.float32), index=adata.obs_names)
@@ -298,21 +303,14 @@ def _reasoning_columns(adata: AnnData, keys: Keys, reasoning: Reasoning) -> dict
     return columns
 
 
-def _probability_columns(
-    adata: AnnData, keys: Keys, labelled: Labels, label_set: Sequence[str], choices: Choices
-) -> dict[Slot, Any]:
-    """The next likely labels, and the probabilities of all, where they are asked for."""
-    columns: dict[Slot, Any] = {}
-    if n := choices.n_runner_up:
-        names, p = runner_up(labelled.probabilities, label_set, n, given=labelled.fine.names)  # both (cells, n)
-        table = pd.DataFrame(index=adata.obs_names)
-        for k in range(n):
-            table[f"label_{k + 1}"] = _categorical(names[:, k], adata)
-            table[f"probability_{k + 1}"] = p[:, k].astype(np.float32)
-        columns[Slot("obsm", keys.runner_up)] = table
-    if choices.probabilities:
-        columns[Slot("obsm", keys.probabilities)] = csr_matrix(labelled.probabilities, dtype=np.float32)
-    return columns
+def _runner_up(adata: AnnData, cell_labels: Labels, label_set: Sequence[str], n: int) -> pd.DataFrame:
+    """The likeliest labels that the cell does not have."""
+    names, p = runner_up(cell_labels.probabilities, label_set, n, given=cell_labels.fine.names)  # both (cells, n)
+    table = pd.DataFrame(index=adata.obs_names)
+    for k in range(n):
+        table[f"label_{k + 1}"] = _categorical(names[:, k], adata)
+        table[f"probability_{k + 1}"] = p[:, k].astype(np.float32)
+    return table
 
 
 def _categorical(values: np.ndarray, adata: AnnData) -> pd.Series:

@@ -11,7 +11,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
-from bioverse_sc.tl._current import contract
+from bioverse_sc.tl._current import vectors_expected
 from bioverse_sc.tl._prompts import check_request, log_use, provenance, shown, written
 from bioverse_sc.tl._questions import (
     check_beside,
@@ -185,7 +185,7 @@ def ask(
             "question": question,
             "modalities": mods,
             "beside": beside,
-            "encoders": {name: contract(loaded, name)[0] for name in used},
+            "encoders": {name: vectors_expected(loaded, name)[0] for name in used},
         }
         lines += target.write("ask", {slot: column}, params)
     return data if copy else None

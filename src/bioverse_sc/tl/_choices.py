@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bioverse_sc.read import clusters_of
-from bioverse_sc.tl._reason import Labelled, Reasoner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,16 +14,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from bioverse_sc.models import BioVerse
-    from bioverse_sc.tl._label import Labels
-    from bioverse_sc.tl._reason import Reasoning
-    from bioverse_sc.tl._subject import Subject
 
 LEVELS = ("fine", "coarse")
-REPRESENTATIVES = 256
-"""Cells that texts are written about, unless the user says how many."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Choices:
     """What was asked for; see :func:`bioverse_sc.tl.annotate`."""
 
@@ -37,8 +29,6 @@ class Choices:
     groupby: str
     min_confidence: float | None
     n_runner_up: int
-    probabilities: bool
-    smooth: bool
     max_cells_to_generate: int | None
 
     def __post_init__(self) -> None:
@@ -77,14 +67,17 @@ class Choices:
             return clusters_of(adata, self.groupby)
         return None
 
-    def check_labels(self, labels: Sequence[str], clusters: pd.Categorical | None) -> None:
-        """Raise when there are too few labels for what is asked; ``"unknown"`` is the last of them."""
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Raise when there are fewer labels than runners-up are asked for; ``"unknown"`` is the last of them."""
         if not 0 <= self.n_runner_up < len(labels):
             msg = (
                 f"n_runner_up is {self.n_runner_up}; expected 0 to {len(labels) - 1}, for {len(labels)} labels with "
                 "'unknown'."
             )
             raise ValueError(msg)
+
+    def check_clusters(self, clusters: pd.Categorical | None, labels: Sequence[str]) -> None:
+        """Raise when each cluster is to have a label of its own and there are too few."""
         if self.unique and clusters is not None and len(clusters.categories) > len(labels) - 1:
             msg = (
                 f"There are {len(clusters.categories)} clusters in .obs[{self.groupby!r}] and {len(labels) - 1} "
@@ -98,17 +91,3 @@ class Choices:
         if self.min_confidence is not None:
             return self.min_confidence
         return 0.0 if self.unique else model.config.min_confidence
-
-    def reason(
-        self, subject: Subject, labelled: Labels, label_set: Sequence[str], clusters: pd.Categorical | None
-    ) -> Reasoning:
-        """Texts about cells, about representatives, or about clusters."""
-        fine = labelled.fine
-        confidence = fine.confidence.astype(np.float32)
-        cells = Labelled(subject.vectors, fine.names, fine.terms, confidence, labelled.probabilities)
-        reasoner = Reasoner(subject, cells, label_set)
-        if self.reasoning == "cluster" and clusters is not None:
-            return reasoner.of_clusters(clusters)
-        if self.reasoning == "cell":
-            return reasoner.of_cells()
-        return reasoner.of_representatives(self.max_cells_to_generate or REPRESENTATIVES, clusters)

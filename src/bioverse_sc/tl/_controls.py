@@ -13,6 +13,7 @@ from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.ontology import cell_ontology, match_labels
+from bioverse_sc.read import observations
 from bioverse_sc.tl._subject import Reading, subjects
 
 if TYPE_CHECKING:
@@ -126,10 +127,14 @@ def controls(
         raise ValueError(msg)
     if copy:
         data = data.copy()
+    adata = observations(data)
+    if labels_key is not None and labels_key not in adata.obs:
+        msg = f"There is no column {labels_key!r} in .obs; there are {list(adata.obs.columns)}."
+        raise KeyError(msg)
     reading = Reading(layer, gene_symbols, batch_size)
     (subject,) = subjects(data, model, keys, mod=CELLS, reading=reading)
-    adata, loaded = subject.adata, subject.model
-    _check_labels(adata, labels_key, loaded)
+    loaded = subject.model
+    _check_label_set(loaded)
     subject.align()
     known = np.flatnonzero(subject.is_known)
     if len(known) < 2:
@@ -160,11 +165,8 @@ def controls(
     return data if copy else None
 
 
-def _check_labels(adata: AnnData, labels_key: str | None, model: BioVerse) -> None:
-    """Raise when there is no such column, or nothing to choose among."""
-    if labels_key is not None and labels_key not in adata.obs:
-        msg = f"There is no column {labels_key!r} in .obs; there are {list(adata.obs.columns)}."
-        raise KeyError(msg)
+def _check_label_set(model: BioVerse) -> None:
+    """Raise when there is nothing to choose among."""
     if len(model.config.labels) < 2:
         msg = (
             f"The model {model.config.name!r} has no label set of its own, among which the controls could choose. "
@@ -181,11 +183,11 @@ def _answers(
 
     with torch.inference_mode():
         soft_tokens = model.project(CELLS, torch.from_numpy(vectors).to(model.device))  # (cells, n_tokens, width)
-        mixed = model.project(CELLS, torch.from_numpy(rng.permuted(vectors, axis=0)).to(model.device))
+        mixed = model.project(CELLS, torch.from_numpy(rng.permuted(vectors, axis=0)).to(model.device))  # as above
     answers = {"cell": _probabilities(model, soft_tokens, batch_size=batch_size)}
-    said = answers["cell"].argmax(axis=1)
+    said = answers["cell"].argmax(axis=1)  # (cells,)
     # round in a circle, so that no cell keeps its own
-    order = rng.permutation(len(vectors))
+    order = rng.permutation(len(vectors))  # (cells,)
     other = np.empty_like(order)
     other[order] = np.roll(order, 1)
     blank = _probabilities(model, torch.zeros_like(soft_tokens[:1]), batch_size=1)
@@ -203,11 +205,11 @@ def _answers(
 
 def _probabilities(model: BioVerse, soft_tokens: torch.Tensor, *, batch_size: int, before: str = "") -> np.ndarray:
     """Probability of each of the model's labels, shape (cells, labels), with words before the cell."""
-    from bioverse_sc.models import calibrated_probabilities
+    from bioverse_sc.models import tempered_probabilities
 
     labels = list(model.config.labels)
     batches = [
-        calibrated_probabilities(model, soft_tokens[start : start + batch_size], labels, before=before)
+        tempered_probabilities(model, soft_tokens[start : start + batch_size], labels, before=before)
         for start in range(0, len(soft_tokens), batch_size)
     ]
     return np.concatenate([np.empty((0, len(labels))), *batches])

@@ -38,7 +38,7 @@ def own_encoder(model: BioVerse, mod: str = CELLS) -> Encoder:
     """Give the model's encoder of a modality; a model that was trained on vectors from elsewhere has none."""
     check_read(model, [mod])
     if mod not in model.encoders:
-        name, _, width = contract(model, mod)
+        name, _, width = vectors_expected(model, mod)
         msg = (
             f"The model {model.config.name!r} has no encoder of its own: it reads vectors of {name!r}, width {width}. "
             "Give it those first, e.g. bsc.tl.embed(adata, encoder='precomputed', use_rep='X_scVI'); an encoder of "
@@ -48,24 +48,13 @@ def own_encoder(model: BioVerse, mod: str = CELLS) -> Encoder:
     return model.encoders[mod]
 
 
-def contract(model: BioVerse, mod: str = CELLS) -> tuple[str, str, int]:
+def vectors_expected(model: BioVerse, mod: str = CELLS) -> tuple[str, str, int]:
     """What a projector reads: name and fingerprint of the encoder (``""`` for any), and width of its vectors."""
     config = model.config.projectors[mod]
     encoder = model.encoders.get(mod)
     if encoder is None:
         return config.encoder, config.encoder_fingerprint, config.in_width
     return encoder.name, encoder.fingerprint, config.in_width
-
-
-def known_genes(model: BioVerse) -> list[str]:
-    """Genes that a model knows: those of the encoder, or of the model's reference when it has no encoder."""
-    genes = genes_of(model.encoders[CELLS]) if CELLS in model.encoders else list(model.gene_reference)
-    if not genes:
-        msg = (
-            f"The model {model.config.name!r} knows no genes, which the reasoning names; annotate with reasoning=None."
-        )
-        raise ValueError(msg)
-    return genes
 
 
 def ensure_vectors(subject: Subject) -> GeneMatrix | None:
@@ -205,7 +194,7 @@ def _check_chosen(subject: Subject) -> None:
     """Raise when the vectors of a chosen encoder do not fit the projector, or another matrix is asked for."""
     model, mod, results = subject.model, subject.mod, subject.results
     made_by = results.made_by("embed")
-    name, fingerprint, width = contract(model, mod)
+    name, fingerprint, width = vectors_expected(model, mod)
     encoder, fingerprint_there = str(made_by["encoder"]), str(made_by["encoder_fingerprint"])
     width_there = results.data.obsm[_slot_key(results)].shape[1]
     if (encoder, width_there) != (name, width) or fingerprint not in ("", fingerprint_there):
@@ -249,16 +238,16 @@ def _slot_is_there(results: Results) -> bool:
 
 def _has_vectors(results: Results, model: BioVerse, mod: str) -> bool:
     """Whether vectors of this model's encoder are there, of whatever they were made."""
-    name, fingerprint, _ = contract(model, mod)
+    name, fingerprint, _ = vectors_expected(model, mod)
     # a model that was trained since it was loaded has no fingerprint
     made_by = results.made_by("embed").get("encoder_fingerprint")
     return results.keys.embedding(name) in results.data.obsm and made_by == fingerprint != ""
 
 
 def _has_changed(results: Results, read: np.ndarray) -> bool:
-    """Whether some vector is none that was made from what there is to read now.
+    """Whether some vector was not made from what there is to read now.
 
-    Of fewer observations or in another order it is.
+    Vectors of fewer observations, or in another order, have not changed.
     """
     if not _slot_is_there(results):
         return True

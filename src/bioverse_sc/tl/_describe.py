@@ -113,9 +113,12 @@ def describe(
     decoding = decoding.of_model(loaded)
     reading = Reading(layer, gene_symbols, batch_size)
     check_request(loaded, modalities_read(loaded, data, mod), retrieve=retrieve, batch_size=batch_size)
-    for subject in subjects(data, loaded, keys, mod=mod, reading=reading, overwrite=overwrite):
-        adata, slot = subject.adata, Slot("obs", keys.description)
+    described = subjects(data, loaded, keys, mod=mod, reading=reading, overwrite=overwrite)
+    slot = Slot("obs", keys.description)
+    for subject in described:
         subject.results.check([slot])
+    for subject in described:
+        adata = subject.adata
         subject.embed()
         counted = f"{adata.n_obs} observations of {subject.mod}"
         with finish_log(f"describing {counted} with {loaded.config.name!r}") as lines:

@@ -14,9 +14,10 @@ from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._row_hash import bound_hashes, hash_texts
 from bioverse_sc.groups import label_in_cluster
+from bioverse_sc.read import observations
 from bioverse_sc.reasoning import check_reasoning, known_symbols
-from bioverse_sc.tl._current import known_genes, matrix_to_read
-from bioverse_sc.tl._subject import Reading, subjects
+from bioverse_sc.tl._current import matrix_to_read
+from bioverse_sc.tl._subject import Reading, known_genes, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,10 +104,12 @@ def evidence(
     keys = Keys.of(key_added)
     if copy:
         data = data.copy()
-    (subject,) = subjects(data, model, keys, mod=CELLS, reading=Reading(layer, gene_symbols))
-    adata, results, loaded = subject.adata, subject.results, subject.model
+    adata = observations(data)
     _check_columns(adata, keys, groupby)
-    annotated = results.made_by("annotate")
+    (subject,) = subjects(data, model, keys, mod=CELLS, reading=Reading(layer, gene_symbols))
+    results, loaded = subject.results, subject.model
+    # of labels from earlier vectors too, as their texts are still there
+    annotated = results.stored_of("annotate")
     if groupby is None and annotated.get("reasoning") == "cluster" and annotated.get("groupby") in adata.obs:
         groupby = str(annotated["groupby"])
     matrix, _ = matrix_to_read(subject, known_genes(loaded))
@@ -118,7 +121,7 @@ def evidence(
             "model": loaded.config.name,
             "model_fingerprint": loaded.fingerprint,
             "source": matrix.source,
-            "gene_symbols": gene_symbols or "",
+            "gene_symbols": matrix.gene_symbols or "",
             "groupby": groupby or "",
         }
         lines += results.write("evidence", {}, entries)

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 LABELLED_AT_ONCE = 4
 """Batches of cells that are labelled together: a prompt and a label are a few tokens, of which two cores read 1,900
 cells a second so, and 960 by single batches of 128."""
-MOST = 0.5
+UNKNOWN_SHARE = 0.5
 """Share of the cells above which those that are ``"unknown"`` are said, with what the model calls them itself."""
 N_NAMED = 3
 """Labels that a message names."""
-N_ASKED = 500
+N_UNKNOWN_ASKED = 500
 """Unknown cells, at most, that the model is asked about for that message."""
 
 
@@ -176,8 +176,8 @@ def chosen_labels(model: BioVerse, labels: Sequence[str] | None, tissue: str | N
         raise ValueError(msg)
     matches = match_labels(chosen)
     if tissue is not None:
-        there = terms_of_tissue(tissue)
-        chosen = [label for label in chosen if matches[label].term is None or matches[label].term in there]
+        terms_there = terms_of_tissue(tissue)
+        chosen = [label for label in chosen if matches[label].term is None or matches[label].term in terms_there]
         if not chosen:
             msg = f"None of the labels occurs in the tissue {tissue!r}; leave out labels or tissue."
             raise ValueError(msg)
@@ -265,17 +265,17 @@ def report_unknown(model: BioVerse, vectors: np.ndarray, names: np.ndarray, labe
     """
     import torch
 
-    from bioverse_sc.models import calibrated_probabilities
+    from bioverse_sc.models import tempered_probabilities
 
     known = vectors.any(axis=1)
     rows = np.flatnonzero(known & (np.asarray(names) == UNKNOWN))
-    if not model.config.labels or len(rows) <= MOST * known.sum():
+    if not model.config.labels or len(rows) <= UNKNOWN_SHARE * known.sum():
         return
     # evenly spread, so that no seed is needed
-    asked = rows[np.linspace(0, len(rows) - 1, min(len(rows), N_ASKED)).astype(int)]
+    asked = rows[np.linspace(0, len(rows) - 1, min(len(rows), N_UNKNOWN_ASKED)).astype(int)]
     with torch.inference_mode():
         soft_tokens = model.project(CELLS, torch.from_numpy(vectors[asked]).to(model.device))
-    best = calibrated_probabilities(model, soft_tokens, model.config.labels).argmax(axis=1)
+    best = tempered_probabilities(model, soft_tokens, model.config.labels).argmax(axis=1)
     counts = np.bincount(best, minlength=len(model.config.labels))
     would = [
         f"{model.config.labels[k]!r} ({counts[k] / len(asked):.0%})"

@@ -12,7 +12,7 @@ import pandas as pd
 from bioverse_sc._logging import logger, progress
 from bioverse_sc._modality import modality_of
 from bioverse_sc._validation import check_batch_size
-from bioverse_sc.tl._current import check_read, contract
+from bioverse_sc.tl._current import check_read, vectors_expected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +74,7 @@ def log_use(subject: Subject, *, retrieve: bool) -> None:
         texts = f"; no texts: the observations have none of their own{f' (obs[{column!r}])' if column else ''}"
     else:
         texts = f"; the {RETRIEVED} nearest of {len(memory)} known ones by obs[{column!r}]"
-    name = contract(subject.model, mod)[0]
+    name = vectors_expected(subject.model, mod)[0]
     logger.info("    %s: vectors of %s (obsm[%r])%s", mod, name, subject.vectors_slot.key, texts)
 
 

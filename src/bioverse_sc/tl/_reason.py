@@ -18,11 +18,53 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from bioverse_sc.tl._label import Labels
     from bioverse_sc.tl._subject import Subject
 
 
+REPRESENTATIVES = 256
+"""Cells that texts are written about, unless the user says how many."""
+
+
+def reason(
+    subject: Subject,
+    cell_labels: Labels,
+    label_set: Sequence[str],
+    *,
+    about: str,
+    budget: int | None,
+    clusters: pd.Categorical | None,
+) -> Reasoning:
+    """Write about each ``"cell"``, each ``"cluster"``, or about cells that speak for others (``"representative"``).
+
+    Parameters
+    ----------
+    subject
+        The cells.
+    cell_labels
+        Their labels.
+    label_set
+        The labels that there were to choose from, ``"unknown"`` last.
+    about
+        What the texts are about.
+    budget
+        Representatives at most.
+    clusters
+        Of the cells, where there are any.
+    """
+    fine = cell_labels.fine
+    confidence = fine.confidence.astype(np.float32)
+    cells = LabelledCells(subject.vectors, fine.names, fine.terms, confidence, cell_labels.probabilities)
+    reasoner = Reasoner(subject, cells, label_set)
+    if about == "cluster" and clusters is not None:
+        return reasoner.of_clusters(clusters)
+    if about == "cell":
+        return reasoner.of_cells()
+    return reasoner.of_representatives(budget or REPRESENTATIVES, clusters)
+
+
 @dataclass(frozen=True)
-class Labelled:
+class LabelledCells:
     """Cells, or groups of cells, with their labels."""
 
     vectors: np.ndarray
@@ -39,9 +81,9 @@ class Labelled:
         """Whether the encoder knows something of a cell."""
         return np.asarray(self.vectors.any(axis=1))
 
-    def rows(self, which: np.ndarray) -> Labelled:
+    def rows(self, which: np.ndarray) -> LabelledCells:
         """Some of them."""
-        return Labelled(
+        return LabelledCells(
             self.vectors[which], self.names[which], self.terms[which], self.confidence[which], self.probabilities[which]
         )
 
@@ -70,7 +112,7 @@ class Reasoner:
         The labels that there were to choose from, ``"unknown"`` last.
     """
 
-    def __init__(self, subject: Subject, cells: Labelled, labels: Sequence[str]) -> None:
+    def __init__(self, subject: Subject, cells: LabelledCells, labels: Sequence[str]) -> None:
         self.subject, self.cells = subject, cells
         self.maker = CaseMaker(subject.model, subject.matrix.genes, labels)
 
@@ -147,9 +189,10 @@ class Reasoner:
         """Text of each group of cells with one label, and how many of its claims hold in the group and do not."""
         matrix, subject, cells = self.subject.matrix, self.subject, self.cells
         n_groups, n_cells = len(group.categories), len(group)
+        # (groups, cells)
         member = csr_matrix((np.ones(n_cells), (group.codes, np.arange(n_cells))), (n_groups, n_cells))
         first = np.unique(group.codes, return_index=True)[1]
-        groups = Labelled(
+        groups = LabelledCells(
             vectors=mean_by_cluster(cells.vectors, group),
             names=cells.names[first],
             terms=cells.terms[first],
@@ -161,7 +204,7 @@ class Reasoner:
             counts = chunk.expm1() if matrix.is_logged else chunk
             expression.append(member[:, span] @ counts)  # (groups, genes)
             expressing.append(member[:, span] @ detected(chunk))
-        total = csr_matrix(sum(expression[1:], expression[0]))
+        total = csr_matrix(sum(expression[1:], expression[0]))  # (groups, genes)
         shares = csr_matrix(csr_matrix(sum(expressing[1:], expressing[0])).multiply(1 / np.asarray(member.sum(axis=1))))
         shares.sort_indices()
         cases = self.maker.cases(total, shares, groups.names, groups.confidence, groups.probabilities, logged=False)

@@ -11,7 +11,7 @@ from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Slot
-from bioverse_sc._validation import check_storable
+from bioverse_sc._validation import check_text_list
 from bioverse_sc.metrics import cosines
 from bioverse_sc.tl._subject import Reading, subjects
 
@@ -91,15 +91,18 @@ def score(
         When ``texts`` is empty, or holds an empty text, one twice, or one that files cannot keep as a column.
     """
     keys = Keys.of(key_added)
-    check_texts(texts)
+    check_text_list(texts)
     texts = list(texts)
     columns = _columns(texts)
     if copy:
         data = data.copy()
     reading = Reading(layer, gene_symbols, batch_size)
-    for subject in subjects(data, model, keys, mod=mod, reading=reading, overwrite=overwrite):
-        adata, loaded, slot = subject.adata, subject.model, Slot("obsm", keys.scores, "cosines with texts")
-        subject.results.check([slot])
+    scored = subjects(data, model, keys, mod=mod, reading=reading, overwrite=overwrite)
+    slot = Slot("obsm", keys.scores, "cosines with texts")
+    for subject in scored:
+        subject.results.check([slot, subject.soft_tokens_slot])
+    for subject in scored:
+        adata, loaded = subject.adata, subject.model
         soft_tokens = subject.soft_tokens
         with finish_log(f"scoring {adata.n_obs} observations of {subject.mod} by {len(texts)} texts") as lines:
             similarity = cosines(soft_tokens, loaded.text_vectors(texts).cpu().numpy())  # (observations, texts)
@@ -117,30 +120,6 @@ def score(
             "them."
         )
     return data if copy else None
-
-
-def check_texts(texts: Sequence[str]) -> None:
-    """Raise when texts are a single string, none, or hold one that is empty or there twice."""
-    if isinstance(texts, str):
-        msg = f"texts is the string {texts!r}; expected a list of strings, such as [{texts!r}, 'a cell of the liver']."
-        raise TypeError(msg)
-    if len(texts) == 0:
-        msg = "texts is empty; expected at least one, such as ['a cell of the liver']."
-        raise ValueError(msg)
-    for place, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            msg = (
-                f"texts[{place}] is {text!r}; expected words, as an empty text has no place in the embedding space. "
-                "Remove it from texts."
-            )
-            raise ValueError(msg)
-        check_storable(text, f"texts[{place}]")
-    if repeated := [text for text, n in Counter(texts).items() if n > 1]:
-        msg = (
-            f"texts holds {', '.join(map(repr, repeated))} more than once. Remove the repeats: "
-            "list(dict.fromkeys(texts))"
-        )
-        raise ValueError(msg)
 
 
 def _columns(texts: Sequence[str]) -> list[str]:

@@ -12,8 +12,9 @@ from bioverse_sc._logging import finish_log
 from bioverse_sc._modality import CELLS, modality_of
 from bioverse_sc._results import Results, Slot
 from bioverse_sc._row_hash import bound_hashes, hash_rows
+from bioverse_sc.encoders import genes_of
 from bioverse_sc.read import observations
-from bioverse_sc.tl._current import contract, ensure_vectors, known_genes, matrix_to_read
+from bioverse_sc.tl._current import ensure_vectors, matrix_to_read, vectors_expected
 from bioverse_sc.tl._encode import embedding_slot
 
 if TYPE_CHECKING:
@@ -54,21 +55,22 @@ class Subject:
         return self.results.data
 
     @cached_property
-    def _read_now(self) -> GeneMatrix | None:
+    def _matrix_of_vectors(self) -> GeneMatrix | None:
         """The matrix that the vectors are made from, once they are there; ``None`` when it is no matrix of genes."""
         return ensure_vectors(self)
 
     def embed(self) -> None:
         """Make sure that the vectors are there."""
-        _ = self._read_now
+        # makes them
+        _ = self._matrix_of_vectors
 
     @cached_property
     def vectors_slot(self) -> Slot:
         """Where the vectors are."""
         self.embed()
         made_by = self.results.made_by("embed")
-        is_chosen = bool(made_by.get("encoder_chosen"))
-        return embedding_slot(self.results, str(made_by["encoder"]) if is_chosen else contract(self.model, self.mod)[0])
+        encoder = made_by["encoder"] if made_by.get("encoder_chosen") else vectors_expected(self.model, self.mod)[0]
+        return embedding_slot(self.results, str(encoder))
 
     @cached_property
     def vectors(self) -> np.ndarray:
@@ -94,10 +96,12 @@ class Subject:
     @cached_property
     def matrix(self) -> GeneMatrix:
         """The matrix of genes that the vectors were made from, or that the model's genes are read from."""
-        return self._read_now or matrix_to_read(self, known_genes(self.model))[0]
+        return self._matrix_of_vectors or matrix_to_read(self, known_genes(self.model))[0]
 
     def align(self) -> None:
         """Make sure that the soft tokens are there."""
+        # before the work begins
+        self.results.check([self.soft_tokens_slot])
         if not self._is_aligned():
             self.project()
 
@@ -148,6 +152,9 @@ def subjects(
     """A subject for each modality: the one that is asked for, else those of :func:`modalities_read`."""
     from bioverse_sc.models import get_model
 
+    if mod is not None:
+        # what cannot be read is said before a model of billions of parameters is loaded
+        observations(data, mod)
     loaded = get_model(model)
     return [
         Subject(Results(observations(data, name), keys, overwrite=overwrite), loaded, name, reading)
@@ -175,3 +182,14 @@ def modalities_read(model: BioVerse, data: AnnData | MuData, mod: str | None) ->
         )
         raise KeyError(msg)
     return both
+
+
+def known_genes(model: BioVerse) -> list[str]:
+    """Genes that a model knows: those of the encoder, or of the model's reference when it has no encoder."""
+    genes = genes_of(model.encoders[CELLS]) if CELLS in model.encoders else list(model.gene_reference)
+    if not genes:
+        msg = (
+            f"The model {model.config.name!r} knows no genes, which the reasoning names; annotate with reasoning=None."
+        )
+        raise ValueError(msg)
+    return genes

@@ -26,13 +26,13 @@ class Texts(NamedTuple):
     """Biological texts of a modality, and the index of each observation's own, -1 where it has none."""
 
     texts: list[str]
-    own: np.ndarray
+    text_of: np.ndarray
     labels_key: str = ""
 
     @property
-    def has_own(self) -> np.ndarray:
+    def has_text(self) -> np.ndarray:
         """Whether an observation has a text of its own, shape (observations,)."""
-        return self.own >= 0
+        return self.text_of >= 0
 
 
 def texts_of(

@@ -123,10 +123,7 @@ class Checkpoints:
         _flush(self.folder)
 
     def remove_others(self) -> None:
-        """Remove what the index does not name.
-
-        Older checkpoints, and those that a killed run was writing or removing.
-        """
+        """Remove what the index does not name: older checkpoints, and those that a killed run left behind."""
         names = self.names()
         for other in self.folder.glob("step-*"):
             if other.name not in names.values():

@@ -1,7 +1,4 @@
-"""Training data from AnnData and MuData.
-
-Descriptions, prompts with answers, splits, balance. No encoder runs here.
-"""
+"""Training data from AnnData and MuData: descriptions, prompts with answers, splits, balance. No encoder runs here."""
 
 from __future__ import annotations
 
@@ -97,24 +94,21 @@ def donors_of(data: AnnData | MuData | pd.DataFrame, donor_key: str | None) -> t
     -------
     Names of the donors, shape (observations,); and a reason, empty when there are some.
     """
-    there = _column_names(data)
+    column_names = _column_names(data)
     for key in DONOR_KEYS if donor_key is None else (donor_key,):
         keys = [key, *(f"{mod}:{key}" for mod in data.mod)] if isinstance(data, MuData) else [key]
-        if columns := [name for name in keys if name in there]:
+        if columns := [name for name in keys if name in column_names]:
             rows = zip(*(column_words(data, name) for name in columns), strict=True)
             donors = np.array([next(filter(None, named), None) for named in rows], dtype=object)
             return donors, "" if any(donors) else f"the column {columns[0]!r} is empty"
     if donor_key is not None:
-        msg = f"There is no column {donor_key!r} in .obs; there are {there}."
+        msg = f"There is no column {donor_key!r} in .obs; there are {column_names}."
         raise KeyError(msg)
     return np.full(len(_obs(data)), None, dtype=object), f"there is no donor column ({', '.join(DONOR_KEYS)})"
 
 
 def _drawn(classes: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Draw a share of things, in proportion to their classes.
-
-    Evenly spaced ones, when those of a class lie together.
-    """
+    """Draw a share of things, in proportion to their classes, evenly spaced where those of a class lie together."""
     n = len(classes)
     if n < 2:
         msg = f"There is nothing to split: {n} observations. Two at least are needed."
@@ -230,10 +224,10 @@ def column_words(data: AnnData | MuData | pd.DataFrame, name: str, mod: str | No
     In MuData ``modality:column`` is the modality's own, and not the copy of it that some versions of mudata keep in
     ``.obs``; a column that ``.obs`` lacks is that of the modality ``mod``.
     """
-    there = _column_names(data)
-    full = name if name in there else f"{mod}:{name}"
-    if full not in there:
-        msg = f"There is no column {name!r} in .obs; there are {there}."
+    column_names = _column_names(data)
+    full = name if name in column_names else f"{mod}:{name}"
+    if full not in column_names:
+        msg = f"There is no column {name!r} in .obs; there are {column_names}."
         raise KeyError(msg)
     if isinstance(data, MuData):
         owner, _, key = full.partition(":")
@@ -313,9 +307,9 @@ def examples(
     logged. Their rows are rows of the modalities' own arrays of vectors.
     """
     used = list(dict.fromkeys(s.mod for s in parse_template(prompt, mod) if isinstance(s, Entity)))
-    there = list(data.mod) if isinstance(data, MuData) else [mod]
-    if missing := [name for name in used if name not in there]:
-        msg = f"The prompt has entities of {missing}, but the data have {there}."
+    mods_there = list(data.mod) if isinstance(data, MuData) else [mod]
+    if missing := [name for name in used if name not in mods_there]:
+        msg = f"The prompt has entities of {missing}, but the data have {mods_there}."
         raise KeyError(msg)
     row_in = {name: rows_of(data, name) for name in used}
     values = template_values(data, prompt, answer, mod=mod)

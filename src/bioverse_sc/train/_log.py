@@ -1,10 +1,8 @@
-"""What a run writes down as it goes, and whether it is told to stop."""
+"""What a training writes down as it goes."""
 
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -55,24 +53,3 @@ class LogWriter:
                 if name != "step":
                     self.events.add_scalar(name.replace("validation_", "validation/"), value, int(row["step"]))
             self.events.flush()
-
-
-class Terminated:
-    """Whether SIGTERM has come, inside a ``with`` block of the main thread."""
-
-    def __init__(self, *, enabled: bool) -> None:
-        self.signalled = False
-        self.enabled = enabled and threading.current_thread() is threading.main_thread()
-
-    def __enter__(self) -> Terminated:
-        if self.enabled:
-            self.before = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def _note(self, _signal: int, _frame: object) -> None:
-        self.signalled = True
-
-    def __exit__(self, *_: object) -> None:
-        if self.enabled:
-            # a handler that was not set from Python is None
-            signal.signal(signal.SIGTERM, self.before or signal.SIG_DFL)

@@ -13,7 +13,8 @@ import torch
 from bioverse_sc._logging import logger, progress
 from bioverse_sc._settings import settings
 from bioverse_sc.train._checkpoint import Checkpoints, Progress, set_trained_weights, trained_weights
-from bioverse_sc.train._log import LogWriter, Terminated
+from bioverse_sc.train._log import LogWriter
+from bioverse_sc.train._signals import Terminated
 from bioverse_sc.train._step import Stepper
 
 if TYPE_CHECKING:

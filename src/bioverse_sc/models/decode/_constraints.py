@@ -281,12 +281,12 @@ class NamesLeft:
             other: set[int] = set().union(*(self.known.get(prefix, ()) for prefix in begun if prefix in shown))
             if WHOLE not in goes_on and (closed := other - goes_on - {WHOLE}):
                 shut = closed if self.column is None else {self.column[t] for t in closed & self.column.keys()}
-                left = scores[row].index_fill(
+                still_open = scores[row].index_fill(
                     0, torch.tensor(sorted(shut), device=scores.device, dtype=torch.long), -torch.inf
                 )  # (tokens,)
                 # where a gene has to come, that comes first
-                if left.isfinite().any():
-                    scores[row] = left
+                if still_open.isfinite().any():
+                    scores[row] = still_open
         return scores
 
     def wrote(self, tokens: torch.Tensor) -> None:
@@ -297,8 +297,8 @@ class NamesLeft:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some of the answers."""
-        left = rows.tolist()
-        self.shown, self.begun = [self.shown[row] for row in left], [self.begun[row] for row in left]
+        numbers = rows.tolist()
+        self.shown, self.begun = [self.shown[row] for row in numbers], [self.begun[row] for row in numbers]
 
 
 def _continuations(sequences: Iterable[Sequence[int]]) -> dict[tuple[int, ...], set[int]]:

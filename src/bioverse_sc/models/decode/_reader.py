@@ -123,7 +123,7 @@ class Reader:
     def log_probabilities(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Log-probability of ``tokens[i]`` after row ``rows[i]``, among the tokens that are given for that row.
 
-        Rows ascend.
+        ``rows`` have to ascend.
         """
         asked, column = np.unique(tokens, return_inverse=True)
         of_asked = self.logits(torch.from_numpy(asked).to(self.state.device))  # (rows, asked)

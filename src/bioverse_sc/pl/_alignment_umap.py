@@ -11,6 +11,7 @@ from bioverse_sc._logging import logger
 from bioverse_sc._modality import CELLS, modality_of
 from bioverse_sc._results import Results
 from bioverse_sc._row_hash import bound_hashes, hash_rows
+from bioverse_sc.pl._show import shown_or_axes
 from bioverse_sc.read import observations
 
 if TYPE_CHECKING:
@@ -184,21 +185,6 @@ def _title(when: str, stored: dict[str, Any], mods: list[str]) -> str:
             gap, first = by_mod[name]["modality_gap"], by_mod[name]["retrieval_at_1"]
             lines.append(f"{whose}gap {gap:.2f}, own text first {first:.0%}")
     return "\n".join(lines)
-
-
-def shown_or_axes(ax: T, *, created: bool, show: bool | None) -> T | None:
-    """Show a figure and give nothing, or give its axes.
-
-    By default it is shown when it was made here and a display is there.
-    """
-    import matplotlib.pyplot as plt
-
-    if show is None:
-        show = created and plt.get_backend().lower() not in ("agg", "pdf", "svg", "ps", "cairo")
-    if show:
-        plt.show()
-        return None
-    return ax
 
 
 def _draw_texts(panel: Axes, coordinates: np.ndarray, label: str, **look: Any) -> None:
