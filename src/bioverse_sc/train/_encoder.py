@@ -101,7 +101,8 @@ class EncoderTask(Task):
         self.register_buffer("type_targets", type_targets, persistent=False)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        hidden = self.module(batch["gene_ids"], batch["values"])
+        """Losses of the masked values and of the types, and their sum."""
+        hidden = self.module(batch["gene_ids"], batch["values"])  # (cells, positions, width)
         cls, masked = hidden[:, 0], batch["masked"]
         true = batch["true"][masked] / self.heads.n_bins
         of_gene = self.heads.decoder(hidden)[masked]

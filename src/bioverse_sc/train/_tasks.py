@@ -72,22 +72,23 @@ class PromptTask(Task):
         """Mean loss and accuracy of the target tokens; in evaluation also sums to add up over batches."""
         # padding is on the right, where causal attention never looks: without a mask the fast kernels can run
         prompts = PromptBatch(batch["ids"], None, batch["targets"])
-        soft_tokens = self._soft_tokens(batch)
+        soft_tokens = self._soft_tokens(batch)  # (slots, width)
         # logits only where some row has a target: the head is the dear part of a small model
-        next_targets = prompts.targets[:, 1:]
-        positions = (next_targets != IGNORED).any(dim=0).nonzero().squeeze(-1)
+        next_targets = prompts.targets[:, 1:]  # (prompts, positions - 1)
+        positions = (next_targets != IGNORED).any(dim=0).nonzero().squeeze(-1)  # (scored,)
+        # (prompts, scored, vocabulary)
         logits = self.model(prompts, soft_tokens, logits_to_keep=positions, use_cache=False).logits
-        targets = next_targets[:, positions]
+        targets = next_targets[:, positions]  # (prompts, scored)
         is_target = targets != IGNORED
         n_targets = int(is_target.sum())
         # a batch of a process may have no target when examples were cut
         loss = F.cross_entropy(logits[is_target].float(), targets[is_target], reduction="sum") / max(1, n_targets)
-        right = logits.argmax(-1) == targets
+        right = logits.argmax(-1) == targets  # (prompts, scored)
         out = {"loss": loss, "token_accuracy": right[is_target].float().sum() / max(1, n_targets)}
         if not self.training:
             # in the first answer of each prompt
-            first = self._first_answers(batch["targets"])[:, 1:][:, positions]
-            answered = first.any(dim=1)
+            first = self._first_answers(batch["targets"])[:, 1:][:, positions]  # (prompts, scored)
+            answered = first.any(dim=1)  # (prompts,)
             out["answers"] = answered.sum()
             out["answers_right"] = ((right | ~first).all(dim=1) & answered).sum()
             return out
@@ -102,8 +103,9 @@ class PromptTask(Task):
         mods = [key.removeprefix("vectors:") for key in batch if key.startswith("vectors:")]
         if not mods:
             return torch.zeros((0, self.model.embeddings.embedding_dim), device=batch["ids"].device)
+        # (slots, width), by modality
         projected = torch.cat([self.model.project(mod, batch[f"vectors:{mod}"]).flatten(0, 1) for mod in mods])
-        slots = torch.cat([batch[f"slots:{mod}"] for mod in mods])
+        slots = torch.cat([batch[f"slots:{mod}"] for mod in mods])  # (slots,)
         return projected[slots.argsort()]
 
     def _first_answers(self, targets: torch.Tensor) -> torch.Tensor:
@@ -183,11 +185,11 @@ class ContrastiveTask(Task):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Loss of the entities of all processes; in evaluation only where the entities lie."""
-        soft_tokens = self.projector(batch["vectors"]).float().mean(dim=1)
+        soft_tokens = self.projector(batch["vectors"]).float().mean(dim=1)  # (vectors, width)
         n_entities = len(batch["text_of"])
         summed = soft_tokens.new_zeros((n_entities, soft_tokens.shape[1])).index_add(0, batch["entity"], soft_tokens)
         n_vectors = torch.bincount(batch["entity"], minlength=n_entities).unsqueeze(-1)
-        entities = F.normalize(summed / n_vectors, dim=-1)
+        entities = F.normalize(summed / n_vectors, dim=-1)  # (entities, width)
         if not self.training:
             return {"entities": entities}
         return self.loss(gathered(entities), gathered(batch["text_of"]))
@@ -196,15 +198,15 @@ class ContrastiveTask(Task):
         """Loss of unit vectors of entities, shape (entities, width), and of their texts' indices."""
         if len(entities) == 0:
             return {"loss": entities.sum() + 0.0 * self.log_scale.sum()}
-        used, which = text_of.unique(return_inverse=True)
+        used, column = text_of.unique(return_inverse=True)  # (texts of the batch,), (entities,)
         scale = self.log_scale.exp()
         others = torch.arange(self.n_texts, len(self.texts), device=used.device)
-        logits = scale * entities @ self.texts[torch.cat([used, others])].T
-        to_text = F.cross_entropy(logits, which)
-        positive = F.one_hot(which, len(used)).T.float()
+        logits = scale * entities @ self.texts[torch.cat([used, others])].T  # (entities, texts)
+        to_text = F.cross_entropy(logits, column)
+        positive = F.one_hot(column, len(used)).T.float()  # (texts of the batch, entities)
         by_text = F.log_softmax(logits[:, : len(used)].T, dim=-1)
         to_entity = -((by_text * positive).sum(-1) / positive.sum(-1)).mean()
-        right = (logits.argmax(-1) == which).float().mean()
+        right = (logits.argmax(-1) == column).float().mean()
         cosine = (entities * self.texts[text_of]).sum(-1).mean()
         loss = (to_text + to_entity) / 2 + self.attraction * (1 - cosine)
         return {"loss": loss, "retrieval": right, "cosine": cosine.detach(), "scale": scale.detach().mean()}

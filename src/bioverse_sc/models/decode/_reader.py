@@ -98,7 +98,19 @@ class Reader:
     def read(
         self, cache: Any, positions: torch.Tensor | None, embedded: torch.Tensor, mask: torch.Tensor | None = None
     ) -> Any:
-        """Read on. Gives the cache of keys and values."""
+        """Read on. Gives the cache of keys and values.
+
+        Parameters
+        ----------
+        cache
+            Of what was read before; ``None`` at the start.
+        positions
+            Of each token, shape (rows, tokens); by default they go on from the cache.
+        embedded
+            What is read, shape (rows, tokens, width).
+        mask
+            0 where it is padding, shape (rows, all tokens so far).
+        """
         inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": mask}
         if positions is not None and self.takes_positions:
             inputs["position_ids"] = positions
