@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ import bioverse_sc as bsc
 from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTConfig, ScGPTEncoder
 from bioverse_sc.models import BioVerse, ModelConfig, ProjectorConfig, description_prompt
+from bioverse_sc.runs import timed
 from bioverse_sc.train import (
     ATTRACTION,
     BatchSource,
@@ -37,9 +37,6 @@ from bioverse_sc.train import (
     Task,
     batch_indices,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SHAPE = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
 SHAPE |= {"num_key_value_heads": 3, "vocab_size": 49_152, "max_position_embeddings": 2048}
@@ -58,21 +55,6 @@ def larger(mini: BioVerse) -> BioVerse:
     encoder = ScGPTEncoder.untrained(ScGPTConfig(embsize=WIDTH, nheads=8, d_hid=WIDTH, nlayers=12), vocabulary)
     config = ModelConfig(name="larger", language_model="", projectors={"rna": projector})
     return BioVerse(config, language_model, mini.tokenizer, {"rna": encoder})
-
-
-def timed(step: Callable[[], object], *, is_cuda: bool) -> float:
-    """Median seconds of a call, over two at least after a first one, and for about 20 seconds at most."""
-    taken: list[float] = []
-    step()
-    while len(taken) < 2 or (sum(taken) < 20 and len(taken) < 20):
-        if is_cuda:
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        step()
-        if is_cuda:
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - began)
-    return sorted(taken)[len(taken) // 2]
 
 
 def step_seconds(task: Task, source: BatchSource, batch_size: int, device: str) -> float:

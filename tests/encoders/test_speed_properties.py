@@ -16,7 +16,8 @@ import bioverse_sc as bsc
 from bioverse_sc.encoders import prepares_tokens
 from bioverse_sc.encoders.scgpt import _encoder as module
 from bioverse_sc.encoders.scgpt._encoder import length_batches, pack_cells, pad_cells
-from bioverse_sc.read import _matrix, ahead, row_chunks
+from bioverse_sc.read import _matrix, ahead
+from bioverse_sc.read._map import row_chunks
 from tests.tiny import GENES, make_encoder, make_model
 
 

@@ -7,7 +7,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 import bioverse_sc as bsc
 from bioverse_sc.ontology import gene_table
-from bioverse_sc.read import row_chunks
+from bioverse_sc.read._map import row_chunks
 from bioverse_sc.read._matrix import fewest_genes
 from tests.same import differences
 

@@ -15,7 +15,8 @@ from bioverse_sc.encoders.scgpt import GeneVocabulary, ScGPTEncoder
 from bioverse_sc.metrics import apply_calibration
 from bioverse_sc.models import _label_probabilities, label_log_probabilities, label_probabilities, label_prompt
 from bioverse_sc.ontology import cell_ontology, terms_of_tissue
-from bioverse_sc.read import _matrix, row_chunks
+from bioverse_sc.read import _matrix
+from bioverse_sc.read._map import row_chunks
 from bioverse_sc.reasoning import claims_of, known_symbols
 from bioverse_sc.tl import _current
 from bioverse_sc.tl._label import chosen_labels

@@ -9,7 +9,8 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
 import bioverse_sc as bsc
-from bioverse_sc.read import _matrix, row_chunks
+from bioverse_sc.read import _matrix
+from bioverse_sc.read._map import row_chunks
 from tests.same import differences
 from tests.tiny import make_encoder, make_model
 

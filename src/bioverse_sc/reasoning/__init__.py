@@ -2,7 +2,6 @@
 
 from bioverse_sc.reasoning._cases import GENES_SHOWN, Case, CaseMaker, absent_markers, detected, informative_genes
 from bioverse_sc.reasoning._claims import (
-    EXPRESSED_SHARE,
     Claim,
     check_reasoning,
     claims_of,
@@ -12,7 +11,6 @@ from bioverse_sc.reasoning._claims import (
 from bioverse_sc.reasoning._write import REASONING_TOKENS, write_reasoning
 
 __all__ = [
-    "EXPRESSED_SHARE",
     "GENES_SHOWN",
     "REASONING_TOKENS",
     "Case",

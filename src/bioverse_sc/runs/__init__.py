@@ -1,6 +1,7 @@
 """A training run from a configuration file; what ``bioverse-sc train`` does."""
 
 from bioverse_sc.runs._config import AlignRun, InstructRun, NewModel, TrainingData, read_config
+from bioverse_sc.runs._cost import timed
 from bioverse_sc.runs._dry_run import DryRun, dry_run
 from bioverse_sc.runs._run import metrics_table, run_align, run_instruct
 
@@ -15,4 +16,5 @@ __all__ = [
     "read_config",
     "run_align",
     "run_instruct",
+    "timed",
 ]

@@ -161,7 +161,15 @@ def _peak_memory(device: str) -> int:
 
 
 def timed(step: Callable[[], object], *, is_cuda: bool = False) -> float:
-    """Median seconds of a step, over at least two after a first one, and for at most about :data:`TIMED_SECONDS`."""
+    """Median seconds of a step, over two at least after a first one, and for about 20 seconds at most.
+
+    Parameters
+    ----------
+    step
+        What is timed.
+    is_cuda
+        Whether it computes on a GPU, for which is waited.
+    """
     taken: list[float] = []
     step()
     while len(taken) < 2 or (sum(taken) < TIMED_SECONDS and len(taken) < 20):

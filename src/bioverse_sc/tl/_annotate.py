@@ -206,7 +206,7 @@ def annotate(
     choices.check_labels(label_set)
     clusters = choices.clusters(adata)
     choices.check_clusters(clusters, label_set)
-    results.check(_all_slots(keys))
+    results.check([*_all_slots(keys), subject.soft_tokens_slot])
     graph = neighbors_graph(adata) if smooth else None
     if reasoning:
         _check_genes(loaded)

@@ -135,6 +135,7 @@ def controls(
     (subject,) = subjects(data, model, keys, mod=CELLS, reading=reading)
     loaded = subject.model
     _check_label_set(loaded)
+    subject.results.check([subject.soft_tokens_slot])
     subject.align()
     known = np.flatnonzero(subject.is_known)
     if len(known) < 2:

@@ -10,7 +10,7 @@ from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.encoders import genes_of
 from bioverse_sc.read import Entities, gene_matrix, is_there, layer_names
-from bioverse_sc.tl._encode import EncoderOptions, embed_cells, embed_entities, take_precomputed
+from bioverse_sc.tl._encode import EncoderOptions, embed_cells, embed_entities, embedding_slot, take_precomputed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,6 +131,7 @@ def _ensure_vectors_of_cells(
             else "what the cells were embedded from has changed since"
         )
         logger.info("%s; embedding them again", why)
+    results.check([embedding_slot(results, encoder.name)])
     embed_cells(
         results,
         encoder,

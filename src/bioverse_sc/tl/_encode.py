@@ -72,7 +72,7 @@ def embed_cells(
     cache: str | Path | None = None,
     is_chosen: bool = False,
 ) -> None:
-    """Embed the rows of a matrix and write.
+    """Embed the rows of a matrix and write; its slot is checked by the caller.
 
     Parameters
     ----------
@@ -93,9 +93,7 @@ def embed_cells(
     is_chosen
         Whether the user named the encoder, so that nothing else may take its place.
     """
-    options.check(encoder)
     n_cells = matrix.profile.n_cells
-    results.check([embedding_slot(results, encoder.name)])
     with finish_log(f"embedding {n_cells} cells with {encoder.name}") as lines:
         logger.info("    %s", matrix.profile)
         for hint in matrix.profile.hints:

@@ -76,11 +76,6 @@ class LabelledCells:
     probabilities: np.ndarray
     """Of all labels, shape (cells, labels)."""
 
-    @property
-    def is_known(self) -> np.ndarray:
-        """Whether the encoder knows something of a cell."""
-        return np.asarray(self.vectors.any(axis=1))
-
     def rows(self, which: np.ndarray) -> LabelledCells:
         """Some of them."""
         return LabelledCells(
@@ -118,13 +113,13 @@ class Reasoner:
 
     def of_cells(self) -> Reasoning:
         """About each cell."""
-        texts = self._written(np.flatnonzero(self.cells.is_known))
+        texts = self._written(np.flatnonzero(self.subject.is_known))
         return Reasoning(texts, *self._checked(texts))
 
     def of_representatives(self, budget: int, clusters: pd.Categorical | None) -> Reasoning:
         """About ``budget`` cells that speak for the others."""
         cells = self.cells
-        if budget >= cells.is_known.sum():
+        if budget >= self.subject.is_known.sum():
             # each cell speaks for itself
             return self.of_cells()
         rows = np.sort(representatives(cells.vectors, cells.names, budget, clusters=clusters))
@@ -134,7 +129,7 @@ class Reasoner:
         source = propagate(rows, cells.vectors, cells.names, graph)  # (cells,), -1 for none
         texts = np.where(source >= 0, texts[source], "")
         written_about = np.where(source >= 0, np.asarray(adata.obs_names, dtype=object)[source], "")
-        if missing := int(((source < 0) & cells.is_known).sum()):
+        if missing := int(((source < 0) & self.subject.is_known).sum()):
             logger.warning("%d cells have labels that max_cells_to_generate=%d left without a text", missing, budget)
         return Reasoning(texts, *self._checked(texts), written_about)
 
@@ -142,7 +137,7 @@ class Reasoner:
         """About each cluster, and there about each label: cells of one cluster with two labels have two texts."""
         group = label_in_cluster(self.cells.names, clusters)
         texts, supported, unsupported = (values[group.codes] for values in self._of_groups(group))
-        is_known = self.cells.is_known
+        is_known = self.subject.is_known
         texts[~is_known], supported[~is_known], unsupported[~is_known] = "", 0, 0
         written_about = np.where(is_known, np.asarray(clusters, dtype=str), "").astype(object)
         return Reasoning(texts, supported, unsupported, written_about)

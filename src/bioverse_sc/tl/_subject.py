@@ -99,9 +99,7 @@ class Subject:
         return self._matrix_of_vectors or matrix_to_read(self, known_genes(self.model))[0]
 
     def align(self) -> None:
-        """Make sure that the soft tokens are there."""
-        # before the work begins
-        self.results.check([self.soft_tokens_slot])
+        """Make sure that the soft tokens are there; a tool checks their slot before, with those of its own."""
         if not self._is_aligned():
             self.project()
 
@@ -109,7 +107,6 @@ class Subject:
         """Project the vectors into the language model's embedding space, and write."""
         from bioverse_sc.models import mean_soft_tokens
 
-        self.results.check([self.soft_tokens_slot])
         vectors = self.adata.obsm[self.vectors_slot.key]
         counted = f"{self.adata.n_obs} {_plural(self.mod)}"
         with finish_log(f"projecting {counted} into the language model of {self.model.config.name!r}") as lines:
