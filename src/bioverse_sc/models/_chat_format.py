@@ -67,7 +67,7 @@ class ChatFormat:
         return cls(start, ask, end, between)
 
 
-SYSTEM = "You are an assistant for biology. You read cells, proteins and molecules."
+SYSTEM = "You read cells, proteins and molecules."
 _QUESTION, _ANSWER = "QUESTION{0}GOESHERE", "ANSWER{0}GOESHERE"
 
 

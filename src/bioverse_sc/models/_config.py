@@ -109,6 +109,8 @@ class ModelConfig:
     """Templates; see ``bioverse_sc.models.PROMPTS``."""
     chat: ChatFormat | None = None
     """What the language model's chat template puts around turns; ``None`` for a model of plain text."""
+    shared_with: str = ""
+    """Bundled model that holds the encoders, the gene reference and the memories that this one's folder has not."""
     package_version: str = ""
     """Version of bioverse-sc that saved the model."""
     format_version: int = FORMAT_VERSION

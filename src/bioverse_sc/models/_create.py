@@ -43,8 +43,8 @@ def create(
     Parameters
     ----------
     language_model
-        Any causal language model of transformers: a hub id, a folder, or a model of this package, such as ``"mini"``,
-        whose language model lies in its folder and is used without the adapter.
+        Any causal language model of transformers: a hub id, a folder, a GGUF file, or a model of this package, such as
+        ``"mini"``, whose language model lies in its folder and is used without the adapter.
     encoders
         Frozen encoders by modality, such as ``{"rna": bsc.encoders.get_encoder("whole-human")}``.
         :class:`~bioverse_sc.encoders.Precomputed` stands for vectors from elsewhere.
@@ -59,7 +59,7 @@ def create(
         Label set of annotation.
     prompts
         Templates in the place of some of the defaults: ``"label"``, ``"reason"``, ``"describe"``, ``"entity"``,
-        ``"ask"``, ``"nearest"``.
+        ``"ask"``, ``"nearest"``, ``"facts"``.
     chat
         Whether prompts are put as turns of the language model's chat template; by default when it has one.
     dtype
@@ -126,8 +126,8 @@ def create(
 def _place(language_model: str | Path) -> str:
     """Where a saved model finds its base again, whatever folder it is loaded from."""
     folder = Path(language_model)
-    is_folder = folder.is_dir() and str(language_model) not in bundled_models()
-    return str(folder.resolve()) if is_folder else str(language_model)
+    is_path = folder.exists() and str(language_model) not in bundled_models()
+    return str(folder.resolve()) if is_path else str(language_model)
 
 
 def _check_encoders(encoders: Mapping[str, Any], shapes: Mapping[str, ProjectorConfig]) -> None:

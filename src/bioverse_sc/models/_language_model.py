@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bioverse_sc._hub import without_access
 from bioverse_sc._optional import require
 from bioverse_sc._quiet import quiet_loading
 from bioverse_sc._settings import settings
 from bioverse_sc.models._config import Contract, ModelConfig
 from bioverse_sc.models._folder import CONFIG, INSIDE, check_files, is_bundled, is_model, model_folder
+from bioverse_sc.models._places import how_to_get, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,7 +60,7 @@ def load_language_model(
     Parameters
     ----------
     source
-        Hub id, folder, or a model of this package whose own folder holds its language model.
+        Hub id, folder, GGUF file, or a model of this package whose own folder holds its language model.
     revision
         Branch, tag or commit of the hub repository.
     dtype
@@ -74,26 +74,29 @@ def load_language_model(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PretrainedConfig
 
-    where = _base_folder(source)
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    place = place_of(_base_folder(source), revision)
+    where = place.where
+    if place.gguf and load_in_4bit:
+        msg = (
+            f"The language model {str(source)!r} is the GGUF file {place.gguf}, which has few bits as it is; leave "
+            "load_in_4bit out."
+        )
+        raise ValueError(msg)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), **place.options}
     if load_in_4bit:
         options = _four_bits(device or settings.torch_device())
     # transformers may take another class of tokenizer, with more tokens, for an architecture; what we saved stays as it
     # was
     as_saved = {"config": PretrainedConfig()} if (Path(where).parent / CONFIG).is_file() else {}
-    at = revision or "main"
+    at = {"revision": revision or "main", "trust_remote_code": False}
     try:
         with quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(where, revision=at, trust_remote_code=False, **as_saved)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                where, revision=at, trust_remote_code=False, output_loading_info=True, **options
-            )
+            tokenizer = AutoTokenizer.from_pretrained(where, **at, **place.options, **as_saved)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(where, **at, output_loading_info=True, **options)
     except OSError as error:
         msg = (
             f"The language model {str(source)!r}{f' at {revision}' if revision else ''} could not be loaded. "
-            + without_access(
-                "download it elsewhere (config.json, *.safetensors, tokenizer.json), and pass its folder: " + instead
-            )
+            + how_to_get(source, instead)
         )
         raise OSError(msg) from error
     language_model, report = loaded
@@ -104,10 +107,21 @@ def load_language_model(
             f"{missing[0]}. Use a checkpoint of a causal language model."
         )
         raise ValueError(msg)
+    if place.gguf:
+        _forget_gguf(language_model)
     # answers are decoded greedily; a checkpoint's own penalties and sampling would be lost on saving, and change
     # answers
     language_model.generation_config = GenerationConfig.from_model_config(language_model.config)
     return language_model, tokenizer
+
+
+def _forget_gguf(language_model: Any) -> None:
+    """The weights were made float on loading, but transformers goes on taking them for quantised ones."""
+    language_model.is_quantized = False
+    language_model.hf_quantizer = None
+    for config in (language_model.config, language_model.config.get_text_config()):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
 
 
 def _base_folder(source: str | Path) -> str:

@@ -52,10 +52,12 @@ PROMPTS = {
     "entity": "{entity}:[BIO] ",
     "ask": "Question: {question} Answer:",
     "nearest": "Nearest known: {nearest} ",
+    "facts": "Facts: {facts} ",
 }
 """Default templates. ``reason`` follows the label, with ``absent`` and ``doubt`` in it where there is something to say;
 ``describe`` is what stage 1 AR aligns with. A question is put as each ``entity``, then ``ask``; ``nearest`` stands
-before an entity whose nearest known texts are shown."""
+before an entity whose nearest known texts are shown, and ``facts`` before a question, with what is known, a line for
+each."""
 
 _NEXT_TURN = " "
 
@@ -246,6 +248,7 @@ def question_prompt(
     turns: Sequence[tuple[str, str | None]],
     *,
     nearest: Sequence[Sequence[str]] | None = None,
+    facts: Sequence[Sequence[str]] | None = None,
     prompts: Mapping[str, str] = PROMPTS,
 ) -> list[Segment]:
     """Ask about one or several entities, in one turn or more.
@@ -259,6 +262,8 @@ def question_prompt(
         Questions with their answers; the last one may be open (``None``).
     nearest
         For each entity the texts of the nearest known ones, to show before it.
+    facts
+        For each turn what is known, to show before its question.
     prompts
         Templates of the model.
     """
@@ -266,8 +271,9 @@ def question_prompt(
     for name, mod, known in zip(entity_names(mods), mods, nearest or [()] * len(mods), strict=True):
         segments += _nearest(known, prompts)
         segments += filled_prompt(prompts["entity"], {"entity": name}, mod)
-    for i, (question, answer) in enumerate(turns):
-        asked = fill_template(prompts["ask"], {"question": question})
+    for i, ((question, answer), known) in enumerate(zip(turns, facts or [()] * len(turns), strict=True)):
+        shown = fill_template(prompts["facts"], {"facts": "\n".join(known)}) if known else ""
+        asked = shown + fill_template(prompts["ask"], {"question": question})
         segments += [Text(_NEXT_TURN + asked if i else asked), Answer(answer)]
     return segments
 

@@ -221,11 +221,11 @@ def _relative_to(config: Any, folder: Path) -> Any:
 
 
 def _place(name: str, folder: Path) -> str:
-    """Name, or folder when there is one; a name that the package knows is never one."""
+    """Name, or path when there is something; a name that the package knows is never one."""
     if name in bundled_models() or name in known_encoders():
         return name
     path = Path(os.path.normpath(folder / Path(name).expanduser()))
-    return str(path) if name.startswith((".", "~")) or path.is_dir() else name
+    return str(path) if name.startswith((".", "~")) or path.exists() else name
 
 
 def existing(file: Path, key: str = "") -> Path:

@@ -78,7 +78,9 @@ class LoraSettings:
     dropout: float = 0.0
     targets: tuple[str, ...] | str = "all-linear"
     """``"all-linear"``; ``"attention"``, the linear layers inside of attention; or names of modules."""
+    last_layers: int | None = None
+    """Only so many of the language model's last layers get adapters, which is faster; all of them by default."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "rank", "alpha")
+        check_positive(self, "rank", "alpha", "last_layers")
         check_dropout(self.dropout)

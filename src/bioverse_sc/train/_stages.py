@@ -260,12 +260,17 @@ def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
     from transformers.pytorch_utils import Conv1D
 
     targets: str | list[str] = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    modules = model.language_model.named_modules()
+    linear = [name for name, module in modules if isinstance(module, torch.nn.Linear | Conv1D)]
     if targets == "attention":
-        linear = (n for n, m in model.language_model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D))
-        targets = sorted({".".join(name.split(".")[-2:]) for name in linear if "attn" in name or "attention" in name})
+        in_attention = (name for name in linear if "attn" in name or "attention" in name)
+        targets = sorted({".".join(name.split(".")[-2:]) for name in in_attention})
     elif isinstance(targets, str) and targets != "all-linear":
         msg = f"targets is {targets!r}; expected 'all-linear', 'attention' or a list of module names."
         raise ValueError(msg)
+    if lora.last_layers is not None:
+        within = _in_last_layers(model, linear, lora.last_layers)
+        targets = [n for n in within if targets == "all-linear" or any(f".{n}".endswith(f".{t}") for t in targets)]
     shape = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -277,6 +282,16 @@ def add_adapter(model: BioVerse, lora: LoraSettings) -> None:
     )
     with quiet_loading():
         model.language_model = get_peft_model(model.language_model, shape)
+
+
+def _in_last_layers(model: BioVerse, names: Sequence[str], n: int) -> list[str]:
+    """Those modules that are in the last layers of a language model, whose names hold the layer's number."""
+    n_layers = model.language_model.config.get_text_config().num_hidden_layers
+    if n > n_layers:
+        msg = f"lora.last_layers is {n}; the language model of {model.config.name!r} has {n_layers} layers."
+        raise ValueError(msg)
+    last = {str(i) for i in range(n_layers - n, n_layers)}
+    return [name for name in names if next((part for part in name.split(".") if part.isdigit()), "") in last]
 
 
 @contextmanager
