@@ -1,4 +1,4 @@
-"""Cells to train on, as a file: simulated ones, views of real ones without labels, and cells of types that do not exist.
+"""Cells to train on, as a file: simulated ones, views of real ones without labels, and strangers, which have no type.
 
     python recipes/smollm2/cell_data.py --shared ../shared --out runs/smollm2/cells.h5ad
 

@@ -1,4 +1,4 @@
-"""What is known of a cell, a type, a gene, a pathway, a protein or a molecule, in sentences that a language model is shown.
+"""What is known of a cell, type, gene, pathway, protein or molecule, in sentences that a language model is shown.
 
 Answers are written from these facts, returned with them, and checked against them.
 """

@@ -44,7 +44,7 @@ from bioverse_sc.models._memory import Memory
 from bioverse_sc.models._projector import Projector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from transformers import PreTrainedTokenizerBase
 
@@ -115,16 +115,17 @@ def load(
     )
     if language_model is None and config.language_model != INSIDE:
         config = replace(config, language_model_revision=known_commit(config.language_model, commit) or commit)
+    part = _parts(folder, config.shared_with)
     encoders: dict[str, Encoder] = {}
     for mod, shape in config.projectors.items():
-        encoder = restore(shape.encoder, folder / ENCODERS / mod)
+        encoder = restore(shape.encoder, part(f"{ENCODERS}/{mod}"))
         if encoder is not None:
             encoders[mod] = encoder
     projectors = load_file(folder / PROJECTORS)
     _check_contract(config, base, tokenizer, encoders, projectors, folder)
-    reference = json.loads((folder / REFERENCE).read_text(encoding="utf-8")) if (folder / REFERENCE).is_file() else {}
+    reference = json.loads(part(REFERENCE).read_text(encoding="utf-8")) if part(REFERENCE).is_file() else {}
     genes = {gene: (mean, weight) for gene, (mean, weight) in reference.items()}
-    paths = {mod: folder / MEMORY / f"{mod}.tsv.xz" for mod in config.projectors}
+    paths = {mod: part(f"{MEMORY}/{mod}.tsv.xz") for mod in config.projectors}
     memory = {mod: Memory(mod, path) for mod, path in paths.items() if path.is_file()}
     loaded = BioVerse(config, base, tokenizer, encoders, genes, memory)
     # the untrained projector takes its size from the base model's embeddings, so it comes before the adapter
@@ -135,6 +136,12 @@ def load(
         loaded.has_merged_adapter = merge
     loaded.fingerprint = hashlib.sha256((folder / CHECKSUMS).read_bytes()).hexdigest()[:16]
     return ready(loaded, device)
+
+
+def _parts(folder: Path, shared_with: str) -> Callable[[str], Path]:
+    """Where a part of a model lies: in its own folder, or in that of the bundled model that it shares parts with."""
+    other = model_folder(shared_with) if shared_with else folder
+    return lambda name: folder / name if (folder / name).exists() else other / name
 
 
 def _check_contract(
@@ -198,6 +205,7 @@ def save(
     folder: str | Path,
     *,
     include_language_model: bool | None = None,
+    shared_with: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Save what was trained, and on request what it stands on.
@@ -212,6 +220,9 @@ def save(
         New or empty folder.
     include_language_model
         Whether the base language model and its tokenizer go into the folder; by default when it has no hub id or path.
+    shared_with
+        Bundled model whose encoders, gene reference and memories this one has: they are not written again, so that the
+        folder needs this package beside it.
     dtype
         Number format of all weights in the folder; by default the language model keeps its own, and the others are
         written as float32.
@@ -221,7 +232,8 @@ def save(
     FileExistsError
         When the folder is not empty.
     ValueError
-        For weights that are NaN or infinite, and for a model that could not be loaded again from what would be written.
+        For weights that are NaN or infinite, for a model that could not be loaded again from what would be written, and
+        when it has an encoder that ``shared_with`` has not.
     """
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -234,7 +246,7 @@ def save(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
-        _write(model, fresh, inside=inside, dtype=dtype)
+        _write(model, fresh, inside=inside, shared_with=shared_with or "", dtype=dtype)
         if folder.exists():
             folder.rmdir()
         fresh.rename(folder)
@@ -272,7 +284,7 @@ def _check_can_be_saved(model: BioVerse, *, inside: bool) -> None:
         raise ValueError(msg)
 
 
-def _write(model: BioVerse, folder: Path, *, inside: bool, dtype: torch.dtype | None) -> None:
+def _write(model: BioVerse, folder: Path, *, inside: bool, shared_with: str, dtype: torch.dtype | None) -> None:
     from peft import PeftModel
 
     language_model = model.language_model
@@ -286,12 +298,20 @@ def _write(model: BioVerse, folder: Path, *, inside: bool, dtype: torch.dtype | 
         contract = contract_of(language_model, model.tokenizer, read_as)
     # a language model in 4 bits does not know its weights, but what it was loaded for does
     contract = replace(contract, weights=contract.weights or config.contract.weights)
-    config = replace(config, contract=contract, package_version=version("bioverse-sc"), format_version=FORMAT_VERSION)
+    config = replace(
+        config,
+        contract=contract,
+        shared_with=shared_with,
+        package_version=version("bioverse-sc"),
+        format_version=FORMAT_VERSION,
+    )
     if isinstance(language_model, PeftModel):
         _save_adapter(language_model, folder / ADAPTER, config.language_model, dtype)
     for mod, encoder in model.encoders.items():
         fingerprint = encoder.fingerprint
-        if isinstance(encoder, StoredEncoder):
+        if shared_with:
+            _check_shared(shared_with, mod, fingerprint)
+        elif isinstance(encoder, StoredEncoder):
             encoder.save(folder / ENCODERS / mod, dtype=dtype or torch.float32)
             fingerprint = type(encoder).from_folder(folder / ENCODERS / mod).fingerprint
         shape = replace(config.projectors[mod], encoder=encoder.name, encoder_fingerprint=fingerprint)
@@ -300,13 +320,25 @@ def _write(model: BioVerse, folder: Path, *, inside: bool, dtype: torch.dtype | 
     projectors = {k: v.to(dtype or v.dtype).contiguous().cpu() for k, v in model.projectors.state_dict().items()}
     _check_finite(projectors)
     save_file(projectors, folder / PROJECTORS)
-    if model.gene_reference:
+    if model.gene_reference and not shared_with:
         rounded = {gene: [float(f"{v:.4g}") for v in values] for gene, values in model.gene_reference.items()}
         (folder / REFERENCE).write_text(json.dumps(rounded, indent=0) + "\n", encoding="utf-8")
-    for mod, memory in model.memory.items():
+    for mod, memory in ({} if shared_with else model.memory).items():
         (folder / MEMORY).mkdir(exist_ok=True)
         memory.write(folder / MEMORY / f"{mod}.tsv.xz")
     write_checksums(folder)
+
+
+def _check_shared(shared_with: str, mod: str, fingerprint: str) -> None:
+    """Raise when another model has not the encoder that a model was trained for."""
+    shapes = ModelConfig.read(model_folder(shared_with) / CONFIG).projectors
+    there = shapes[mod].encoder_fingerprint if mod in shapes else "none"
+    if there != fingerprint:
+        msg = (
+            f"The {mod} encoder {fingerprint} is not that of {shared_with!r}, which is {there}; save without "
+            "shared_with."
+        )
+        raise ValueError(msg)
 
 
 def _check_finite(weights: Mapping[str, torch.Tensor]) -> None:

@@ -10,7 +10,7 @@ from mudata import MuData
 
 from bioverse_sc._logging import logger
 from bioverse_sc._modality import CELLS
-from bioverse_sc.models import Answer, Entity, Text, fill_template, filled_prompt, parse_template, template_fields
+from bioverse_sc.models import Answer, Entity, fill_template, filled_prompt, parse_template, template_fields
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.train._sources import Descriptions, Example
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
+
+    from bioverse_sc.models import Segment
 
 DONOR_KEYS = ("donor_id", "donor", "patient_id", "patient", "subject_id", "subject", "individual")
 """Columns that :func:`split` looks for: that of the CELLxGENE schema, then common ones."""
@@ -331,7 +333,7 @@ def examples(
     return written
 
 
-def placed(segments: list[Text | Entity], answer: str, rows: Mapping[str, Sequence[int]]) -> Example:
+def placed(segments: Sequence[Segment], answer: str, rows: Mapping[str, Sequence[int]]) -> Example:
     """Give the places their rows; one entity of a modality stands at all of its places."""
     places = [s.mod for s in segments if isinstance(s, Entity)]
     following = {}

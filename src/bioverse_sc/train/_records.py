@@ -11,12 +11,13 @@ import pandas as pd
 
 from bioverse_sc._modality import CELLS
 from bioverse_sc._optional import require
-from bioverse_sc.models import Entity, fill_template, filled_prompt, parse_template
+from bioverse_sc.models import Answer, Entity, fill_template, filled_prompt, parse_template
 from bioverse_sc.train._data import column_words, descriptions, placed, template_values, unique_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from bioverse_sc.models import Segment
     from bioverse_sc.train._sources import Descriptions, Example
 
 
@@ -106,7 +107,8 @@ def read_examples(
         By modality, the names of the entities in the order of their vectors, such as ``{"rna": adata.obs_names}``.
     prompt
         Template of all prompts. ``None``: each record has its own in the column ``"prompt"``, with its
-        ``[BIO:modality]`` places; nothing is filled into it, so braces are only text.
+        ``[BIO:modality]`` places; nothing is filled into it, so braces are only text. A conversation is a list: a
+        question, its answer, and so on, up to the question that ``answer`` answers; the model learns all its answers.
     answer
         Template of the answers.
     mod
@@ -119,7 +121,8 @@ def read_examples(
     """
     table = read_table(file)
     index = {name: unique_names(name, known) for name, known in names.items()}
-    prompts = [] if prompt is not None else list(column_words(table, "prompt"))
+    if prompt is None:
+        _check_prompts(table)
     values = template_values(table, prompt or "", answer)
     read = []
     records = zip(table.to_dict("records"), values.to_dict("records"), strict=True)
@@ -132,18 +135,36 @@ def read_examples(
                 msg = "the answer is empty"
                 raise ValueError(msg)
             if prompt is not None:
-                segments = filled_prompt(prompt, words, mod)
-            elif prompts[number - 1] is not None:
-                segments = parse_template(prompts[number - 1], mod)
+                segments: list[Segment] = list(filled_prompt(prompt, words, mod))
             else:
-                msg = "there is no prompt"
-                raise ValueError(msg)
+                segments = _conversation(record["prompt"], mod)
             used = sorted({s.mod for s in segments if isinstance(s, Entity)})
             read.append(placed(segments, written, {name: _named(name, record, index) for name in used}))
         except ValueError as error:
             msg = f"{file}, record {number}: {error}"
             raise ValueError(msg) from error
     return read
+
+
+def _check_prompts(table: pd.DataFrame) -> None:
+    if "prompt" not in table:
+        msg = f"There is no column 'prompt'; there are {list(table.columns)}."
+        raise KeyError(msg)
+
+
+def _conversation(prompt: Any, mod: str) -> list[Segment]:
+    """Segments of a prompt of one turn, or of several: question, answer, question and so on."""
+    turns = prompt if isinstance(prompt, list) else [prompt]
+    if prompt is None:
+        msg = "there is no prompt"
+        raise ValueError(msg)
+    if not all(isinstance(text, str) and text.strip() for text in turns) or len(turns) % 2 == 0:
+        msg = f"the prompt is {prompt!r}; expected a text, or a list of question, answer, ..., question"
+        raise ValueError(msg)
+    segments: list[Segment] = []
+    for i, text in enumerate(turns):
+        segments += [Answer(text)] if i % 2 else parse_template(text, mod)
+    return segments
 
 
 def _named(mod: str, record: Mapping[Any, Any], index: Mapping[str, pd.Index]) -> list[int]:
