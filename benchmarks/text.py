@@ -44,8 +44,9 @@ import sequences
 from recipe import Recipe
 
 import bioverse_sc as bsc
+from bioverse_sc.facts import Memory
 from bioverse_sc.metrics import text_retrieval, words
-from bioverse_sc.models import BioVerse, Decoding, Memory, description_prompt, generate_text, mean_soft_tokens
+from bioverse_sc.models import BioVerse, Decoding, description_prompt, generate_text, mean_soft_tokens
 
 DRAWS = 200
 COLUMNS = {
@@ -131,7 +132,7 @@ def answers(
         return adata.obs["bioverse_description"].tolist()
 
     def nearest() -> list[str]:
-        return [(texts or [""])[0] for texts in Memory(mod, held.training).nearest(entities, 1)]
+        return [near[0].text if near else "" for near in Memory(mod, held.training).nearest(entities, 1)]
 
     without = adata.copy()
     calls = {

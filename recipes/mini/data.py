@@ -12,7 +12,7 @@ import questions
 import sequences
 from cells import read_profiles
 
-from bioverse_sc.models import Memory
+from bioverse_sc.facts import Memory
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ class Data:
         """Texts of the nearest of the other training proteins and molecules, for those of the training share."""
         path = self.work / "nearest.json"
         if not path.exists():
-            nearest = {
-                mod: memory.nearest(memory.table["entity"].tolist(), themselves=False)
-                for mod, memory in self.memory.items()
-            }
+            nearest = {}
+            for mod, memory in self.memory.items():
+                near = memory.nearest(memory.table["entity"].tolist(), themselves=False)
+                nearest[mod] = [[known.text for known in each] for each in near]
             path.write_text(json.dumps(nearest))
         return dict(json.loads(path.read_text()))
 
