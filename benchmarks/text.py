@@ -39,13 +39,15 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
+import proteins
 import questions
 import sequences
 from recipe import Recipe
 
 import bioverse_sc as bsc
+from bioverse_sc.facts import Memory
 from bioverse_sc.metrics import text_retrieval, words
-from bioverse_sc.models import BioVerse, Decoding, Memory, description_prompt, generate_text, mean_soft_tokens
+from bioverse_sc.models import BioVerse, Decoding, description_prompt, generate_text, mean_soft_tokens
 
 DRAWS = 200
 COLUMNS = {
@@ -88,13 +90,14 @@ class HeldOut:
 def read(shared: Path, limit: int | None) -> list[HeldOut]:
     """Both modalities, split as the recipe splits them."""
     recipe = Recipe()
-    proteins = sequences.read_proteins(shared, held_out=recipe.held_out, seed=recipe.seed)
-    table, training = proteins.table, proteins.training
+    both = proteins.read_proteins(shared, held_out=recipe.held_out, seed=recipe.seed)
+    table, training = both.table, both.training
     enzyme = questions.with_enzyme_class(table, training)
-    texts = [questions.protein_text(product, ec) for product, ec in zip(table["product"], enzyme, strict=True)]
-    known = table["product"].map(table["product"][training].value_counts()).fillna(0)
-    table = table[["sequence", "product"]].rename(columns={"sequence": "entity"})
-    table = table.assign(text=texts, ec=proteins.table["ec"].fillna("").str[:1], known=known)
+    texts = [questions.protein_text(protein) for protein in table.assign(ec=enzyme).to_dict("records")]
+    names = pd.Series([name_of(text) for text in texts])
+    known = names.map(names[training].value_counts()).fillna(0)
+    table = pd.DataFrame({"entity": table["sequence"], "product": names, "ec": table["ec"].fillna("").str[:1]})
+    table = table.assign(text=texts, known=known)
     held_out = [HeldOut("protein", table[~training], table.loc[training, ["entity", "text"]])]
     molecules = sequences.read_molecules(shared, held_out=recipe.held_out, seed=recipe.seed)
     table = molecules.table.rename(columns={"smiles": "entity", "description": "text"})
@@ -131,7 +134,7 @@ def answers(
         return adata.obs["bioverse_description"].tolist()
 
     def nearest() -> list[str]:
-        return [(texts or [""])[0] for texts in Memory(mod, held.training).nearest(entities, 1)]
+        return [near[0].text if near else "" for near in Memory(mod, held.training).nearest(entities, 1)]
 
     without = adata.copy()
     calls = {

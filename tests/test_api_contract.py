@@ -4,7 +4,22 @@ from dataclasses import is_dataclass
 
 import pytest
 
-from bioverse_sc import Chat, datasets, encoders, groups, metrics, models, ontology, pl, pp, reasoning, runs, tl, train
+from bioverse_sc import (
+    Chat,
+    datasets,
+    encoders,
+    facts,
+    groups,
+    metrics,
+    models,
+    ontology,
+    pl,
+    pp,
+    reasoning,
+    runs,
+    tl,
+    train,
+)
 
 PACKAGES = {
     "tl": tl,
@@ -14,6 +29,7 @@ PACKAGES = {
     "ontology": ontology,
     "datasets": datasets,
     "groups": groups,
+    "facts": facts,
 }
 PACKAGES |= {"train": train, "runs": runs, "models": models, "reasoning": reasoning}
 PUBLIC = [(f"{name}.{item}", getattr(package, item)) for name, package in PACKAGES.items() for item in package.__all__]

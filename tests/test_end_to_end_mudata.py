@@ -79,4 +79,4 @@ def test_the_memory_gives_the_texts_of_alike_proteins(mini):
     # a cytochrome b of another start and with changes is still one
     sequence = known.loc[known["text"].str.startswith("Cytochrome b."), "entity"].iloc[0]
     changed = "MW" + sequence[5:].replace("LLG", "LIG")
-    assert mini.memory["protein"].nearest([changed])[0][0].startswith("Cytochrome b")
+    assert mini.memory["protein"].nearest([changed])[0][0].text.startswith("Cytochrome b")

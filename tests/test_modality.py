@@ -14,7 +14,8 @@ import torch
 import bioverse_sc as bsc
 from bioverse_sc import _modality
 from bioverse_sc.encoders import Encoder, Modality, _registry, known_modalities, register, register_modality
-from bioverse_sc.models import Entity, Memory, Text, create, description_prompt, load, question_prompt, save
+from bioverse_sc.facts import Memory
+from bioverse_sc.models import Entity, Text, create, description_prompt, load, question_prompt, save
 from tests.pl.three import make_mdata
 from tests.tiny import LABELS, make_encoder, make_language_model
 
@@ -91,7 +92,7 @@ def test_the_encoder_is_one_and_travels_with_the_model(model):
     assert isinstance(Composition(), Encoder)
     assert known_modalities() == ["rna", "protein", "molecule", "dna"]
     assert model.encoders["dna"].weight == 3.0
-    assert model.memory["dna"].nearest(["ACGTACGTAC"], 1) == [["a gene"]]
+    assert model.memory["dna"].nearest(["ACGTACGTAC"], 1)[0][0].text == "a gene"
 
 
 def test_prompts_call_it_by_its_noun():

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import proteins
 import questions
 import sequences
 from cells import read_profiles
 
-from bioverse_sc.models import Memory
+from bioverse_sc.facts import Memory
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Data:
         )
 
     @cached_property
-    def proteins(self) -> sequences.Proteins:
-        return sequences.read_proteins(self.shared, held_out=self.recipe.held_out, seed=self.recipe.seed)
+    def proteins(self) -> proteins.Proteins:
+        return proteins.read_proteins(self.shared, held_out=self.recipe.held_out, seed=self.recipe.seed)
 
     @cached_property
     def molecules(self) -> sequences.Molecules:
@@ -56,14 +57,18 @@ class Data:
     @cached_property
     def protein_texts(self) -> list[str]:
         """What is said of each protein."""
-        products = self.proteins.table["product"]
-        return [questions.protein_text(product, ec) for product, ec in zip(products, self.enzymes, strict=True)]
+        return [questions.protein_text(protein) for protein in self._protein_records]
+
+    @cached_property
+    def _protein_records(self) -> list[dict[str, Any]]:
+        return self.proteins.table.assign(ec=self.enzymes).to_dict("records")
 
     @cached_property
     def memory(self) -> dict[str, Memory]:
         """Proteins and molecules of the training share, with their texts."""
-        proteins, molecules = self.proteins, self.molecules
-        known = pd.DataFrame({"entity": proteins.table["sequence"], "text": self.protein_texts})[proteins.training]
+        molecules = self.molecules
+        table = self.proteins.table.rename(columns={"sequence": "entity", "product": "name"})
+        known = table.assign(text=self.protein_texts, ec=self.enzymes)[self.proteins.training]
         described = molecules.table.rename(columns={"smiles": "entity", "description": "text"})[molecules.training]
         return {"protein": Memory("protein", known), "molecule": Memory("molecule", described)}
 
@@ -72,10 +77,10 @@ class Data:
         """Texts of the nearest of the other training proteins and molecules, for those of the training share."""
         path = self.work / "nearest.json"
         if not path.exists():
-            nearest = {
-                mod: memory.nearest(memory.table["entity"].tolist(), themselves=False)
-                for mod, memory in self.memory.items()
-            }
+            nearest = {}
+            for mod, memory in self.memory.items():
+                near = memory.nearest(memory.table["entity"].tolist(), themselves=False)
+                nearest[mod] = [[known.text for known in each] for each in near]
             path.write_text(json.dumps(nearest))
         return dict(json.loads(path.read_text()))
 
@@ -126,9 +131,8 @@ class Data:
         """Questions with answers about each training protein or molecule."""
         if mod == "molecule":
             return [questions.molecule_turns(text) for text in self.memory["molecule"].table["text"]]
-        table = self.proteins.table
-        known = zip(table["product"], self.enzymes, table["source"], self.proteins.training, strict=True)
-        return [questions.protein_turns(product, ec, source) for product, ec, source, is_trained in known if is_trained]
+        records = zip(self._protein_records, self.proteins.training, strict=True)
+        return [questions.protein_turns(protein) for protein, is_trained in records if is_trained]
 
 
 def type_targets(terms: Sequence[str], *, smoothing: float) -> np.ndarray:

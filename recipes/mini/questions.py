@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import language
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -21,15 +21,6 @@ EC_CLASSES = {
     "5": "isomerase",
     "6": "ligase",
     "7": "translocase",
-}
-_SOURCES = {
-    "NCBI AMR": "bacteria that resist antibiotics or cause disease",
-    "RefSeq Enterococcus": "Enterococcus",
-    "RefSeq Escherichia": "Escherichia coli",
-    "RefSeq Staphylococcus": "Staphylococcus",
-    "Swiss-Prot Archaea": "archaea",
-    "Swiss-Prot Mitochondria": "mitochondria",
-    "Swiss-Prot Viruses": "a virus",
 }
 _INHIBITOR = re.compile(r"EC (\d+\.\d+\.\d+\.\d+)(?: [^.,]*?)? inhibitor")
 _OPENING = re.compile(r"\.\s+(?=It |They |The |A |An |Used |Found )")
@@ -44,20 +35,29 @@ def with_enzyme_class(table: pd.DataFrame, training: np.ndarray) -> pd.Series:
     return table["ec"].fillna(table["product"].map(of_product))
 
 
-def protein_text(product: str, ec: object) -> str:
-    """What is said of a protein: its product and, for an enzyme, its EC number and class."""
+def protein_text(protein: Mapping[str, Any]) -> str:
+    """What is said of a protein: its product, of some the gene and the organism, for an enzyme its EC number and class,
+    and what it does."""
+    product, gene, organism = protein["product"], protein["gene"], protein["organism"]
+    if protein["named"]:
+        product += (f" ({gene})" if gene else "") + (f", {organism}" if organism else "")
+    return " ".join([f"{product}.", *_enzyme(protein["ec"]), *([protein["function"]] if protein["function"] else [])])
+
+
+def _enzyme(ec: object) -> list[str]:
+    """Which kind of enzyme it is, where it is one."""
     if not isinstance(ec, str) or ec[:1] not in EC_CLASSES:
-        return f"{product}."
+        return []
     kind = EC_CLASSES[ec[0]]
-    return f"{product}. EC {ec}, {language.article(kind)} {kind}."
+    return [f"EC {ec}, {language.article(kind)} {kind}."]
 
 
-def protein_turns(product: str, ec: object, source: str) -> list[Turn]:
+def protein_turns(protein: Mapping[str, Any]) -> list[Turn]:
     """Questions about a protein."""
-    turns = [("What is this protein?", f"{product}."), ("Where is it from?", f"From {_SOURCES[source]}.")]
-    if isinstance(ec, str) and ec[:1] in EC_CLASSES:
-        kind = EC_CLASSES[ec[0]]
-        turns.append(("Which kind of enzyme is it?", f"EC {ec}, {language.article(kind)} {kind}."))
+    turns = [("What is this protein?", f"{protein['product']}."), ("Where is it from?", f"From {protein['organism']}.")]
+    turns += [("Which kind of enzyme is it?", answer) for answer in _enzyme(protein["ec"])]
+    if protein["function"]:
+        turns.append(("What does it do?", protein["function"]))
     return turns
 
 

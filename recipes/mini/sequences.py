@@ -26,24 +26,6 @@ SMILES_TOKEN = r"\[[^\]]+\]|Br|Cl|%\d\d|."
 """An atom with all that its brackets hold, or one sign."""
 
 
-@dataclass(frozen=True)
-class Proteins:
-    """Proteins with their product; ``training`` marks those that the recipe trains on, the others measure."""
-
-    table: pd.DataFrame
-    """``sequence``, ``product``, ``ec``, ``source``."""
-    training: np.ndarray
-
-
-def read_proteins(shared: Path, *, held_out: float, seed: int) -> Proteins:
-    """Read the proteins and keep a random share out."""
-    table = pd.read_csv(shared / "data/proteins/protein_product.tsv.gz", sep="\t").drop_duplicates("sequence")
-    # a stop inside is no protein
-    table = table[~table["sequence"].str.rstrip("*").str.contains("*", regex=False)].reset_index(drop=True)
-    training = np.random.default_rng(seed).random(len(table)) >= held_out
-    return Proteins(table, training)
-
-
 def protein_encoder(*, width: int, layers: int, heads: int, inner_width: int, seed: int) -> Esm2Encoder:
     """Make an untrained encoder of ESM-2's architecture that tells short motifs apart from the start.
 

@@ -7,7 +7,8 @@ import pandas as pd
 import torch
 
 from bioverse_sc.encoders import get_encoder
-from bioverse_sc.models import Decoding, Memory, ProjectorConfig, create, generate_text
+from bioverse_sc.facts import Memory
+from bioverse_sc.models import Decoding, ProjectorConfig, create, generate_text
 from tests.encoders.entities import write_chemberta, write_esm
 from tests.tiny import GENES, make_encoder, make_language_model
 

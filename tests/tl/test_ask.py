@@ -91,7 +91,7 @@ def test_a_question_is_only_text(text, three):
 def test_the_nearest_known_texts_stand_before_their_entity(three):
     mdata = asked(make_library(), three, mod="molecule", beside={"protein": ["P1"]}, retrieve=True)
     molecule, protein = (
-        [" ".join(f"({i}) {text.rstrip('.')}." for i, text in enumerate(found, start=1)) for found in nearest]
+        [" ".join(f"({i}) {known.text.rstrip('.')}." for i, known in enumerate(near, start=1)) for near in nearest]
         for nearest in (
             three.memory["molecule"].nearest(["CCO", "c1ccccc1"], 3),
             three.memory["protein"].nearest(["MKTAYIAK"], 3),

@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, GraniteMoeHybri
 
 import bioverse_sc as bsc
 from bioverse_sc.encoders import Precomputed, get_encoder
+from bioverse_sc.facts import Memory
 from bioverse_sc.models import (
     BioVerse,
     ChatFormat,
     Decoding,
-    Memory,
     ModelConfig,
     ProjectorConfig,
     create,

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 import bioverse_sc as bsc
-from bioverse_sc.models import Answer, Entity, Memory, Text
+from bioverse_sc.facts import Memory
+from bioverse_sc.models import Answer, Entity, Text
 from tests.same import differences, same
 from tests.tl.asked import SLOTS, make_cells, make_library, make_three, naive
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -11,6 +13,8 @@ from bioverse_sc.encoders._words import is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_CAPITALS = str.maketrans(string.ascii_lowercase + "Jj", string.ascii_uppercase + "XX")
 
 
 class UnreadableError(ValueError):
@@ -60,3 +64,15 @@ def check_texts(
             raise UnreadableError(noun, row, "is empty; leave it out, or fill it in.")
         if is_missing(text, placeholders):
             raise UnreadableError(noun, row, f"is {text!r:.60}, a word; leave it out, or fill in the {noun}.")
+
+
+def bare_sequence(sequence: str) -> str:
+    """Give a sequence in capitals, without gaps, white space and the stop at its end.
+
+    Parameters
+    ----------
+    sequence
+        Residues as somebody typed them.
+    """
+    # not upper(), which makes amino acids of other letters
+    return re.sub(r"[\s.-]", "", sequence).translate(_CAPITALS).rstrip("*")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import string
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from bioverse_sc._modality import modality_of
-from bioverse_sc.encoders._texts import UnreadableError, check_texts
+from bioverse_sc.encoders._texts import UnreadableError, bare_sequence, check_texts
 from bioverse_sc.encoders._transformer import TransformerEncoder, inner_mean
 from bioverse_sc.encoders._words import not_a_protein
 
@@ -23,7 +21,6 @@ WINDOW = 1022
 """Residues that ESM-2 was trained to read at a time."""
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYBXZUO"
 """The twenty amino acids, ambiguous ones, selenocysteine and pyrrolysine; all of them are tokens of ESM-2."""
-_CAPITALS = str.maketrans(string.ascii_lowercase + "Jj", string.ascii_uppercase + "XX")
 
 
 class Esm2Encoder(TransformerEncoder):
@@ -82,12 +79,6 @@ class Esm2Encoder(TransformerEncoder):
         np.add.at(total, owner, means * lengths[:, None])
         weight = np.bincount(owner, weights=lengths, minlength=len(sequences))
         return (total / np.maximum(weight, 1)[:, None]).astype(np.float32)
-
-
-def bare_sequence(sequence: str) -> str:
-    """A sequence in capitals, without gaps, white space and the stop at its end."""
-    # not upper(), which makes amino acids of other letters
-    return re.sub(r"[\s.-]", "", sequence).translate(_CAPITALS).rstrip("*")
 
 
 def clean_sequence(sequence: str, row: int) -> str:

@@ -13,8 +13,10 @@ from bioverse_sc.facts._cells import (
     CellFacts,
     Marker,
 )
+from bioverse_sc.facts._entities import binding_facts, closeness, entity_facts, refusal, short_name
 from bioverse_sc.facts._fact import TOPICS, Fact
 from bioverse_sc.facts._genes import gene_facts, pathway_facts
+from bioverse_sc.facts._memory import Known, Memory
 from bioverse_sc.facts._reference import Specificity
 from bioverse_sc.facts._tables import expression_letters
 from bioverse_sc.facts._types import type_facts
@@ -28,11 +30,18 @@ __all__ = [
     "Candidate",
     "CellFacts",
     "Fact",
+    "Known",
     "Marker",
+    "Memory",
     "Specificity",
+    "binding_facts",
     "cell_facts",
+    "closeness",
+    "entity_facts",
     "expression_letters",
     "gene_facts",
     "pathway_facts",
+    "refusal",
+    "short_name",
     "type_facts",
 ]

@@ -17,7 +17,6 @@ from bioverse_sc.models._inject import (
 )
 from bioverse_sc.models._io import load, save
 from bioverse_sc.models._label_probabilities import label_probabilities, tempered_probabilities
-from bioverse_sc.models._memory import Memory
 from bioverse_sc.models._projector import Projector, mean_soft_tokens
 from bioverse_sc.models._prompt import (
     PROMPT_ID,
@@ -67,7 +66,6 @@ __all__ = [
     "Decoding",
     "DtypeName",
     "Entity",
-    "Memory",
     "ModelConfig",
     "Projector",
     "ProjectorConfig",

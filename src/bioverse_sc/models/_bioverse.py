@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bioverse_sc.encoders import Encoder
+    from bioverse_sc.facts import Memory
     from bioverse_sc.models._config import ModelConfig, ProjectorConfig
     from bioverse_sc.models._inject import PromptBatch, TokenizedPrompt
-    from bioverse_sc.models._memory import Memory
     from bioverse_sc.models._prompt import Segment
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc.encoders import StoredEncoder, restore
+from bioverse_sc.facts import Memory
 from bioverse_sc.models._bioverse import BioVerse, ready
 from bioverse_sc.models._config import FORMAT_VERSION, ModelConfig
 from bioverse_sc.models._folder import (
@@ -40,7 +41,6 @@ from bioverse_sc.models._language_model import (
     load_language_model,
     with_adapter,
 )
-from bioverse_sc.models._memory import Memory
 from bioverse_sc.models._projector import Projector
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from bioverse_sc.tl._current import check_read, vectors_expected
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bioverse_sc.models import BioVerse, Decoding, Memory, Segment
+    from bioverse_sc.facts import Memory
+    from bioverse_sc.models import BioVerse, Decoding, Segment
     from bioverse_sc.tl._subject import Subject
 
 RETRIEVED = 3
@@ -41,7 +42,8 @@ def shown(subject: Subject, rows: np.ndarray, *, retrieve: bool) -> Shown:
     column = modality_of(subject.mod).column
     codes, unique = pd.factorize(subject.adata.obs[column].iloc[rows].astype(object).fillna(""))
     nearest = memory.nearest([str(text) for text in unique], RETRIEVED)
-    return Shown(subject, rows, [nearest[code] for code in codes])
+    texts = [[known.text for known in each] for each in nearest]
+    return Shown(subject, rows, [texts[code] for code in codes])
 
 
 def _memory(subject: Subject, *, retrieve: bool) -> Memory | None:

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bioverse_sc.models import Memory
+from bioverse_sc.facts import Memory
 
 PROTEINS = {
     "MKTAYIAKQRQISFVKSHFSRQ": "kinase",
@@ -19,6 +19,10 @@ def table(known):
 @pytest.fixture
 def proteins():
     return Memory("protein", table(PROTEINS))
+
+
+def texts(nearest):
+    return [[known.text for known in each] for each in nearest]
 
 
 def naive_words(sequence, known):
@@ -42,24 +46,52 @@ def test_proteins_are_ranked_by_the_words_that_they_share(proteins):
     asked = "MKTAYIAKQRQISFWWWWHHHH"
     expected = naive_words(asked, list(PROTEINS))
     np.testing.assert_allclose(proteins._similarity([asked])[0], expected, atol=1e-5)
-    assert proteins.nearest([asked]) == [["kinase", "receptor"]]
+    assert texts(proteins.nearest([asked])) == [["kinase", "receptor"]]
 
 
 def test_a_text_is_given_once_and_entities_without_anything_in_common_are_not_near(proteins):
-    assert proteins.nearest(["MKTAYIAKQRQISFVKSHFSRQ"], 3) == [["kinase"]]
-    assert proteins.nearest(["VVVVNNNNVVVV", "mktayiakqr"]) == [[], ["kinase"]]
+    assert texts(proteins.nearest(["MKTAYIAKQRQISFVKSHFSRQ"], 3)) == [["kinase"]]
+    assert texts(proteins.nearest(["VVVVNNNNVVVV", "mktayiakqr"])) == [[], ["kinase"]]
 
 
 def test_an_entity_of_the_memory_can_be_left_out_of_its_own_neighbours():
     memory = Memory("protein", table({"MKTAYIAK": "itself", "MKTAYIAW": "other"}))
-    assert memory.nearest(["MKTAYIAK"], 2) == [["itself", "other"]]
-    assert memory.nearest(["MKTAYIAK"], 2, themselves=False) == [["other"]]
+    assert texts(memory.nearest(["MKTAYIAK"], 2)) == [["itself", "other"]]
+    assert texts(memory.nearest(["MKTAYIAK"], 2, themselves=False)) == [["other"]]
 
 
 def test_many_are_found_as_one_by_one(proteins):
     rng = np.random.default_rng(0)
     asked = ["".join(rng.choice(list("MKTAYIQRWHCP"), 30)) for _ in range(300)]
-    assert proteins.nearest(asked) == [proteins.nearest([each])[0] for each in asked]
+    assert texts(proteins.nearest(asked)) == [texts(proteins.nearest([each]))[0] for each in asked]
+
+
+def test_one_that_is_known_comes_first_and_says_so():
+    memory = Memory("protein", table({"MKTAYIAKMKTAYIAK": "repeat", "MKTAYIAK": "once", "WWWWW": "other"}))
+    same, other = memory.nearest(["mkta-yiak*"])[0]
+    assert (same.entity, same.text, same.similarity, same.is_same) == ("MKTAYIAK", "once", 1.0, True)
+    assert (other.text, other.is_same) == ("repeat", False)
+    assert 0 < other.similarity < 1
+    # one of twice the length has the same words
+    assert not memory.nearest(["MKTAYIAKMKTAYIAKMKTAYIAK"])[0][0].is_same
+
+
+def test_a_molecule_is_known_by_its_structure_and_stereochemistry():
+    pytest.importorskip("rdkit")
+    memory = Memory("molecule", table({"C[C@H](N)C(=O)O": "one hand", "C[C@@H](N)C(=O)O": "the other hand"}))
+    first, second = memory.nearest(["OC(=O)[C@@H](N)C"])[0]
+    assert (first.text, first.is_same) == ("one hand", True)
+    assert (second.text, second.similarity, second.is_same) == ("the other hand", 1.0, False)
+    assert [known.is_same for known in memory.nearest(["CC(N)C(=O)O"])[0]] == [False, False]
+
+
+def test_what_else_is_known_comes_with_it(tmp_path):
+    more = pd.DataFrame({"entity": ["MKTAYIAK"], "text": ["Insulin."], "name": ["Insulin"], "gene": [None]})
+    Memory("protein", more.assign(organism="human", note="not read")).write(tmp_path / "m.tsv.xz")
+    memory = Memory("protein", tmp_path / "m.tsv.xz")
+    assert list(memory.table) == ["entity", "text", "name", "gene", "organism"]
+    known = memory.nearest(["MKTAYIAK"])[0][0]
+    assert (known.name, known.gene, known.organism, known.ec) == ("Insulin", "", "human", "")
 
 
 def test_molecules_are_ranked_by_tanimoto_similarity():
@@ -71,15 +103,16 @@ def test_molecules_are_ranked_by_tanimoto_similarity():
     asked = ["OC(=O)c1ccccc1O", "CCCCO", "OCC"]
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
     prints = {s: generator.GetFingerprint(Chem.MolFromSmiles(s)) for s in [*known, *asked]}
-    for smiles, found in zip(asked, memory.nearest(asked, 4), strict=True):
+    for smiles, found in zip(asked, texts(memory.nearest(asked, 4)), strict=True):
         likeness = {known[k]: DataStructs.TanimotoSimilarity(prints[smiles], prints[k]) for k in known}
         assert found == sorted((t for t in known.values() if likeness[t]), key=lambda t: -likeness[t])
     # two ways of writing ethanol
-    assert memory.nearest(["OCC"], 1) == [["ethanol"]]
+    assert texts(memory.nearest(["OCC"], 1)) == [["ethanol"]]
 
 
 def test_what_is_no_molecule_is_near_to_none():
-    assert Memory("molecule", table({"CCO": "ethanol"})).nearest(["no molecule"]) == [[]]
+    memory = Memory("molecule", table({"CCO": "ethanol"}))
+    assert memory.nearest(["no molecule", ""]) == [[], []]
 
 
 def test_a_written_memory_is_the_same_and_the_same_file_each_time(tmp_path, proteins):
