@@ -1,4 +1,4 @@
-"""What is known of a cell, a type, a gene, a pathway, a protein or a molecule, in sentences that a language model is shown.
+"""What is known of cells, types, genes, pathways, proteins and molecules, in sentences for a language model.
 
 Answers are written from these facts, returned with them, and checked against them.
 """
@@ -14,7 +14,9 @@ from bioverse_sc.facts._cells import (
     Marker,
 )
 from bioverse_sc.facts._fact import TOPICS, Fact
+from bioverse_sc.facts._gather import gather
 from bioverse_sc.facts._genes import gene_facts, pathway_facts
+from bioverse_sc.facts._mentions import Mentions, mentions
 from bioverse_sc.facts._reference import Specificity
 from bioverse_sc.facts._tables import expression_letters
 from bioverse_sc.facts._types import type_facts
@@ -29,10 +31,13 @@ __all__ = [
     "CellFacts",
     "Fact",
     "Marker",
+    "Mentions",
     "Specificity",
     "cell_facts",
     "expression_letters",
+    "gather",
     "gene_facts",
+    "mentions",
     "pathway_facts",
     "type_facts",
 ]

@@ -170,7 +170,11 @@ def state_sentence(cell: CellFacts, name: str, state: str, genes: tuple[str, ...
 def no_state_sentence(cell: CellFacts, name: str, state: str) -> str:
     """That a state does not show."""
     genes = [gene for gene in STATES[state].genes if cell.amount(gene)]
-    seen = f"it expresses only {listed(genes[:3])} of its genes" if genes else "none of its genes is detected"
+    seen = (
+        f"of the genes for this it expresses only {listed(genes[:3])}"
+        if genes
+        else "none of the genes for this is detected"
+    )
     if not any(gene in cell.panel.column for gene in STATES[state].genes):
         return f"Whether {subject(cell, name).replace('The', 'the', 1)} shows {STATES[state].name} cannot be told."
     return f"{subject(cell, name)} does not show {STATES[state].name}: {seen}."
@@ -191,7 +195,8 @@ def _unusual(cell: CellFacts, name: str) -> list[tuple[str, str, str]]:
         text = f"{who} has haemoglobin although it is no red cell. This is often RNA of burst red cells."
         said.append((text, "unusual", ""))
     if cell.is_damaged:
-        text = f"The share of mitochondrial counts is high, at {percent(cell.mitochondrial)}. Such cells are often damaged."
+        share = percent(cell.mitochondrial)
+        text = f"The share of mitochondrial counts is high, at {share}. Such cells are often damaged."
         said.append((text, "unusual", ""))
     if cell.has_counts and not cell.is_group and cell.total < FEW_COUNTS:
         said.append((f"{who} has few counts, so a gene that is not detected says little.", "unusual", ""))
