@@ -13,6 +13,7 @@ from bioverse_sc.facts._cells import (
     CellFacts,
     Marker,
 )
+from bioverse_sc.facts._check import REFUSAL, VERDICTS, CheckedSentence, check_answer
 from bioverse_sc.facts._fact import TOPICS, Fact
 from bioverse_sc.facts._gather import gather
 from bioverse_sc.facts._genes import gene_facts, pathway_facts
@@ -24,16 +25,20 @@ from bioverse_sc.facts._types import type_facts
 __all__ = [
     "CERTAINTY",
     "EXPRESSED_SHARE",
+    "REFUSAL",
     "TELLING",
     "TOPICS",
+    "VERDICTS",
     "Absence",
     "Candidate",
     "CellFacts",
+    "CheckedSentence",
     "Fact",
     "Marker",
     "Mentions",
     "Specificity",
     "cell_facts",
+    "check_answer",
     "expression_letters",
     "gather",
     "gene_facts",

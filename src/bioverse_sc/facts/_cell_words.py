@@ -155,10 +155,10 @@ def amount_sentence(cell: CellFacts, name: str, gene: str) -> str:
 
 def absence_sentence(absence: Absence) -> str:
     """That a gene is not detected, how likely it would be, and what this speaks against."""
+    chance = probability(absence.probability)
     return (
-        f"{absence.gene} is not detected. {capital(a(absence.label))} of "
-        f"this depth would show it with a probability of {probability(absence.probability)}, so this speaks against "
-        f"{absence.label}."
+        f"{absence.gene} is not detected, which speaks against {absence.label}. {capital(a(absence.label))} of this "
+        f"depth would show it with a probability of {chance}."
     )
 
 

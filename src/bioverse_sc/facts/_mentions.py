@@ -168,7 +168,7 @@ def _type(span: str) -> str:
     is_of_cells = (
         words[-1] in {"cell", "cells", "lymphocyte", "lymphocytes", "monocyte", "monocytes"} and len(words) > 1
     )
-    if is_of_cells or words[-1] in SHORT_TYPES:
+    if (is_of_cells or words[-1] in SHORT_TYPES) and "," not in span:
         # what papers call a type comes before what the ontology has by the same name
         term = match_labels([span.rstrip("-")])[span.rstrip("-")].term
     else:
