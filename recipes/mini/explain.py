@@ -98,7 +98,11 @@ def explained(cell: CellFacts, rng: np.random.Generator) -> tuple[str, list[Fact
     told = [fact for fact in facts if fact.topic in ("label", "certainty", "runner-up", "markers", "gene")]
     if cell.label == UNKNOWN or not cell.term:
         likely = next((c for c in cell.candidates if c.label != UNKNOWN), None)
-        near = f" The likeliest is {likely.label}, with a probability of {shown_probability(likely.probability)}." if likely else ""
+        near = (
+            f" The likeliest is {likely.label}, with a probability of {shown_probability(likely.probability)}."
+            if likely
+            else ""
+        )
         return form(UNSETTLED) + near, told
     label = cell_ontology().names[cell.term]
     types = {"type": label, "types": in_plural(label), "a_type": with_article(label)}
@@ -116,8 +120,12 @@ def explained(cell: CellFacts, rng: np.random.Generator) -> tuple[str, list[Fact
     sentences += [_against(absence, form) for absence in cell.absences if absence.label == cell.label][:1]
     other, genes = cell.strangers
     if genes:
-        sentences.append(form(UNUSUAL, genes=_listed(genes[:3]), others=in_plural(other), are="is" if len(genes) == 1 else "are"))
-    sentences += [f.text for f in facts if f.topic == "unusual" and "also expresses" not in f.text and "few counts" not in f.text][:1]
+        sentences.append(
+            form(UNUSUAL, genes=_listed(genes[:3]), others=in_plural(other), are="is" if len(genes) == 1 else "are")
+        )
+    sentences += [
+        f.text for f in facts if f.topic == "unusual" and "also expresses" not in f.text and "few counts" not in f.text
+    ][:1]
     for state, genes in list(cell.states.items())[:1]:
         sentences.append(form(STATE, state=state_name(state), genes=_listed(genes[:4])))
     certain = {"certainty": cell.certainty, "p": shown_probability(cell.probability)}

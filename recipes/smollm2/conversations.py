@@ -205,7 +205,9 @@ class CellTalk:
         elif kind == "against":
             answers = [f for f in judged if "against" in f.text][:2] or [*of(own, "absence")[:1]]
         elif kind == "unusual":
-            answers = [f for f in judged if f.topic == "judgment"][-1:] if not of(own, "unusual") else of(own, "unusual")
+            answers = (
+                [f for f in judged if f.topic == "judgment"][-1:] if not of(own, "unusual") else of(own, "unusual")
+            )
         elif kind in ("proliferating", "interferon", "stressed"):
             states = {"proliferating": "prolif", "interferon": "interferon", "stressed": "stress"}
             told = [f for f in judged if states[kind] in f.text][:1]
@@ -281,7 +283,11 @@ class CellTalk:
         question = self.writer.worded(self.writer.wordings["cell"]["is_marker"], gene=gene)
         judged = [f for f in self.asked(f"Does it express {gene}?") if f.topic == "judgment"]
         marks = [f for f in judged if "marker" in f.text][:1] or judged[:1]
-        return self.writer.turn(question, [*polar(marks[0]), marks[0]], self.asked(question)) if marks else self.refused(question)
+        return (
+            self.writer.turn(question, [*polar(marks[0]), marks[0]], self.asked(question))
+            if marks
+            else self.refused(question)
+        )
 
     def pathway(self) -> Turn:
         name = str(self.writer.pick(self.writer.pathways))
@@ -391,7 +397,9 @@ def binding_turn(writer: Writer, mods: list[str], texts: list[str], near: list[S
 def record(mods: list[str], names: list[str], turns: list[Turn]) -> dict[str, Any]:
     """A line of the file: entities by modality, the conversation and its last answer."""
     facts = [shown for _, _, shown in turns]
-    segments = question_prompt(mods, [(question, None) for question, _, _ in turns[:1]], facts=facts[:1], prompts=prompts())
+    segments = question_prompt(
+        mods, [(question, None) for question, _, _ in turns[:1]], facts=facts[:1], prompts=prompts()
+    )
     texts = ["".join(f"[BIO:{s.mod}]" if isinstance(s, Entity) else getattr(s, "text", None) or "" for s in segments)]
     prompt: list[str] = [texts[0]]
     for (_, answer, _), (question, _, shown) in zip(turns, turns[1:], strict=False):
@@ -410,7 +418,9 @@ def prompts() -> dict[str, str]:
     return DEFAULTS | PROMPTS
 
 
-def real_and_simulated(shared: Path, adata: ad.AnnData, genes: list[str], n: int, rng: np.random.Generator) -> tuple[ad.AnnData, list[CellFacts]]:
+def real_and_simulated(
+    shared: Path, adata: ad.AnnData, genes: list[str], n: int, rng: np.random.Generator
+) -> tuple[ad.AnnData, list[CellFacts]]:
     """Cells with what is known of them: simulated ones, and real ones with all genes that they were measured with."""
     n_real = int(n * REAL_SHARE)
     labels = adata.obs["label"].to_numpy()

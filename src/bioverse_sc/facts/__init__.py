@@ -3,45 +3,58 @@
 Answers are written from these facts, returned with them, and checked against them.
 """
 
+from bioverse_sc.facts._about import About, facts_about, shown_answer
 from bioverse_sc.facts._cell_facts import cell_facts
-from bioverse_sc.facts._cells import (
-    CERTAINTY,
-    EXPRESSED_SHARE,
-    TELLING,
-    Absence,
-    Candidate,
-    CellFacts,
-    Marker,
-)
+from bioverse_sc.facts._cells import CERTAINTY, EXPRESSED_SHARE, TELLING, Absence, Candidate, CellFacts, Marker
+from bioverse_sc.facts._check import REFUSAL, VERDICTS, CheckedSentence, check_answer
 from bioverse_sc.facts._entities import binding_facts, closeness, entity_facts, refusal, short_name
 from bioverse_sc.facts._fact import TOPICS, Fact
-from bioverse_sc.facts._genes import gene_facts, pathway_facts
+from bioverse_sc.facts._gather import gather
+from bioverse_sc.facts._genes import gene_facts, pathway_facts, pathway_names
 from bioverse_sc.facts._memory import Known, Memory
+from bioverse_sc.facts._mentions import Mentions, mentions
 from bioverse_sc.facts._reference import Specificity
 from bioverse_sc.facts._tables import expression_letters
 from bioverse_sc.facts._types import type_facts
+from bioverse_sc.facts._words import a as with_article
+from bioverse_sc.facts._words import plural as in_plural
+from bioverse_sc.facts._words import probability as shown_probability
 
 __all__ = [
     "CERTAINTY",
     "EXPRESSED_SHARE",
+    "REFUSAL",
     "TELLING",
     "TOPICS",
+    "VERDICTS",
+    "About",
     "Absence",
     "Candidate",
     "CellFacts",
+    "CheckedSentence",
     "Fact",
     "Known",
     "Marker",
     "Memory",
+    "Mentions",
     "Specificity",
     "binding_facts",
     "cell_facts",
+    "check_answer",
     "closeness",
     "entity_facts",
     "expression_letters",
+    "facts_about",
+    "gather",
     "gene_facts",
+    "in_plural",
+    "mentions",
     "pathway_facts",
+    "pathway_names",
     "refusal",
     "short_name",
+    "shown_answer",
+    "shown_probability",
     "type_facts",
+    "with_article",
 ]

@@ -77,6 +77,7 @@ def cell_facts(
                 term=named[name] or "",
                 probability=_probability(name, named[name], terms, probabilities[i]),
                 candidates=_candidates(terms, probabilities[i]),
+                choices=frozenset(terms.values()),
                 is_group=is_group,
                 panel=panel,
                 columns_expressed=at,

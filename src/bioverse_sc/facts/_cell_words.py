@@ -45,7 +45,7 @@ def cell_sentences(cell: CellFacts, name: str) -> list[Fact]:
         *_markers(cell, name),
         *[(absence_sentence(absence), "absence", "") for absence in cell.absences],
         *_unusual(cell, name),
-        *[(state_sentence(cell, name, state, genes), "state", "") for state, genes in cell.states.items()],
+        *_states(cell, name),
         *_numbers(cell, name),
         *[(f"The sample's {key.replace('_', ' ')} is {value}.", "study", "") for key, value in cell.study.items()],
     ]
@@ -155,10 +155,10 @@ def amount_sentence(cell: CellFacts, name: str, gene: str) -> str:
 
 def absence_sentence(absence: Absence) -> str:
     """That a gene is not detected, how likely it would be, and what this speaks against."""
+    chance = probability(absence.probability)
     return (
-        f"{absence.gene} is not detected. {capital(a(absence.label))} of "
-        f"this depth would show it with a probability of {probability(absence.probability)}, so this speaks against "
-        f"{absence.label}."
+        f"{absence.gene} is not detected, which speaks against {absence.label}. {capital(a(absence.label))} of this "
+        f"depth would show it with a probability of {chance}."
     )
 
 
@@ -170,10 +170,24 @@ def state_sentence(cell: CellFacts, name: str, state: str, genes: tuple[str, ...
 def no_state_sentence(cell: CellFacts, name: str, state: str) -> str:
     """That a state does not show."""
     genes = [gene for gene in STATES[state].genes if cell.amount(gene)]
-    seen = f"it expresses only {listed(genes[:3])} of its genes" if genes else "none of its genes is detected"
+    seen = (
+        f"of the genes for this it expresses only {listed(genes[:3])}"
+        if genes
+        else "none of the genes for this is detected"
+    )
     if not any(gene in cell.panel.column for gene in STATES[state].genes):
         return f"Whether {subject(cell, name).replace('The', 'the', 1)} shows {STATES[state].name} cannot be told."
     return f"{subject(cell, name)} does not show {STATES[state].name}: {seen}."
+
+
+def _states(cell: CellFacts, name: str) -> list[tuple[str, str, str]]:
+    """The states that show, or that none does."""
+    if cell.states:
+        return [(state_sentence(cell, name, state, genes), "state", "") for state, genes in cell.states.items()]
+    if not any(gene in cell.panel.column for state in STATES.values() for gene in state.genes):
+        return []
+    names = listed((state.name for state in STATES.values()), "or")
+    return [(f"{subject(cell, name)} does not show {names}.", "state", "")]
 
 
 def _unusual(cell: CellFacts, name: str) -> list[tuple[str, str, str]]:
@@ -191,7 +205,8 @@ def _unusual(cell: CellFacts, name: str) -> list[tuple[str, str, str]]:
         text = f"{who} has haemoglobin although it is no red cell. This is often RNA of burst red cells."
         said.append((text, "unusual", ""))
     if cell.is_damaged:
-        text = f"The share of mitochondrial counts is high, at {percent(cell.mitochondrial)}. Such cells are often damaged."
+        share = percent(cell.mitochondrial)
+        text = f"The share of mitochondrial counts is high, at {share}. Such cells are often damaged."
         said.append((text, "unusual", ""))
     if cell.has_counts and not cell.is_group and cell.total < FEW_COUNTS:
         said.append((f"{who} has few counts, so a gene that is not detected says little.", "unusual", ""))

@@ -101,6 +101,8 @@ class CellFacts:
     probability: float
     candidates: tuple[Candidate, ...]
     """Labels with a probability of 0.01 or more, the likeliest first."""
+    choices: frozenset[str] = field(repr=False)
+    """Cell Ontology ids of all labels that there were to choose from."""
     is_group: bool
     panel: Panel = field(repr=False)
     columns_expressed: np.ndarray = field(repr=False)
@@ -134,7 +136,7 @@ class CellFacts:
     @property
     def certainty(self) -> str:
         """How sure the label is, in words."""
-        return next(words for least, words in CERTAINTY.items() if self.probability >= least)
+        return certainty(self.probability)
 
     @property
     def n_genes(self) -> int:
@@ -269,6 +271,11 @@ class CellFacts:
         from bioverse_sc.facts._cell_words import cell_sentences
 
         return cell_sentences(self, name)
+
+
+def certainty(probability: float) -> str:
+    """What a probability is called."""
+    return next(words for least, words in CERTAINTY.items() if probability >= least)
 
 
 def worth(marker: Marker) -> float:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 DISTANT = {"letters": 0.1, "structure": 0.4}
 """Similarity from which the nearest known one tells something; below it the answer is a refusal.
 
-By ``benchmarks/nearest.py``, of proteins and molecules that ``mini`` does not know, the nearest has half of the words of
-the name of 3 to 11 % of proteins below 0.03, of 15 to 19 % to 0.05, of 24 to 64 % to 0.1, and half of those
+By ``benchmarks/nearest.py``, of proteins and molecules that ``mini`` does not know, the nearest has half of the words
+of the name of 3 to 11 % of proteins below 0.03, of 15 to 19 % to 0.05, of 24 to 64 % to 0.1, and half of those
 of the classes of 9 to 18 % of molecules below 0.4."""
 RELATED = {"letters": 0.2, "structure": 0.7}
 """Similarity from which it probably is a relative: half of the words of the name are right of 85 % of proteins between

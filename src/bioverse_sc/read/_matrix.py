@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bioverse_sc._row_hash import hash_sparse_rows, hash_texts
+from bioverse_sc.ontology import approved_symbol
 from bioverse_sc.read._genes import GeneMap, map_genes
 from bioverse_sc.read._kinds import LOGGED, USABLE, matrix_kind, some_rows
 from bioverse_sc.read._map import row_chunks
@@ -186,6 +187,24 @@ def matrix_of_genes(
         passed_over="",
     )
     return GeneMatrix(values, profile, gene_symbols)
+
+
+def whole_matrix(adata: AnnData, source: str, *, gene_symbols: str | None = None) -> GeneMatrix:
+    """All genes of a matrix that was chosen before, under their approved symbols where they have one.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    source
+        Name of the matrix, such as ``"X"``.
+    gene_symbols
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` by default.
+    """
+    names, is_other = features(adata, source, gene_symbols)
+    genes = (name for name, no_gene in zip(names, is_other, strict=True) if not no_gene)
+    vocabulary = list(dict.fromkeys(approved_symbol(name) or name for name in genes))
+    return matrix_of_genes(adata, source, vocabulary, gene_symbols=gene_symbols)
 
 
 def _gene_names(names: list[str], is_other: np.ndarray) -> list[str]:

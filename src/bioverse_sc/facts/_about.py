@@ -1,0 +1,119 @@
+"""What a question is about, as the prompt calls it, and the facts that are shown for the question."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bioverse_sc._modality import CELLS, modality_of
+from bioverse_sc.facts._check import REFUSAL, CheckedSentence, check_answer
+from bioverse_sc.facts._entities import binding_facts, entity_facts
+from bioverse_sc.facts._fact import Fact
+from bioverse_sc.facts._gather import MOST, gather
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bioverse_sc.facts._cells import CellFacts
+    from bioverse_sc.facts._memory import Known
+
+SUPPORTED = ("supported", "refusal")
+"""Verdicts of sentences that are shown."""
+_POLAR = re.compile(r"^(?:yes|no|probably not|probably)[.,:;]\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class About:
+    """An observation that a question is about, and what is known of it."""
+
+    name: str
+    """What the prompt calls it: ``"Cell"``, or ``"Protein 1"`` where there are several proteins."""
+    mod: str = CELLS
+    """Its modality."""
+    cell: CellFacts | None = None
+    """Of a cell or a group of cells."""
+    text: str = ""
+    """Of a protein its sequence, of a molecule its SMILES."""
+    nearest: Sequence[Known] = ()
+    """The known ones that are nearest to it; see :meth:`Memory.nearest`."""
+
+    @property
+    def noun(self) -> str:
+        """What sentences call it: ``"The protein"``, or ``"Protein 1"``."""
+        return f"The {modality_of(self.mod).noun}" if self.name == modality_of(self.mod).title else self.name
+
+
+def facts_about(
+    question: str, abouts: Sequence[About] = (), *, earlier: Sequence[str] = (), most: int = MOST
+) -> list[Fact]:
+    """The facts to show for a question: of what it is about, and of the genes, types and pathways that it names.
+
+    Parameters
+    ----------
+    question
+        In any words.
+    abouts
+        What the question is about; of nothing, the tables alone answer.
+    earlier
+        The questions before in the conversation, oldest first.
+    most
+        Facts of cells and tables at most; those of proteins and molecules are few, and all are shown.
+    """
+    cells = {about.name: about.cell for about in abouts if about.cell is not None}
+    others = [about for about in abouts if about.cell is None]
+    facts = gather(question, cells, earlier=earlier, most=most)
+    for about in others:
+        told = entity_facts(about.mod, about.text, about.nearest, name=about.noun)
+        facts += [replace(fact, text=_within(fact.text, about.noun), about=about.name) for fact in told]
+    return facts + _together(abouts)
+
+
+def _together(abouts: Sequence[About]) -> list[Fact]:
+    """What may be concluded of several of them."""
+    molecules, proteins, cells = ([a for a in abouts if a.mod == mod] for mod in ("molecule", "protein", CELLS))
+    facts = []
+    for molecule in molecules:
+        for protein in proteins:
+            told = binding_facts(
+                molecule.nearest, protein.nearest, molecule_name=molecule.noun, protein_name=protein.noun
+            )
+            facts += [replace(fact, text=_within(_within(fact.text, molecule.noun), protein.noun)) for fact in told]
+        for cell in cells:
+            text = f"Nothing known says what {molecule.noun} does to {cell.noun}."
+            text = _within(_within(text, molecule.noun), cell.noun)
+            facts.append(Fact(text, "judgment", f"{molecule.name} and {cell.name}"))
+    return facts
+
+
+def _within(text: str, noun: str) -> str:
+    """The text with a small article where the noun does not begin a sentence."""
+    return (
+        re.sub(rf"(?<=[a-z,;)] ){re.escape(noun)}\b", noun[:1].lower() + noun[1:], text) if noun[:4] == "The " else text
+    )
+
+
+def shown_answer(answer: str, facts: Sequence[Fact], *, refusal: str = REFUSAL) -> tuple[str, list[CheckedSentence]]:
+    """What is shown of an answer: its sentences that the facts support. This is a rule.
+
+    Parameters
+    ----------
+    answer
+        As it was written.
+    facts
+        What it was written from.
+    refusal
+        What is said where nothing remains.
+
+    Returns
+    -------
+    The text to show, and all sentences with their verdicts.
+    """
+    polar = match[0] if (match := _POLAR.match(answer.strip())) else ""
+    sentences = check_answer(answer.strip()[len(polar) :], facts)
+    supported = [sentence.text for sentence in sentences if sentence.verdict in SUPPORTED]
+    if not supported:
+        return refusal, sentences
+    # a yes that nothing bears out, or that stands before a refusal, says more than is known
+    is_borne_out = bool(sentences) and sentences[0].verdict == "supported"
+    return (polar if is_borne_out else "") + " ".join(supported), sentences
