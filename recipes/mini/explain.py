@@ -6,13 +6,14 @@ it, what is unusual, the state, and how certain the label is. Each sentence has 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from bioverse_sc.facts import in_plural, shown_probability, with_article
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
@@ -80,6 +81,7 @@ DOUBTFUL = (
     "With a probability of {p} the label is {certainty}.",
     "The evidence does not settle it: the label is {certainty} ({p}).",
 )
+_SHOWS = re.compile(r"The cell shows (.+): it expresses (.+)\.")
 UNSETTLED = (
     "No type is likely enough for a label.",
     "The cell is like no known type.",
@@ -105,7 +107,6 @@ def explained(cell: CellFacts, rng: np.random.Generator) -> tuple[str, list[Fact
         )
         return form(UNSETTLED) + near, told
     label = cell_ontology().names[cell.term]
-    types = {"type": label, "types": in_plural(label), "a_type": with_article(label)}
     sentences = [*_markers(cell, label, form)]
     functions = [fact.text for fact in facts if fact.topic == "gene"]
     if functions and rng.random() < 0.8:
@@ -126,14 +127,15 @@ def explained(cell: CellFacts, rng: np.random.Generator) -> tuple[str, list[Fact
     sentences += [
         f.text for f in facts if f.topic == "unusual" and "also expresses" not in f.text and "few counts" not in f.text
     ][:1]
-    for state, genes in list(cell.states.items())[:1]:
-        sentences.append(form(STATE, state=state_name(state), genes=_listed(genes[:4])))
+    for fact in facts:
+        if fact.topic == "state" and (shows := _SHOWS.fullmatch(fact.text)):
+            sentences.append(form(STATE, state=shows[1], genes=shows[2]))
     certain = {"certainty": cell.certainty, "p": shown_probability(cell.probability)}
     sentences.append(form(SURE if cell.probability >= 0.8 else DOUBTFUL, **certain))
     return " ".join(sentences), [*told, *(f for f in facts if f.topic in ("absence", "unusual", "state"))]
 
 
-def _markers(cell: CellFacts, label: str, form: object) -> list[str]:
+def _markers(cell: CellFacts, label: str, form: Callable[..., str]) -> list[str]:
     mine = [marker.gene for marker in cell.markers if marker.marks == label][:4]
     values = {"type": label, "types": in_plural(label)}
     said = [form(MARKERS, genes=_listed(mine), **_number(mine), **values)] if mine else [form(NO_MARKERS, **values)]
@@ -147,7 +149,7 @@ def _markers(cell: CellFacts, label: str, form: object) -> list[str]:
     return said
 
 
-def _against(absence: Absence, form: object) -> str:
+def _against(absence: Absence, form: Callable[..., str]) -> str:
     named = with_article(absence.label)
     values = {"gene": absence.gene, "type": absence.label, "a_type": named, "A_type": named[:1].upper() + named[1:]}
     return form(AGAINST, p=shown_probability(absence.probability), **values)

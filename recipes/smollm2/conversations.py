@@ -34,18 +34,20 @@ from recipe import Recipe
 import bioverse_sc as bsc
 from bioverse_sc.facts import (
     REFUSAL,
+    About,
     CellFacts,
     Fact,
-    Memory,
-    binding_facts,
     cell_facts,
-    entity_facts,
+    facts_about,
     gather,
     gene_facts,
+    in_plural,
     pathway_facts,
+    pathway_names,
     type_facts,
+    with_article,
 )
-from bioverse_sc.models import Entity, label_probabilities, question_prompt
+from bioverse_sc.models import PROMPTS, Entity, label_probabilities, question_prompt
 from bioverse_sc.ontology import UNKNOWN, approved_symbol, cell_ontology
 from bioverse_sc.read import whole_matrix
 from bioverse_sc.reasoning import detected
@@ -53,7 +55,6 @@ from bioverse_sc.reasoning import detected
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bioverse_sc.facts import Known
 
 SEED = 41
 HELD_OUT_TYPES = (
@@ -69,7 +70,8 @@ HELD_OUT_TYPES = (
     "smooth muscle cell",
 )
 """Types of which no conversation tells, so that questions about them measure what carries over."""
-PROMPTS = {"facts": "Facts:\n{facts}\n", "ask": "Question: {question}"}
+TEMPLATES = PROMPTS | {"facts": "Facts:\n{facts}\n", "ask": "Question: {question}"}
+"""Those of ``align_cells.yaml``."""
 REAL_SHARE = 0.3
 """Of the cells, those that are real, with all their genes."""
 STUDY = {
@@ -79,15 +81,18 @@ STUDY = {
     "condition": ["control", "stimulated", "day 3", "treated"],
 }
 OPENERS = ("", "", "", "", "Hi! ", "Please: ", "One question. ", "OK. ", "Hm. ", "Next: ", "Well, ", "So, ")
+NAMING = ("is_type", "expresses", "is_marker", "pathway", "study")
+"""Kinds of questions that name something."""
+FOLLOW_UPS = (
+    "And what does it do?",
+    "What does that gene do?",
+    "What is it good for?",
+    "What is its function?",
+    "And its role?",
+    "What does it do in general?",
+)
 Turn = tuple[str, str, list[str]]
 """Question, answer, facts that are shown before it."""
-
-
-def article(noun: str) -> str:
-    """``a`` or ``an``, by what the facts write."""
-    from bioverse_sc.facts import with_article
-
-    return with_article(noun).split(" ", maxsplit=1)[0]
 
 
 @dataclass
@@ -122,19 +127,19 @@ class Writer:
 
     def named(self, term: str) -> dict[str, str]:
         """A type's name for the slots of a wording."""
-        from bioverse_sc.facts import in_plural
-
         name = cell_ontology().names[term]
-        return {"name": name, "a": article(name), "names": in_plural(name)}
+        return {"name": name, "a": with_article(name).split(" ", maxsplit=1)[0], "names": in_plural(name)}
 
-    def turn(self, question: str, answers: Sequence[Fact | str], facts: Sequence[Fact]) -> Turn:
+    def turn(
+        self, question: str, answers: Sequence[Fact | str], facts: Sequence[Fact], *, needed: Sequence[Fact] = ()
+    ) -> Turn:
         """A turn whose answer is taken from facts, which stand among others in any order."""
         answer = " ".join(fact.text if isinstance(fact, Fact) else fact for fact in answers)
-        needed = [fact.text for fact in answers if isinstance(fact, Fact)]
-        others = [fact.text for fact in facts if fact.text not in needed]
+        needed_texts = [fact.text for fact in [*needed, *answers] if isinstance(fact, Fact)]
+        others = [fact.text for fact in facts if fact.text not in needed_texts]
         # in the order of their worth for the question as at use, or in any
         most = int(self.rng.integers(4, 19)) if self.rng.random() < 0.3 else int(self.rng.integers(3, 10))
-        chosen = [*needed, *others[:most]]
+        chosen = [*needed_texts, *others[:most]]
         if self.rng.random() < 0.6:
             chosen = [chosen[i] for i in self.rng.permutation(len(chosen))]
         chosen = [text for text in dict.fromkeys(chosen) if text not in self.shown]
@@ -153,8 +158,10 @@ def polar(fact: Fact) -> list[str]:
         return []
     if "probably not" in text:
         return ["Probably not."]
-    if re.search(r"most likely|which says little", text.split(". ")[0]):
-        return ["Probably."] if "most likely" in text else ["Probably not."]
+    if "which says little" in text:
+        return []
+    if "most likely" in text.split(". ")[0]:
+        return ["Probably."]
     negative = re.search(r"\b(is not|are not|does not|no known|not detected|none of|no known marker|nothing)\b", text)
     return ["No."] if negative and negative.start() < 90 else ["Yes."]
 
@@ -316,24 +323,23 @@ class CellTalk:
         question = f"Why is this cell labelled {self.cell.label}?"
         text, used = explained(self.cell, self.writer.rng)
         facts = self.asked(question)
-        shown = [f for f in self.cell.facts("Cell")]
-        turn = self.writer.turn(question, [text], [*used, *shown, *facts])
-        return turn
+        return self.writer.turn(question, [text], [*used, *self.cell.facts("Cell"), *facts], needed=used)
 
 
-def table_turn(writer: Writer, asked: Any = gather) -> Turn:
+def table_turn(writer: Writer) -> Turn:
     """A question about a gene, a type or a pathway."""
     kind = str(writer.pick(["gene", "gene", "gene", "type", "type", "pathway"]))
     if kind == "gene":
         gene = str(writer.pick(writer.genes))
-        topic = str(writer.pick(["function", "function", "function", "name", "marks", "process"]))
+        topic = str(writer.pick(["function", "function", "function", "name", "marks", "process", "location"]))
         question = writer.worded(writer.wordings["gene"][topic], gene=gene)
         known = gene_facts(gene)
         answers = {
             "function": [f for f in known if f.source == "RefSeq"][:1] or of(known, "gene")[:2],
             "name": [f for f in known if "full name" in f.text],
             "marks": of(known, "markers")[:1],
-            "process": [f for f in known if f.source == "Gene Ontology"][:1],
+            "process": [f for f in known if " takes part in " in f.text],
+            "location": [f for f in known if " is located in " in f.text],
         }[topic]
     elif kind == "type":
         term = str(writer.pick(writer.types))
@@ -348,74 +354,66 @@ def table_turn(writer: Writer, asked: Any = gather) -> Turn:
         }[topic]
     else:
         name = str(writer.pick(writer.pathways))
-        question = writer.worded(writer.wordings["pathway"]["genes"], pathway=name)
+        topic = str(writer.pick(["genes", "genes", "number", "about"]))
+        question = writer.worded(writer.wordings["pathway"][topic], pathway=name)
         known = pathway_facts(name)
-        answers = known[:1]
-    return writer.turn(question, answers or [REFUSAL], [*asked(question, earlier=writer.earlier), *known])
+        listed = [f for f in known if f.text.startswith("Genes of")]
+        answers = {"genes": listed, "number": known[:1], "about": [*known[:1], *listed]}[topic]
+    return writer.turn(question, answers or [refused("gene")], [*gather(question, earlier=writer.earlier), *known])
 
 
-def entity_turn(writer: Writer, mod: str, text: str, near: Sequence[Known]) -> Turn:
+def entity_turn(writer: Writer, about: About) -> Turn:
     """A question about a protein or a molecule."""
-    wordings = writer.wordings[mod]
+    wordings = writer.wordings[about.mod]
     kind = str(writer.pick(["identity", "identity", "identity", *wordings]))
     question = writer.worded(wordings[kind])
-    facts = entity_facts(mod, text, near, name=f"The {mod}")
-    judged, identity = of(facts, "judgment")[:1], of(facts, "identity")
-    answers: list[Fact] = []
-    if kind == "identity":
-        answers = identity[:1] or judged
-    elif kind in ("function", "role", "class"):
-        answers = identity[:1] or judged
-    elif kind == "organism":
-        answers = [f for f in identity if " is from " in f.text] or judged if not identity else []
-        answers = [f for f in identity if " is from " in f.text] or ([] if identity else judged)
-    elif kind == "gene":
-        answers = [f for f in identity if "The gene of" in f.text] or ([] if identity else judged)
-    elif kind == "enzyme":
-        answers = [f for f in identity[:1] if "EC " in f.text] or ([] if identity else judged)
-    elif kind in ("length", "formula", "mass"):
-        answers = of(facts, "properties")[:1]
-    elif kind == "near":
-        answers = of(facts, "nearest")[:2]
-    elif kind == "certainty":
-        answers = judged
-    return writer.turn(question, answers or [REFUSAL], facts)
+    facts = facts_about(question, [about], earlier=writer.earlier)
+    mine = [fact for fact in facts if fact.about == about.name]
+    judged, identity = of(mine, "judgment")[:1], of(mine, "identity")
+    unless_known = [] if identity else judged
+    answers = {
+        "identity": identity[:1] or judged,
+        "function": identity[:1] or judged,
+        "role": identity[:1] or judged,
+        "class": identity[:1] or judged,
+        "organism": [f for f in identity if " is from " in f.text] or unless_known,
+        "gene": [f for f in identity if "gene of" in f.text] or unless_known,
+        "enzyme": [f for f in identity[:1] if "EC " in f.text] or unless_known,
+        "length": of(mine, "properties")[:1],
+        "formula": of(mine, "properties")[:1],
+        "mass": of(mine, "properties")[:1],
+        "near": of(mine, "nearest")[:2],
+        "certainty": judged,
+        "refused": [],
+    }[kind]
+    return writer.turn(question, answers or [refused(about.mod)], facts)
 
 
-def binding_turn(writer: Writer, mods: list[str], texts: list[str], near: list[Sequence[Known]]) -> Turn:
-    """Whether a molecule binds proteins."""
-    names = [f"Protein {i}" for i in range(1, len(mods))] if len(mods) > 2 else ["The protein"]
-    facts, answers = list(entity_facts("molecule", texts[0], near[0], name="The molecule")), []
-    for name, text, known in zip(names, texts[1:], near[1:], strict=True):
-        facts += entity_facts("protein", text, known, name=name)
-        told = binding_facts(near[0], known, molecule_name="The molecule", protein_name=name)
-        facts += told
-        answers += told[-1:]
-    return writer.turn(writer.worded(writer.wordings["binding"]), answers, facts)
+def several_turn(writer: Writer, abouts: list[About]) -> Turn:
+    """Whether a molecule binds proteins, or what it does to a cell."""
+    kind = "treated" if any(about.cell for about in abouts) else "binding"
+    question = writer.worded(writer.wordings[kind])
+    facts = facts_about(question, abouts)
+    together = [fact for fact in facts if " and " in fact.about and fact.topic == "judgment"]
+    return writer.turn(question, together, facts)
+
+
+def refused(mod: str) -> str:
+    """The refusal that fits a modality."""
+    return REFUSAL.replace("cell", {"rna": "cell"}.get(mod, mod))
 
 
 def record(mods: list[str], names: list[str], turns: list[Turn]) -> dict[str, Any]:
     """A line of the file: entities by modality, the conversation and its last answer."""
-    facts = [shown for _, _, shown in turns]
-    segments = question_prompt(
-        mods, [(question, None) for question, _, _ in turns[:1]], facts=facts[:1], prompts=prompts()
-    )
-    texts = ["".join(f"[BIO:{s.mod}]" if isinstance(s, Entity) else getattr(s, "text", None) or "" for s in segments)]
-    prompt: list[str] = [texts[0]]
-    for (_, answer, _), (question, _, shown) in zip(turns, turns[1:], strict=False):
-        later = question_prompt([], [(question, None)], facts=[shown], prompts=prompts())
-        prompt += [answer, "".join(getattr(s, "text", None) or "" for s in later)]
+    prompt: list[str] = []
+    for i, (question, _, facts) in enumerate(turns):
+        segments = question_prompt(mods if i == 0 else [], [(question, None)], facts=[facts], prompts=TEMPLATES)
+        words = [f"[BIO:{s.mod}]" if isinstance(s, Entity) else s.text or "" for s in segments]
+        prompt += [*([turns[i - 1][1]] if i else []), "".join(words)]
     named: dict[str, Any] = {}
     for mod, name in zip(mods, names, strict=True):
         named.setdefault(mod, []).append(name)
     return {**named, "prompt": prompt, "answer": turns[-1][1]}
-
-
-def prompts() -> dict[str, str]:
-    """Templates of the model."""
-    from bioverse_sc.models import PROMPTS as DEFAULTS
-
-    return DEFAULTS | PROMPTS
 
 
 def real_and_simulated(
@@ -472,3 +470,111 @@ def known_cells(adata: ad.AnnData, rng: np.random.Generator) -> list[CellFacts]:
             columns={key: values[span] for key, values in columns.items()},
         )
     return [replace(cell, study=cell.study if rng.random() < 0.4 else {}) for cell in facts]
+
+
+def conversation(talk: CellTalk) -> list[Turn]:
+    """One to three turns about a cell."""
+    writer = talk.writer
+    writer.begin()
+    plain = [kind for kind in writer.wordings["cell"] if kind not in NAMING]
+    kinds = [*plain, *["refused"] * 6, *["is_type"] * 5, *["expresses"] * 6, *["why"] * 5, "is_marker", "is_marker"]
+    kinds += ["pathway", "study", "study", "table", "table", "identity", "markers"]
+    turns: list[Turn] = []
+    n_turns = int(writer.rng.choice([1, 2, 3], p=[0.6, 0.28, 0.12]))
+    while len(turns) < n_turns:
+        kind = str(writer.pick(kinds))
+        if kind == "expresses" and len(turns) + 1 < n_turns:
+            gene = talk.gene()
+            turns.append(talk.expresses(gene))
+            if (function := of_gene(gene)) and writer.rng.random() < 0.6:
+                question = writer.worded(FOLLOW_UPS)
+                turns.append(writer.turn(question, function, talk.asked(question)))
+        elif kind == "table":
+            turns.append(table_turn(writer))
+        elif kind in ("refused", "is_type", "expresses", "why", "is_marker", "pathway", "study"):
+            turns.append(getattr(talk, kind)())
+        else:
+            turns.append(talk.plain(kind))
+    return turns
+
+
+def of_gene(gene: str) -> list[Fact]:
+    """What a gene does."""
+    known = gene_facts(gene) if approved_symbol(gene) else []
+    return [f for f in known if f.source == "RefSeq"][:1] or of(known, "gene")[:1]
+
+
+def make(shared: Path, out: Path, *, n_cells: int, n_entities: int, per_cell: int) -> list[dict[str, Any]]:
+    """All conversations, and the file of their entities."""
+    rng = np.random.default_rng(SEED)
+    data = Data(shared, out, Recipe())
+    wordings = yaml.safe_load((Path(__file__).parent / "wordings.yaml").read_text(encoding="utf-8"))
+    held_out = {data.ontology.find(name) for name in HELD_OUT_TYPES}
+    marked = sorted({gene for genes in data.ontology.markers.values() for gene in genes})
+    genes = [gene for gene in marked if approved_symbol(gene) == gene]
+    types = [term for term in data.ontology.markers if term not in held_out]
+    writer = Writer(rng, wordings, genes, types, list(pathway_names().values()))
+    cells, facts = real_and_simulated(shared, ad.read_h5ad(out / "cells.h5ad"), data.profiles.genes, n_cells, rng)
+    records = []
+    for name, cell in zip(cells.obs_names, facts, strict=True):
+        for _ in range(per_cell):
+            records.append(record(["rna"], [name], conversation(CellTalk(writer, cell))))
+    mods = {"rna": cells}
+    abouts: dict[str, list[About]] = {}
+    for mod, column in (("protein", "sequence"), ("molecule", "smiles")):
+        table = ad.read_h5ad(out / f"{mod}s.h5ad").obs
+        table = table[: len(data.memory[mod])].sample(n_entities, random_state=SEED)
+        texts = table[column].astype(str).tolist()
+        # of two thirds the memory does not tell themselves, as at use
+        known = rng.random(len(texts)) < 0.4
+        near = [
+            data.memory[mod].nearest([text], 3, themselves=bool(own))[0] for text, own in zip(texts, known, strict=True)
+        ]
+        abouts[mod] = [About(mod.capitalize(), mod, None, text, n) for text, n in zip(texts, near, strict=True)]
+        mods[mod] = ad.AnnData(obs=table[[column]].astype(str))
+        for name, about in zip(table.index, abouts[mod], strict=True):
+            writer.begin()
+            records.append(record([mod], [name], [entity_turn(writer, about) for _ in range(int(rng.integers(1, 3)))]))
+    for _ in range(n_entities // 4):
+        writer.begin()
+        molecule, protein, cell = (int(rng.integers(n)) for n in (n_entities, n_entities, len(facts)))
+        first = abouts["molecule"][molecule]
+        names = [mods["molecule"].obs_names[molecule]]
+        if rng.random() < 0.6:
+            shown, names = [first, abouts["protein"][protein]], [*names, mods["protein"].obs_names[protein]]
+        else:
+            shown, names = [first, About("Cell", "rna", facts[cell])], [*names, cells.obs_names[cell]]
+        records.append(record([about.mod for about in shown], names, [several_turn(writer, shown)]))
+    for _ in range(n_entities):
+        writer.begin()
+        records.append(record([], [], [table_turn(writer) for _ in range(int(rng.integers(1, 3)))]))
+    md.MuData(mods).write(out / "entities.h5mu")
+    return records
+
+
+def labels_of(cells: ad.AnnData, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Cells with their labels, so that what the stage before taught is kept."""
+    rows = rng.choice(cells.n_obs, size=n)
+    return [
+        {"rna": [cells.obs_names[row]], "prompt": ["Cell:[BIO:rna] Type:"], "answer": str(cells.obs["label"].iloc[row])}
+        for row in rows
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True, help="folder with the reference data")
+    parser.add_argument("--out", type=Path, required=True, help="folder of cells.h5ad, and of the files")
+    parser.add_argument("--cells", type=int, default=3600)
+    parser.add_argument("--per-cell", type=int, default=2, help="conversations about each cell")
+    parser.add_argument("--entities", type=int, default=1200, help="proteins, and as many molecules")
+    a = parser.parse_args()
+    records = make(a.shared, a.out, n_cells=a.cells, n_entities=a.entities, per_cell=a.per_cell)
+    with (a.out / "conversations.jsonl").open("w", encoding="utf-8") as file:
+        for each in records:
+            file.write(json.dumps(each) + "\n")
+    print(f"{len(records)} conversations, {sum(len(r['prompt']) // 2 + 1 for r in records)} answers")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ from bioverse_sc._modality import modality_of
 from bioverse_sc._optional import require
 from bioverse_sc.encoders import bare_sequence
 from bioverse_sc.facts._fact import Fact
+from bioverse_sc.facts._words import brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,8 @@ RELATED = {"letters": 0.2, "structure": 0.7}
 0.2 and 0.3 and of 82 to 98 % above; of molecules half of those of the classes of 49 to 65 % above 0.7. The very name is
 right of at most 77 % of proteins at any similarity (human ones 0 to 10 %), and the role of 41 to 60 % of molecules, so
 neither is ever concluded."""
+MOST_LETTERS = 320
+"""Of what is told of a known one; a sentence more is left out."""
 SHOWN = 3
 """Near ones that are told."""
 _INHIBITS = re.compile(r"EC (\d+\.\d+\.\d+\.\d+)(?: [^.,]*?)? inhibitor")
@@ -105,7 +108,7 @@ def entity_facts(mod: str, text: str, nearest: Sequence[Known], *, name: str = "
         facts.append(
             Fact(
                 f"{name} has the same atoms and bonds as a known molecule. Its stereochemistry is another one, or "
-                f"is not given. The known molecule: {nearest[0].text}",
+                f"is not given. The known molecule: {brief(nearest[0].text, MOST_LETTERS)}",
                 "identity",
                 name,
             )
@@ -137,7 +140,7 @@ def _properties(mod: str, text: str, name: str) -> list[Fact]:
 
 def _identity(known: Known, name: str) -> list[Fact]:
     """Who it is, of one that is known."""
-    facts = [Fact(f"{name} is known. It is this: {known.text}", "identity", name)]
+    facts = [Fact(f"{name} is known. It is this: {brief(known.text, MOST_LETTERS)}", "identity", name)]
     if known.name:
         facts.append(Fact(f"The name of {name} is {known.name}.", "identity", name))
     if known.gene:
@@ -166,7 +169,7 @@ def _near(mod: str, others: Sequence[Known], name: str, *, is_known: bool) -> li
         return [
             Fact(
                 f"A known {noun} that is {_in_words(kind, known.similarity)} {name} (similarity "
-                f"{known.similarity:.2f}): {known.text}",
+                f"{known.similarity:.2f}): {short_name(known)}.",
                 "nearest",
                 name,
             )
