@@ -33,7 +33,7 @@ def treated(cells, names):
 
 
 def answers(mdata):
-    bsc.tl.ask(mdata, QUESTION, mod=["rna", "molecule"])
+    bsc.tl.ask(mdata, QUESTION, mod=["rna", "molecule"], retrieve=False)
     return mdata.obs["bioverse_answer"].to_numpy()
 
 
@@ -56,13 +56,25 @@ def test_another_cell_changes_what_is_said_of_the_cell(cells):
 
 def test_molecules_are_told_apart(mini):
     adata = ad.AnnData(obs=pd.DataFrame({"smiles": list(MOLECULES.values())}, index=list(MOLECULES)))
-    bsc.tl.describe(adata, mod="molecule", model=mini)
+    bsc.tl.describe(adata, mod="molecule", model=mini, retrieve=False)
     texts = adata.obs["bioverse_description"]
     assert texts.str.startswith("The molecule is").all()
     assert texts.nunique() == 4
     assert "flavon" in texts["quercetin"]
     assert "peptide" in texts["Ala-Phe"]
     assert "steroid" in texts["testosterone"]
+
+
+def test_molecules_that_are_not_known_are_told_by_what_is_near(mini):
+    adata = ad.AnnData(
+        obs=pd.DataFrame({"smiles": [MOLECULES["quercetin"], "CC(=O)Nc1ccc(O)cc1", "CCO"]}, index=list("abc"))
+    )
+    bsc.tl.describe(adata, mod="molecule", model=mini)
+    near, known, far = adata.obs["bioverse_description"]
+    assert near.startswith("This molecule itself is not known.")
+    assert "flavon" in near
+    assert known.startswith("The molecule is a member of the class of phenols that is 4-aminophenol")
+    assert far.endswith("so it cannot be told what it is.")
 
 
 def test_a_chat_goes_on_about_the_same_molecule():

@@ -142,6 +142,16 @@ class Keys:
         return f"{self.stem}_description"
 
     @property
+    def nearest(self) -> str:
+        """``.obs``: text of the nearest known entity."""
+        return f"{self.stem}_nearest"
+
+    @property
+    def nearest_similarity(self) -> str:
+        """``.obs``: how similar it is."""
+        return f"{self.stem}_nearest_similarity"
+
+    @property
     def answer(self) -> str:
         """``.obs``: generated answer to a question."""
         return f"{self.stem}_answer"

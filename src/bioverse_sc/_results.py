@@ -109,7 +109,9 @@ class Results:
         made_by = {} if entries is None else {"version": version("bioverse-sc"), **entries}
         stored[step] = made_by | ({WRITTEN: written} if written else {})
         self.data.uns[self.keys.stem] = stored
-        if not is_same and (outdated := [name for each in later for name in self.outdate(each)]):
+        if not is_same and (
+            outdated := [name for each in later for name in self.outdate(each)] + self._elsewhere(values)
+        ):
             logger.info("    out of date now: %s", ", ".join(outdated))
         return lines if entries is None else [*lines, f"'{self.keys.stem}', {step} (.uns)"]
 
@@ -123,6 +125,20 @@ class Results:
             stored = self._stored()
             self.data.uns[self.keys.stem] = stored | {step: {**stored[step], OUTDATED: True}}
         return outdated + [name for each in OUTDATES.get(step, ()) for name in self.outdate(each)]
+
+    def _elsewhere(self, values: Iterable[Slot]) -> list[str]:
+        """Mark what was made under other stems from vectors that have been written anew."""
+        slots = {slot.key for slot in values}
+        outdated = []
+        for stem, steps in list(self.data.uns.items()):
+            if stem == self.keys.stem or not hasattr(steps, "items"):
+                continue
+            of_slots = [
+                step for step, entries in steps.items() if hasattr(entries, "items") and entries.get("vectors") in slots
+            ]
+            other = Results(self.data, Keys(stem)) if of_slots else self
+            outdated += [f"{name} ({stem})" for step in of_slots for name in other.outdate(step)]
+        return outdated
 
     def _is_same(self, step: str, entries: Mapping[str, Any]) -> bool:
         """Whether every row is made from what one of the rows that are there was made from."""

@@ -578,8 +578,6 @@ def test_decoding_options_are_checked(two):
 
 
 def test_known_texts_are_shown_before_an_entity(two):
-    with pytest.raises(ValueError, match="no memory of protein, rna"):
-        bsc.Chat(make_mdata(), ENTITIES, model=two, retrieve=True)
     known = pd.DataFrame({"entity": ["MKTAYIAKQ", "MKTAYI", "ACDEFG"], "text": ["cuts", "binds.", "[BIO]"]})
     two.memory["protein"] = Memory("protein", known)
     chat = bsc.Chat(make_mdata(), ENTITIES, model=two, retrieve=True, max_new_tokens=8)
@@ -588,8 +586,6 @@ def test_known_texts_are_shown_before_an_entity(two):
     prompt = question_prompt(SHOWN, [("A?", None)], nearest=[["[BIO]"], ["cuts", "binds."], []])
     whole = torch.tensor([two.tokenize(prompt).ids])
     torch.testing.assert_close(watched.seen[0], inject(two.embeddings, whole, soft_tokens_of(two))[0])
-    with pytest.raises(ValueError, match="no memory of rna"):
-        bsc.Chat(make_mdata(), {"rna": "c1"}, model=two, retrieve=True)
 
 
 class Texts(HTMLParser):

@@ -4,14 +4,15 @@ import pandas as pd
 import pytest
 
 import bioverse_sc as bsc
-from bioverse_sc.facts import Memory
+from bioverse_sc.facts import Known, Memory
 from bioverse_sc.models import Answer, Entity, Text
+from bioverse_sc.tl._nearest import Nearest
 from tests.same import differences, same
 from tests.tl.asked import SLOTS, make_cells, make_library, make_three, naive
 
 pytest.importorskip("rdkit")
 
-SHORT = {"max_new_tokens": 12}
+SHORT = {"max_new_tokens": 12, "retrieve": False}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,9 @@ def test_an_anndata_that_holds_proteins_has_to_say_so(three):
 
 def test_a_prompt_that_is_too_long_is_an_error(three, monkeypatch):
     limit = three.language_model.config.max_position_embeddings
+    # of short answers what names no known one is left out
+    monkeypatch.setattr(Nearest, "description", lambda self, row, written: written)
+    monkeypatch.setattr(Nearest, "to_write", np.arange(4))
     options = {"mod": "protein", "retrieve": True, "max_new_tokens": limit}
 
     def remembered(n):
@@ -135,16 +139,99 @@ def test_cells_of_an_anndata(cells, mini):
     assert all(cells.obs["mine_description"])
 
 
-def test_the_nearest_known_texts_stand_before(three):
+def test_the_nearest_known_texts_stand_before(three, monkeypatch):
+    monkeypatch.setattr(Nearest, "description", lambda self, row, written: written)
     mdata = described(make_library(), three, retrieve=True)
-    texts = {"protein": {"P3": "Nearest known: (1) All of them. "}}
-    texts["molecule"] = {"M1": "Nearest known: (1) Ethanol. (2) Propanol. (3) Toluene. "}
-    for mod, expected in texts.items():
-        for name, before in expected.items():
-            answer = naive(three, mdata, prompt(mod.capitalize(), mod, before), [(mod, name)])
-            assert mdata[mod].obs.loc[name, "bioverse_description"] == answer
-            assert answer != naive(three, mdata, prompt(mod.capitalize(), mod), [(mod, name)])
-        assert mdata[mod].uns["bioverse"]["describe"]["retrieve"]
+    protein = mdata["protein"]
+    answer = naive(three, mdata, prompt("Protein", "protein", "Nearest known: (1) All of them. "), [("protein", "P3")])
+    assert protein.obs.loc["P3", "bioverse_description"] == answer
+    assert answer != naive(three, mdata, prompt("Protein", "protein"), [("protein", "P3")])
+    assert protein.uns["bioverse"]["describe"]["retrieve"]
+
+
+def test_a_known_one_gets_its_text_and_what_is_near_to_nothing_is_refused(three):
+    mdata = make_library()
+    mdata["protein"].obs["sequence"] = ["WWWWWWWW", "ggsg-gsgg", "ACDEFGHIKL", "MKTAYIWW"]
+    mdata = described(mdata, three)
+    obs = described(mdata, three, retrieve=True)["protein"].obs
+    text, nearest, similarity = (obs[f"bioverse_{name}"] for name in ("description", "nearest", "nearest_similarity"))
+    assert (text["P2"], nearest["P2"], similarity["P2"]) == ("A linker.", "A linker.", 1.0)
+    refused = "Nothing known is near this protein (nearest similarity 0.00), so it cannot be told what it is."
+    assert (text["P1"], nearest["P1"], similarity["P1"]) == (refused, "", 0.0)
+    # what the tiny model writes names nothing
+    concluded = "This protein itself is not known. It is probably a member of the same family as All of them. "
+    assert text["P3"] == f"{concluded}Which member it is cannot be told. The similarity is {similarity['P3']:.2f}."
+    assert 0.2 < similarity["P3"] < 1
+    molecules = described(make_library(), three, retrieve=True)["molecule"]
+    assert molecules.obs.loc["M1", "bioverse_description"] == "Ethanol."
+    stored = molecules.uns["bioverse"]["describe"]
+    assert sum(stored[name] for name in ("same", "related", "distant", "unknown")) == 3
+    assert stored["same"] == 1
+
+
+def test_sentences_that_the_model_wrote_are_kept_when_they_are_known_of_the_one_that_it_names():
+    known = [
+        Known("MKTAYI", "Insulin (INS), human. It binds. It is small.", 0.5, is_same=False, name="Insulin"),
+        Known("MKTAWW", "Relaxin (RLN1), human. It is long.", 0.3, is_same=False),
+        Known("WWWW", "Titin (TTN), human. It is longer.", 0.05, is_same=False),
+    ]
+    near = Nearest("protein", ["MKTAYW"], [known])
+    one = near.description(0, "Insulin (INS), human. It is small. It glows. It is small.")
+    assert one.endswith("The similarity is 0.50. Of that one it is known: It is small.")
+    two = near.description(0, "(2) Relaxin (RLN1), human. It is long.")
+    assert "same family as Relaxin (RLN1), human." in two
+    assert two.endswith("The similarity is 0.30. Of that one it is known: It is long.")
+    for wrong in ("Titin (TTN), human. It is longer.", "Major capsid protein.", ""):
+        assert near.description(0, wrong) == near.description(0, "")
+        assert not near.is_written(0, wrong)
+    assert "same family as Insulin (INS), human." in near.description(0, "")
+
+
+def test_without_a_memory_retrieving_changes_nothing(three):
+    both = [described(make_cells(), three, mod="rna", retrieve=retrieve) for retrieve in (False, True)]
+    texts = [each["rna"].obs["bioverse_description"] for each in both]
+    assert texts[0].equals(texts[1])
+    assert "bioverse_nearest" not in both[1]["rna"].obs
+
+
+def test_slots_of_the_nearest_go_when_nothing_is_looked_up(three):
+    mdata = described(make_library(), three, retrieve=True)
+    assert "bioverse_nearest" in mdata["protein"].obs
+    assert "bioverse_nearest" not in described(mdata, three)["protein"].obs
+    mdata["protein"].obs["bioverse_nearest"] = "mine"
+    with pytest.raises(ValueError, match=r"obs\['bioverse_nearest'\] was changed"):
+        described(mdata, three, retrieve=True)
+
+
+def test_another_name_does_not_double_the_vectors(three, log):
+    protein = make_library()["protein"].copy()
+    bsc.tl.embed(protein, mod="protein", model=three)
+    options = {"mod": "protein", "model": three}
+    bsc.tl.describe(protein, **options, **SHORT, key_added="one")
+    bsc.tl.ask(protein, "What is it?", **options, **SHORT, key_added="two")
+    bsc.tl.score(protein, ["A linker."], **options, key_added="three")
+    assert set(protein.obsm) == {"X_esm2", "X_three", "three_scores"}
+    expected = described(protein, three, mod="protein").obs["bioverse_description"]
+    assert protein.obs["one_description"].tolist() == expected.tolist()
+    # these are out of date with the vectors
+    protein.obs.loc["P1", "sequence"] = "MKTAYIAKWW"
+    bsc.tl.embed(protein, mod="protein", model=three)
+    assert all(protein.uns[stem][step]["is_outdated"] for stem, step in (("one", "describe"), ("two", "ask")))
+    said = " ".join(record.getMessage() for record in log)
+    assert "out of date now: describe (one), ask (two), align (three), score (three)" in said
+
+
+def test_vectors_of_something_else_are_made_under_the_other_name(three):
+    protein = make_library()["protein"].copy()
+    bsc.tl.embed(protein, mod="protein", model=three)
+    before = protein.obsm["X_esm2"].copy()
+    protein.obs["sequence"] = protein.obs["sequence"].to_numpy()[::-1].copy()
+    bsc.tl.describe(protein, mod="protein", model=three, **SHORT, key_added="one")
+    np.testing.assert_array_equal(protein.obsm["X_esm2"], before)
+    np.testing.assert_allclose(protein.obsm["X_one_esm2"], before[::-1], rtol=1e-5)
+    # and are found again by a third one
+    bsc.tl.ask(protein, "What is it?", mod="protein", model=three, **SHORT, key_added="two")
+    assert set(protein.obsm) == {"X_esm2", "X_one_esm2"}
 
 
 def test_what_was_used_is_said(three, log):
@@ -159,8 +246,9 @@ def test_what_was_used_is_said(three, log):
 
 
 @pytest.mark.parametrize("retrieve", [False, True])
-def test_draws_depend_on_neither_batches_nor_order(retrieve, three):
+def test_draws_depend_on_neither_batches_nor_order(retrieve, three, monkeypatch):
     options = {"mod": "protein", "temperature": 1.0, "retrieve": retrieve}
+    monkeypatch.setattr(Nearest, "description", lambda self, row, written: written)
     first = described(make_library(), three, **options)["protein"].obs["bioverse_description"]
     assert first.nunique() == 4
     turned = make_library()["protein"][[2, 0, 3, 1]].copy()
@@ -187,8 +275,6 @@ def test_what_cannot_be_described(three, only_cells):
         described(make_cells(), only_cells, mod="protein")
     with pytest.raises(KeyError, match=r"no modality 'rna'; it has \['molecule', 'protein'\]"):
         described(make_library(), three, mod="rna")
-    with pytest.raises(ValueError, match="has no memory of rna"):
-        described(make_cells(), three, mod="rna", retrieve=True)
     with pytest.raises(ValueError, match="temperature is -1"):
         described(make_cells(), three, temperature=-1)
     with pytest.raises(ValueError, match="batch_size is -1; expected 1 or more"):

@@ -22,8 +22,8 @@ DISTANT = {"letters": 0.1, "structure": 0.4}
 """Similarity from which the nearest known one tells something; below it the answer is a refusal.
 
 By ``benchmarks/nearest.py``, of proteins and molecules that ``mini`` does not know, the nearest has half of the words
-of the name of 3 to 11 % of proteins below 0.03, of 15 to 19 % to 0.05, of 24 to 64 % to 0.1, and half of those
-of the classes of 9 to 18 % of molecules below 0.4."""
+of the name of 3 to 11 % of proteins below 0.03, of 15 to 19 % to 0.05, of 24 to 64 % to 0.1, and half of those of the
+classes of 9 to 18 % of molecules below 0.4."""
 RELATED = {"letters": 0.2, "structure": 0.7}
 """Similarity from which it probably is a relative: half of the words of the name are right of 85 % of proteins between
 0.2 and 0.3 and of 82 to 98 % above; of molecules half of those of the classes of 49 to 65 % above 0.7. The very name is
@@ -103,17 +103,10 @@ def entity_facts(mod: str, text: str, nearest: Sequence[Known], *, name: str = "
     others = [known for known in nearest if not known.is_same][:SHOWN]
     if close == "same":
         facts += _identity(nearest[0], name)
-    elif mod == "molecule" and close != "unknown" and _is_flat_same(text, nearest[0].entity):
-        close = "same"
-        facts.append(
-            Fact(
-                f"{name} has the same atoms and bonds as a known molecule. Its stereochemistry is another one, or "
-                f"is not given. The known molecule: {brief(nearest[0].text, MOST_LETTERS)}",
-                "identity",
-                name,
-            )
-        )
     facts += _near(mod, others, name, is_known=close == "same")
+    if mod == "molecule" and close == "related" and _is_stereoisomer(text, nearest[0].entity):
+        concluded = f"{name} is the following one or a stereoisomer of it: {short_name(nearest[0])}."
+        return [*facts, Fact(concluded, "judgment", name)]
     return [*facts, _judgment(mod, nearest, name, close)]
 
 
@@ -150,8 +143,8 @@ def _identity(known: Known, name: str) -> list[Fact]:
     return facts
 
 
-def _is_flat_same(one: str, other: str) -> bool:
-    """Whether two molecules are the same but for their stereochemistry."""
+def _is_stereoisomer(one: str, other: str) -> bool:
+    """Whether two molecules have the same atoms and bonds."""
     chem = require("rdkit.Chem", "chem")
     with require("rdkit.rdBase", "chem").BlockLogs():
         molecules = [chem.MolFromSmiles(smiles) for smiles in (one, other)]
@@ -200,11 +193,11 @@ def _judgment(mod: str, nearest: Sequence[Known], name: str, close: Closeness) -
     if close == "unknown":
         text = f"What {name} is cannot be told, as nothing known is near it."
     elif close == "same":
-        text = f"What {name} is, is known: {short_name(nearest[0])}."
+        text = f"It is known what {name} is: {short_name(nearest[0])}."
     elif close == "distant":
         text = (
-            f"{name} itself is not known. Only distant relatives are known, such as {short_name(nearest[0])}. They do "
-            "not tell what it is."
+            f"{name} itself is not known. A known one that is distantly similar is this: {short_name(nearest[0])}. It "
+            "may be of the same family, but that is not certain."
         )
     elif mod == "molecule":
         text = (

@@ -41,7 +41,7 @@ def ask(
     mod: str | Sequence[str] | None = None,
     beside: Mapping[str, Sequence[str]] | None = None,
     model: str | Path | BioVerse = "mini",
-    retrieve: bool = False,
+    retrieve: bool = True,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -81,8 +81,8 @@ def ask(
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     retrieve
-        Whether to show the model also the texts of the three nearest of the entities that it was trained on, by
-        sequence or SMILES. Cells, and features with abundances, have no text to compare; they go without.
+        Whether to look known entities up that are near, by sequence or SMILES, and to show the model the texts of the
+        three nearest. Cells, features with abundances, and what the model has no memory of go without.
     max_new_tokens
         Tokens of a text at most.
     temperature
@@ -124,7 +124,7 @@ def ask(
     ------
     ValueError
         For an empty question, modalities that share no observation, a modality that the model has no projector for,
-        nothing to retrieve, and decoding options out of their range.
+        and decoding options out of their range.
     KeyError
         When a modality, or an observation of ``beside``, is not there.
     TypeError
@@ -143,7 +143,7 @@ def ask(
     beside = check_beside(beside)
     used = list(dict.fromkeys([*mods, *beside]))
     check_modalities(data, mods, used)
-    check_request(loaded, used, retrieve=retrieve, batch_size=batch_size)
+    check_request(loaded, used, batch_size=batch_size)
     reading = Reading(layer, gene_symbols, batch_size)
     subject_of = {
         name: subjects(data, loaded, keys, mod=name, reading=reading, overwrite=overwrite)[0] for name in used
@@ -187,5 +187,7 @@ def ask(
             "beside": beside,
             "encoders": {name: vectors_expected(loaded, name)[0] for name in used},
         }
+        if len(used) == 1:
+            params["vectors"] = subject_of[used[0]].vectors_slot.key
         lines += target.write("ask", {slot: column}, params)
     return data if copy else None

@@ -83,8 +83,8 @@ class Chat:
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     retrieve
-        Whether to show the model also the texts of the three nearest of the entities that it was trained on, by
-        sequence or SMILES. Cells, and features with abundances, have no text to compare; they go without.
+        Whether to look known entities up that are near, by sequence or SMILES, and to show the model the texts of the
+        three nearest. Cells, features with abundances, and what the model has no memory of go without.
     max_new_tokens
         Tokens of a text at most.
     temperature
@@ -106,7 +106,7 @@ class Chat:
     ------
     ValueError
         When no observation or more than eight are there and none is named, an observation has a vector of zeros, the
-        model has no projector for a modality or nothing to retrieve, and for decoding options out of their range.
+        model has no projector for a modality, and for decoding options out of their range.
     KeyError
         When a modality or an observation is not there.
     TypeError
@@ -121,7 +121,7 @@ class Chat:
         *,
         mod: str | None = None,
         model: str | Path | BioVerse = "mini",
-        retrieve: bool = False,
+        retrieve: bool = True,
         max_new_tokens: int = 256,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -136,7 +136,7 @@ class Chat:
         self._model = get_model(model)
         self._decoding = decoding.of_model(self._model)
         chosen = chosen_names(data, entities, mod, self._model)
-        check_request(self._model, list(chosen), retrieve=retrieve, batch_size=1)
+        check_request(self._model, list(chosen), batch_size=1)
         parts = {name: part_of(data, name, names) for name, names in chosen.items()}
         self._mods = [name for name, part in parts.items() for _ in range(part.n_obs)]
         named = [str(name) for part in parts.values() for name in part.obs_names]
@@ -268,7 +268,7 @@ class Chat:
             remedy = (
                 "Start over with the same entities: chat.reset()"
                 if self._said
-                else "Show fewer entities, leave retrieve=True out, or ask a shorter question."
+                else "Show fewer entities, pass retrieve=False, or ask a shorter question."
             )
             msg = (
                 f"The conversation would have {len(prompt)} tokens, and with an answer of up to "

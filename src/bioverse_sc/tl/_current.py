@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bioverse_sc._keys import Keys
 from bioverse_sc._logging import logger
 from bioverse_sc._modality import CELLS, modality_of
+from bioverse_sc._results import Results
 from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.encoders import genes_of
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from bioverse_sc._results import Results
     from bioverse_sc.encoders import Encoder
     from bioverse_sc.models import BioVerse
     from bioverse_sc.read import GeneMatrix
@@ -65,7 +67,7 @@ def ensure_vectors(subject: Subject) -> GeneMatrix | None:
     elsewhere) is embedded again, with the same settings. Gives the matrix of genes that was read; ``None`` where there
     is none.
     """
-    results, model, mod = subject.results, subject.model, subject.mod
+    results, model, mod = subject.vector_results, subject.model, subject.mod
     check_batch_size(subject.reading.batch_size)
     check_read(model, [mod])
     made_by = results.made_by("embed")
@@ -94,11 +96,55 @@ def ensure_vectors(subject: Subject) -> GeneMatrix | None:
     return _ensure_vectors_of_cells(subject, encoder, vocabulary, are_there=are_there, is_chosen=is_chosen)
 
 
+def with_vectors(subject: Subject) -> Results:
+    """The stem whose vectors a tool uses: its own, or one that has just those that would be made.
+
+    So what is written under another name, with ``key_added``, has no vectors of its own.
+    """
+    results = subject.results
+    if results.stored_of("embed"):
+        return results
+    for stem, steps in results.data.uns.items():
+        if stem != results.keys.stem and _has_step(steps, "embed"):
+            other = Results(results.data, Keys(stem), overwrite=results.overwrite)
+            if _has_current(replace(subject, results=other)):
+                return other
+    return results
+
+
+def _has_step(steps: Any, step: str) -> bool:
+    """Whether an entry of ``.uns`` is a stem with the provenance of a step."""
+    return hasattr(steps, "items") and hasattr(steps.get(step), "items") and "version" in steps[step]
+
+
+def _has_current(subject: Subject) -> bool:
+    """Whether the stem has vectors that fit the model, made from what would be read now."""
+    results, model, mod = subject.results, subject.model, subject.mod
+    made_by = results.made_by("embed")
+    if not made_by or not _slot_is_there(results):
+        return False
+    try:
+        if made_by.get("encoder_chosen"):
+            _check_chosen(subject)
+        elif not _has_vectors(results, model, mod):
+            return False
+        if use_rep := str(made_by.get("use_rep", "")):
+            return use_rep not in results.data.obsm or not _has_changed(results, hash_rows(results.data.obsm[use_rep]))
+        if modality_of(mod).has_text:
+            return not _entities_changed(results, mod, subject.reading.layer)
+        encoder = model.encoders.get(mod)
+        vocabulary = list(made_by.get("genes", [])) if encoder is None else genes_of(encoder)
+        return matrix_to_read(subject, vocabulary)[1]
+    except (KeyError, ValueError):
+        # they do not fit, or there is nothing to read, which is said when vectors are made
+        return False
+
+
 def _ensure_vectors_of_cells(
     subject: Subject, encoder: Encoder | None, vocabulary: Sequence[str], *, are_there: bool, is_chosen: bool
 ) -> GeneMatrix | None:
     """Of :func:`ensure_vectors`, where a matrix of genes is read."""
-    results, made_by = subject.results, subject.results.made_by("embed")
+    results, made_by = subject.vector_results, subject.vector_results.made_by("embed")
     try:
         matrix, is_same = matrix_to_read(subject, vocabulary)
     except ValueError as error:
@@ -164,7 +210,7 @@ def matrix_to_read(subject: Subject, vocabulary: Sequence[str]) -> tuple[GeneMat
     It is the one that is asked for; else the one that was asked for when the cells were embedded; else the one that
     they were embedded from, as long as it is as it was; else what :func:`bioverse_sc.pp.profile` finds.
     """
-    results = subject.results
+    results = subject.vector_results
     adata, made_by = results.data, results.made_by("embed")
     layer, gene_symbols = subject.reading.layer, subject.reading.gene_symbols
     if layer is None and (asked_then := str(made_by.get("layer", ""))):
@@ -193,7 +239,7 @@ def matrix_to_read(subject: Subject, vocabulary: Sequence[str]) -> tuple[GeneMat
 
 def _check_chosen(subject: Subject) -> None:
     """Raise when the vectors of a chosen encoder do not fit the projector, or another matrix is asked for."""
-    model, mod, results = subject.model, subject.mod, subject.results
+    model, mod, results = subject.model, subject.mod, subject.vector_results
     made_by = results.made_by("embed")
     name, fingerprint, width = vectors_expected(model, mod)
     encoder, fingerprint_there = str(made_by["encoder"]), str(made_by["encoder_fingerprint"])

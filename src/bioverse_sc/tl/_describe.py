@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from bioverse_sc._keys import Keys
-from bioverse_sc._logging import finish_log
+from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Slot
-from bioverse_sc.tl._prompts import check_request, log_use, provenance, shown, written
+from bioverse_sc.tl._nearest import Nearest, memory_of
+from bioverse_sc.tl._prompts import Shown, check_request, log_use, provenance, written
 from bioverse_sc.tl._subject import Reading, modalities_read, subjects
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from bioverse_sc.models import BioVerse, Segment
+    from bioverse_sc.models import BioVerse, Decoding, Segment
     from bioverse_sc.tl._subject import Subject
 
 
@@ -31,7 +32,7 @@ def describe(
     *,
     mod: str | None = None,
     model: str | Path | BioVerse = "mini",
-    retrieve: bool = False,
+    retrieve: bool = True,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -49,6 +50,11 @@ def describe(
     The language model reads an observation through its soft tokens, as in stage 1 of BioVERSE (arXiv 2510.01428), which
     trains on such descriptions.
 
+    Proteins and molecules are looked up in the model's memory of known ones first. One that is known gets the text that
+    is stored of it. Of one that has a known one near, a rule says what it probably is, and the model writes, shown the
+    nearest; those of its sentences are kept that are known of the one that it names. Of the others it is said that they
+    cannot be told. With ``retrieve=False`` the model writes about all, from the soft tokens alone, and is mostly wrong.
+
     Draws depend on ``seed`` and on the observation's name, not on the observations beside it.
 
     Parameters
@@ -60,8 +66,8 @@ def describe(
     model
         Name of a bundled model, path of a saved one, or a loaded one.
     retrieve
-        Whether to show the model also the texts of the three nearest of the entities that it was trained on, by
-        sequence or SMILES. Cells, and features with abundances, have no text to compare; they go without.
+        Whether to look known entities up that are near, by sequence or SMILES, and to show the model the texts of the
+        three nearest. Cells, features with abundances, and what the model has no memory of go without.
     max_new_tokens
         Tokens of a text at most.
     temperature
@@ -93,15 +99,18 @@ def describe(
     ``None``, or a copy when ``copy=True``. Sets what :func:`bioverse_sc.tl.embed` sets, if missing, and:
 
     ``.obs["bioverse_description"]``
-        Generated text; ``""`` for a cell without any known gene. Of MuData in each modality.
+        Text; ``""`` for a cell without any known gene. Of MuData in each modality.
+    ``.obs["bioverse_nearest"]``, ``.obs["bioverse_nearest_similarity"]``
+        Text of the nearest known one, and how similar it is, between 0 and 1: the cosine of words of four residues, or
+        the Tanimoto similarity. Of proteins and molecules, when these are looked up.
     ``.uns["bioverse"]["describe"]``
-        Provenance.
+        Provenance; ``same``, ``related``, ``distant`` and ``unknown`` count the observations that are known, that the
+        model wrote about, and that cannot be told.
 
     Raises
     ------
     ValueError
-        When the model has no projector for a modality, or nothing to retrieve, and for decoding options out of their
-        range.
+        When the model has no projector for a modality, and for decoding options out of their range.
     """
     from bioverse_sc.models import Decoding, get_model
 
@@ -112,29 +121,57 @@ def describe(
     loaded = get_model(model)
     decoding = decoding.of_model(loaded)
     reading = Reading(layer, gene_symbols, batch_size)
-    check_request(loaded, modalities_read(loaded, data, mod), retrieve=retrieve, batch_size=batch_size)
+    check_request(loaded, modalities_read(loaded, data, mod), batch_size=batch_size)
     described = subjects(data, loaded, keys, mod=mod, reading=reading, overwrite=overwrite)
     slot = Slot("obs", keys.description)
+    near_slots = [Slot("obs", keys.nearest), Slot("obs", keys.nearest_similarity)]
     for subject in described:
-        subject.results.check([slot])
+        subject.results.check([slot, *near_slots])
     for subject in described:
         adata = subject.adata
         subject.embed()
         counted = f"{adata.n_obs} observations of {subject.mod}"
         with finish_log(f"describing {counted} with {loaded.config.name!r}") as lines:
             log_use(subject, retrieve=retrieve)
-            texts = written(
-                loaded,
-                _prompt_of(subject),
-                [shown(subject, np.arange(adata.n_obs), retrieve=retrieve)],
-                adata.obs_names,
-                decoding,
-                batch_size=batch_size,
-                description="describe",
-            )
-            column = pd.Series(texts, index=adata.obs_names, dtype=object)
-            lines += subject.results.write("describe", {slot: column}, provenance(loaded, decoding, retrieve=retrieve))
+            memory = memory_of(subject) if retrieve else None
+            nearest = None if memory is None else Nearest.of(subject, memory)
+            texts = _texts(subject, nearest, decoding)
+            values = {slot: pd.Series(texts, index=adata.obs_names, dtype=object)}
+            params = provenance(loaded, decoding, retrieve=retrieve) | {"vectors": subject.vectors_slot.key}
+            if nearest is None:
+                subject.results.remove(near_slots)
+            else:
+                columns = [np.array(nearest.texts, dtype=object), nearest.similarity]
+                values |= {s: pd.Series(c, index=adata.obs_names) for s, c in zip(near_slots, columns, strict=True)}
+                params |= nearest.counted
+            lines += subject.results.write("describe", values, params)
     return data if copy else None
+
+
+def _texts(subject: Subject, nearest: Nearest | None, decoding: Decoding) -> np.ndarray:
+    """What is said of each observation: what the model writes, where what is near does not say it already."""
+    rows = np.arange(subject.adata.n_obs) if nearest is None else nearest.to_write
+    before = [()] * len(rows) if nearest is None else [[k.text for k in nearest.known[row]] for row in rows]
+    model_texts = written(
+        subject.model,
+        _prompt_of(subject),
+        [Shown(subject, rows, before)],
+        subject.adata.obs_names[rows],
+        decoding,
+        batch_size=subject.reading.batch_size,
+        description="describe",
+    )
+    if nearest is None:
+        return model_texts
+    logger.info(
+        "    %d known, %d with a relative near, %d with a distant one, %d with nothing known near",
+        *nearest.counted.values(),
+    )
+    of_row = dict(zip(rows.tolist(), model_texts, strict=True))
+    n_kept = sum(nearest.is_written(row, text) for row, text in of_row.items())
+    logger.info("    %d of %d texts name one that was shown, and are kept where that is so", n_kept, len(of_row))
+    texts = [nearest.description(row, of_row.get(row, "")) for row in range(subject.adata.n_obs)]
+    return np.array(texts, dtype=object)
 
 
 def _prompt_of(subject: Subject) -> Callable[[list[Sequence[str]]], list[Segment]]:

@@ -13,16 +13,13 @@ from bioverse_sc._logging import logger, progress
 from bioverse_sc._modality import modality_of
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.tl._current import check_read, vectors_expected
+from bioverse_sc.tl._nearest import RETRIEVED, memory_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bioverse_sc.facts import Memory
     from bioverse_sc.models import BioVerse, Decoding, Segment
     from bioverse_sc.tl._subject import Subject
-
-RETRIEVED = 3
-"""Texts of known entities that are shown before an entity."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Shown:
 
 def shown(subject: Subject, rows: np.ndarray, *, retrieve: bool) -> Shown:
     """Observations of these rows, with the texts of their nearest known ones where these are to be shown."""
-    memory = _memory(subject, retrieve=retrieve)
+    memory = memory_of(subject) if retrieve else None
     if memory is None:
         return Shown(subject, rows, [()] * len(rows))
     column = modality_of(subject.mod).column
@@ -46,34 +43,22 @@ def shown(subject: Subject, rows: np.ndarray, *, retrieve: bool) -> Shown:
     return Shown(subject, rows, [texts[code] for code in codes])
 
 
-def _memory(subject: Subject, *, retrieve: bool) -> Memory | None:
-    """Known entities, where their texts are to be shown and can be found."""
-    has_texts = modality_of(subject.mod).column in subject.adata.obs
-    return subject.model.memory.get(subject.mod) if retrieve and has_texts else None
-
-
-def check_request(model: BioVerse, mods: Sequence[str], *, retrieve: bool, batch_size: int) -> None:
-    """Raise when the model does not read a modality, has nothing to retrieve, or the batches are empty."""
+def check_request(model: BioVerse, mods: Sequence[str], *, batch_size: int) -> None:
+    """Raise when the model does not read a modality, or the batches are empty."""
     check_batch_size(batch_size)
     check_read(model, mods)
-    if retrieve and not set(mods) & set(model.memory):
-        msg = (
-            f"retrieve=True shows the nearest of the known entities, but the model {model.config.name!r} has no memory "
-            f"of {', '.join(mods)}; it has {sorted(model.memory) or 'none'}. Leave it out: retrieve=False."
-        )
-        raise ValueError(msg)
 
 
 def log_use(subject: Subject, *, retrieve: bool) -> None:
     """Say which vectors and which known texts of a modality the prompts show."""
     mod, column = subject.mod, modality_of(subject.mod).column
     memory = subject.model.memory.get(mod)
-    if not retrieve:
+    if not retrieve or not column:
         texts = ""
     elif memory is None:
         texts = "; no texts: the model has no memory of it"
-    elif _memory(subject, retrieve=retrieve) is None:
-        texts = f"; no texts: the observations have none of their own{f' (obs[{column!r}])' if column else ''}"
+    elif memory_of(subject) is None:
+        texts = f"; no texts: the observations have none of their own (obs[{column!r}])"
     else:
         texts = f"; the {RETRIEVED} nearest of {len(memory)} known ones by obs[{column!r}]"
     name = vectors_expected(subject.model, mod)[0]

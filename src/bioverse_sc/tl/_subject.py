@@ -14,7 +14,7 @@ from bioverse_sc._results import Results, Slot
 from bioverse_sc._row_hash import bound_hashes, hash_rows
 from bioverse_sc.encoders import genes_of
 from bioverse_sc.read import observations
-from bioverse_sc.tl._current import ensure_vectors, matrix_to_read, vectors_expected
+from bioverse_sc.tl._current import ensure_vectors, matrix_to_read, vectors_expected, with_vectors
 from bioverse_sc.tl._encode import embedding_slot
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class Subject:
         return self.results.data
 
     @cached_property
+    def vector_results(self) -> Results:
+        """The stem that holds the vectors: that of the results, or another one that has the same vectors already."""
+        return with_vectors(self)
+
+    @cached_property
     def _matrix_of_vectors(self) -> GeneMatrix | None:
         """The matrix that the vectors are made from, once they are there; ``None`` when it is no matrix of genes."""
         return ensure_vectors(self)
@@ -68,9 +73,9 @@ class Subject:
     def vectors_slot(self) -> Slot:
         """Where the vectors are."""
         self.embed()
-        made_by = self.results.made_by("embed")
+        made_by = self.vector_results.made_by("embed")
         encoder = made_by["encoder"] if made_by.get("encoder_chosen") else vectors_expected(self.model, self.mod)[0]
-        return embedding_slot(self.results, str(encoder))
+        return embedding_slot(self.vector_results, str(encoder))
 
     @cached_property
     def vectors(self) -> np.ndarray:
@@ -114,6 +119,7 @@ class Subject:
             params = {
                 "model": self.model.config.name,
                 "model_fingerprint": self.model.fingerprint,
+                "vectors": self.vectors_slot.key,
                 "content": bound_hashes(hash_rows(vectors), hash_rows(soft_tokens)),
                 "device": str(self.model.device),
             }

@@ -220,7 +220,7 @@ def generate_text(
     if (longest := max(len(prompt.ids) for prompt in tokenized)) > limit:
         msg = (
             f"The prompt has {longest} tokens; the language model reads {limit} at most. Ask a shorter question, show "
-            "fewer entities, or leave retrieve=True out."
+            "fewer entities, or pass retrieve=False."
         )
         raise ValueError(msg)
     batch = pad_prompts(tokenized, model.pad_id, left=True).to(model.device)  # ids and mask: (prompts, positions)
