@@ -33,7 +33,6 @@ from recipe import Recipe
 
 import bioverse_sc as bsc
 from bioverse_sc.facts import (
-    REFUSAL,
     About,
     CellFacts,
     Fact,
@@ -44,6 +43,7 @@ from bioverse_sc.facts import (
     in_plural,
     pathway_facts,
     pathway_names,
+    refusal_about,
     type_facts,
     with_article,
 )
@@ -178,6 +178,11 @@ class CellTalk:
     writer: Writer
     cell: CellFacts
 
+    @property
+    def about(self) -> About:
+        """The cell, as a question is about it."""
+        return About("Cell", cell=self.cell)
+
     def asked(self, question: str) -> list[Fact]:
         """The facts that are gathered for a question."""
         return gather(question, {"Cell": self.cell}, earlier=self.writer.earlier, most=30)
@@ -237,7 +242,7 @@ class CellTalk:
     def refused(self, question: str = "") -> Turn:
         """What no fact tells."""
         question = question or self.writer.worded(self.writer.wordings["refused"])
-        return self.writer.turn(question, [REFUSAL], self.asked(question))
+        return self.writer.turn(question, [refusal_about([self.about])], self.asked(question))
 
     def is_type(self) -> Turn:
         ontology, cell, rng = cell_ontology(), self.cell, self.writer.rng
@@ -359,7 +364,7 @@ def table_turn(writer: Writer) -> Turn:
         known = pathway_facts(name)
         listed = [f for f in known if f.text.startswith("Genes of")]
         answers = {"genes": listed, "number": known[:1], "about": [*known[:1], *listed]}[topic]
-    return writer.turn(question, answers or [refused("gene")], [*gather(question, earlier=writer.earlier), *known])
+    return writer.turn(question, answers or [refusal_about()], [*gather(question, earlier=writer.earlier), *known])
 
 
 def entity_turn(writer: Writer, about: About) -> Turn:
@@ -386,7 +391,7 @@ def entity_turn(writer: Writer, about: About) -> Turn:
         "certainty": judged,
         "refused": [],
     }[kind]
-    return writer.turn(question, answers or [refused(about.mod)], facts)
+    return writer.turn(question, answers or [refusal_about([about])], facts)
 
 
 def several_turn(writer: Writer, abouts: list[About]) -> Turn:
@@ -396,11 +401,6 @@ def several_turn(writer: Writer, abouts: list[About]) -> Turn:
     facts = facts_about(question, abouts)
     together = [fact for fact in facts if " and " in fact.about and fact.topic == "judgment"]
     return writer.turn(question, together, facts)
-
-
-def refused(mod: str) -> str:
-    """The refusal that fits a modality."""
-    return REFUSAL.replace("cell", {"rna": "cell"}.get(mod, mod))
 
 
 def record(mods: list[str], names: list[str], turns: list[Turn]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Answers are written from these facts, returned with them, and checked against them.
 """
 
-from bioverse_sc.facts._about import About, facts_about, shown_answer
+from bioverse_sc.facts._about import About, facts_about, refusal_about, shown_answer
 from bioverse_sc.facts._cell_facts import cell_facts
 from bioverse_sc.facts._cells import CERTAINTY, EXPRESSED_SHARE, TELLING, Absence, Candidate, CellFacts, Marker
 from bioverse_sc.facts._check import REFUSAL, VERDICTS, CheckedSentence, check_answer
@@ -52,6 +52,7 @@ __all__ = [
     "pathway_facts",
     "pathway_names",
     "refusal",
+    "refusal_about",
     "short_name",
     "shown_answer",
     "shown_probability",

@@ -69,6 +69,19 @@ def facts_about(
     return facts + _together(abouts)
 
 
+def refusal_about(abouts: Sequence[About] = ()) -> str:
+    """What is said when no fact answers a question.
+
+    Parameters
+    ----------
+    abouts
+        What the question is about.
+    """
+    of_one = len(abouts) == 1 and abouts[0].noun.startswith("The ")
+    thing = f"this {abouts[0].noun.removeprefix('The ')}" if of_one else "what is known here"
+    return f"That cannot be told from {thing}."
+
+
 def _together(abouts: Sequence[About]) -> list[Fact]:
     """What may be concluded of several of them."""
     molecules, proteins, cells = ([a for a in abouts if a.mod == mod] for mod in ("molecule", "protein", CELLS))

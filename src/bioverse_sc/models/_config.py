@@ -105,6 +105,9 @@ class ModelConfig:
     no_repeat_ngram_size: int = 0
     """Of descriptions and answers, unless the caller chooses; keeps a small language model from going round in
     circles."""
+    grounding: Literal["", "checked", "shown"] = ""
+    """Whether answers are held to facts (see ``bioverse_sc.facts``): ``"shown"`` to the model, which was trained on
+    such prompts, or only ``"checked"`` afterwards; ``""`` gives answers as they were written."""
     prompts: dict[str, str] = field(default_factory=lambda: dict(PROMPTS))
     """Templates; see ``bioverse_sc.models.PROMPTS``."""
     chat: ChatFormat | None = None
