@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
+from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
+from bioverse_sc.facts import VERDICTS
 from bioverse_sc.tl._current import vectors_expected
+from bioverse_sc.tl._known import Grounded, abouts_of, check_obs_keys, facts_of_prompts, grounded, tables
 from bioverse_sc.tl._prompts import check_request, log_use, provenance, shown, written
 from bioverse_sc.tl._questions import (
     check_beside,
@@ -30,7 +34,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from bioverse_sc.models import BioVerse
+    from bioverse_sc.facts import About
+    from bioverse_sc.models import BioVerse, Segment
+    from bioverse_sc.tl._prompts import Shown
 
 
 @undisturbed()
@@ -42,6 +48,7 @@ def ask(
     beside: Mapping[str, Sequence[str]] | None = None,
     model: str | Path | BioVerse = "mini",
     retrieve: bool = True,
+    obs_keys: Sequence[str] = (),
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -83,6 +90,8 @@ def ask(
     retrieve
         Whether to look known entities up that are near, by sequence or SMILES, and to show the model the texts of the
         three nearest. Cells, features with abundances, and what the model has no memory of go without.
+    obs_keys
+        Columns of ``.obs`` of the cells whose values are facts too, such as ``["tissue"]``.
     max_new_tokens
         Tokens of a text at most.
     temperature
@@ -118,7 +127,10 @@ def ask(
         Generated text; ``""`` for an observation that was not asked about, or has no vector, as a cell without any
         known gene.
     ``.uns["bioverse"]["ask"]``
-        Provenance.
+        Provenance. Of a model whose answers are held to facts also two DataFrames: ``facts``, what was known of each
+        observation, and ``sentences``, what the model wrote with a verdict on each sentence (see
+        :func:`bioverse_sc.facts.check_answer`); those that are ``"contradicted"`` or ``"not in the facts"`` are left out
+        of the answer.
 
     Raises
     ------
@@ -130,7 +142,7 @@ def ask(
     TypeError
         For several modalities without MuData.
     """
-    from bioverse_sc.models import Decoding, get_model, question_prompt
+    from bioverse_sc.models import Decoding, get_model
 
     keys = Keys.of(key_added)
     check_question(question)
@@ -158,6 +170,8 @@ def ask(
         subject.embed()
     for name, rows in companions.items():
         check_known(subject_of[name], rows)
+    if CELLS in subject_of:
+        check_obs_keys(subject_of[CELLS], obs_keys)
     counts = " and ".join(f"{name} ({subject_of[name].adata.n_obs})" for name in mods)
     which = f"observations of {mods[0]}" if len(mods) == 1 else f"observations that {counts} share"
     with finish_log(f"asking {loaded.config.name!r} about {len(names)} {which}") as lines:
@@ -168,16 +182,9 @@ def ask(
         places = [shown(subject_of[name], rows_of[name], retrieve=retrieve) for name in mods]
         for name, rows in companions.items():
             places += [shown(subject_of[name], np.full(len(names), row), retrieve=retrieve) for row in rows]
-        in_order, prompts = [place.subject.mod for place in places], loaded.config.prompts
-        answers = written(
-            loaded,
-            lambda nearest: question_prompt(in_order, [(question, None)], nearest=nearest, prompts=prompts),
-            places,
-            names,
-            decoding,
-            batch_size=batch_size,
-            description="ask",
-        )
+        asked = _Asked(loaded, question, places, obs_keys)
+        texts = written(loaded, asked.prompts(), places, names, decoding, batch_size=batch_size, description="ask")
+        answers, details = asked.answers(texts, names)
         if len(used) > 1:
             answers = pd.Series(answers, index=names).reindex(target.data.obs_names, fill_value="").to_numpy()
         column = pd.Series(answers, index=target.data.obs_names, dtype=object)
@@ -186,8 +193,50 @@ def ask(
             "modalities": mods,
             "beside": beside,
             "encoders": {name: vectors_expected(loaded, name)[0] for name in used},
+            "obs_keys": list(obs_keys),
+            **details,
         }
         if len(used) == 1:
             params["vectors"] = subject_of[used[0]].vectors_slot.key
         lines += target.write("ask", {slot: column}, params)
     return data if copy else None
+
+
+class _Asked:
+    """A question about the observations in some places, and what is known of these where answers are held to facts."""
+
+    def __init__(self, model: BioVerse, question: str, places: Sequence[Shown], obs_keys: Sequence[str]) -> None:
+        from bioverse_sc.models import entity_names
+
+        self.model, self.question, self.places = model, question, places
+        self.mods = [place.subject.mod for place in places]
+        self.is_grounded = model.config.grounding != ""
+        self.abouts: list[list[About]] = []
+        if self.is_grounded:
+            named = zip(places, entity_names(self.mods), strict=True)
+            self.abouts = [abouts_of(place.subject, place.rows, name, obs_keys=obs_keys) for place, name in named]
+        self.facts = facts_of_prompts(question, self.abouts)
+
+    def prompts(self) -> list[list[Segment]]:
+        """One for each observation."""
+        from bioverse_sc.models import question_prompt
+
+        prompts, turns = self.model.config.prompts, [(self.question, None)]
+        if self.model.config.grounding == "shown":
+            shown_facts = ([fact.text for fact in facts] for facts in self.facts)
+            return [question_prompt(self.mods, turns, facts=[texts], prompts=prompts) for texts in shown_facts]
+        nearest = zip(*(place.nearest for place in self.places), strict=True)
+        return [question_prompt(self.mods, turns, nearest=near, prompts=prompts) for near in nearest]
+
+    def answers(self, texts: np.ndarray, names: pd.Index) -> tuple[np.ndarray, dict[str, Any]]:
+        """What is shown of the answers, and the facts, sentences and counts beside."""
+        if not self.is_grounded:
+            return texts, {}
+        things = zip(*self.abouts, strict=True)
+        held = [
+            grounded(self.model, text, facts, abouts) if text else Grounded("", facts, [])
+            for text, facts, abouts in zip(texts, self.facts, things, strict=True)
+        ]
+        verdicts = Counter(sentence.verdict for answer in held for sentence in answer.sentences)
+        logger.info("    sentences: %s", ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS))
+        return np.array([answer.answer for answer in held], dtype=object), tables(names, held)

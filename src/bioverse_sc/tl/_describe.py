@@ -16,13 +16,12 @@ from bioverse_sc.tl._prompts import Shown, check_request, log_use, provenance, w
 from bioverse_sc.tl._subject import Reading, modalities_read, subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from anndata import AnnData
     from mudata import MuData
 
-    from bioverse_sc.models import BioVerse, Decoding, Segment
+    from bioverse_sc.models import BioVerse, Decoding
     from bioverse_sc.tl._subject import Subject
 
 
@@ -150,11 +149,13 @@ def describe(
 
 def _texts(subject: Subject, nearest: Nearest | None, decoding: Decoding) -> np.ndarray:
     """What is said of each observation: what the model writes, where what is near does not say it already."""
+    from bioverse_sc.models import description_prompt
+
     rows = np.arange(subject.adata.n_obs) if nearest is None else nearest.to_write
     before = [()] * len(rows) if nearest is None else [[k.text for k in nearest.known[row]] for row in rows]
     model_texts = written(
         subject.model,
-        _prompt_of(subject),
+        [description_prompt(subject.mod, nearest=near, prompts=subject.model.config.prompts) for near in before],
         [Shown(subject, rows, before)],
         subject.adata.obs_names[rows],
         decoding,
@@ -172,10 +173,3 @@ def _texts(subject: Subject, nearest: Nearest | None, decoding: Decoding) -> np.
     logger.info("    %d of %d texts name one that was shown, and are kept where that is so", n_kept, len(of_row))
     texts = [nearest.description(row, of_row.get(row, "")) for row in range(subject.adata.n_obs)]
     return np.array(texts, dtype=object)
-
-
-def _prompt_of(subject: Subject) -> Callable[[list[Sequence[str]]], list[Segment]]:
-    """What makes the prompt of a modality from the texts to show before the entity."""
-    from bioverse_sc.models import description_prompt
-
-    return lambda nearest: description_prompt(subject.mod, nearest=nearest[0], prompts=subject.model.config.prompts)

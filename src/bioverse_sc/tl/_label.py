@@ -108,7 +108,7 @@ def label_cells(
     )  # (cells, labels)
     if graph is not None:
         probabilities = smooth_probabilities(probabilities, graph)
-    calibrate = _calibration(model, threshold)
+    calibrate = calibration(model, threshold)
     if clusters is not None:
         probabilities = mean_by_cluster(probabilities, clusters)[clusters.codes]
         # a cell of which nothing is known stays so
@@ -128,7 +128,7 @@ def label_cells(
     return Labels(Level(names, terms, confidence), coarse, probabilities)
 
 
-def _calibration(model: BioVerse, threshold: float) -> Callable[[np.ndarray], np.ndarray] | None:
+def calibration(model: BioVerse, threshold: float) -> Callable[[np.ndarray], np.ndarray] | None:
     """What makes of a probability how often it is right; warns of a threshold that is never reached."""
     curve = model.config.calibration
     if curve is None:

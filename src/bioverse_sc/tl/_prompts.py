@@ -16,7 +16,7 @@ from bioverse_sc.tl._current import check_read, vectors_expected
 from bioverse_sc.tl._nearest import RETRIEVED, memory_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from bioverse_sc.models import BioVerse, Decoding, Segment
     from bioverse_sc.tl._subject import Subject
@@ -67,7 +67,7 @@ def log_use(subject: Subject, *, retrieve: bool) -> None:
 
 def written(
     model: BioVerse,
-    prompt_of: Callable[[list[Sequence[str]]], list[Segment]],
+    prompts: Sequence[Sequence[Segment]],
     places: Sequence[Shown],
     names: pd.Index,
     decoding: Decoding,
@@ -81,10 +81,10 @@ def written(
     ----------
     model
         The model.
-    prompt_of
-        Makes a prompt from the texts to show before each of its entities.
+    prompts
+        One for each name.
     places
-        The entities, in the order of the prompt.
+        Their entities, in the order of the prompts.
     names
         Of the observations; each has draws of its own.
     decoding
@@ -109,12 +109,11 @@ def written(
         )
     # prompts of about one length go together, as they are padded to the longest, which come first, as they may be too
     # long
-    lengths = [-sum(len(text) for place in places for text in place.nearest[i]) for i in real.tolist()]
+    lengths = [-sum(len(getattr(segment, "text", None) or "") for segment in prompts[i]) for i in real.tolist()]
     order = real[np.argsort(lengths, kind="stable")]
     with progress(total=len(names), initial=len(names) - len(real), description=description, unit="prompt") as bar:
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
-            prompts = [prompt_of([place.nearest[i] for place in places]) for i in part.tolist()]
             with torch.inference_mode():
                 soft_tokens = [
                     model.project(
@@ -123,7 +122,11 @@ def written(
                     for place in places
                 ]
             answers = generate_text(
-                model, prompts, torch.cat(soft_tokens, dim=1), decoding, keys=[str(name) for name in names[part]]
+                model,
+                [prompts[i] for i in part.tolist()],
+                torch.cat(soft_tokens, dim=1),
+                decoding,
+                keys=[str(name) for name in names[part]],
             )
             # HDF5 keeps no NUL in a text
             texts[part] = [answer.replace("\0", "") for answer in answers]

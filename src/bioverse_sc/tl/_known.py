@@ -1,0 +1,153 @@
+"""What is known of observations, as the facts that a question about them is answered from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bioverse_sc._modality import CELLS, modality_of
+from bioverse_sc.facts import About, cell_facts, facts_about, refusal_about, shown_answer
+from bioverse_sc.ontology import UNKNOWN, back_off
+from bioverse_sc.read import whole_matrix
+from bioverse_sc.reasoning import detected
+from bioverse_sc.tl._label import LABELLED_AT_ONCE, calibration, own_labels
+from bioverse_sc.tl._nearest import RETRIEVED, memory_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bioverse_sc.facts import CellFacts, CheckedSentence, Fact
+    from bioverse_sc.models import BioVerse
+    from bioverse_sc.tl._subject import Subject
+
+CONVERSING = "smollm2-135m"
+"""Bundled model that answers questions in free words."""
+
+
+class Grounded(NamedTuple):
+    """An answer, what it was written from, and whether it holds to that."""
+
+    answer: str
+    facts: list[Fact]
+    sentences: list[CheckedSentence]
+
+
+def check_obs_keys(subject: Subject, obs_keys: Sequence[str]) -> None:
+    """Raise when a column is not there."""
+    columns = list(subject.adata.obs.columns)
+    if missing := [key for key in obs_keys if key not in columns]:
+        msg = f"obs_keys names {missing}, which are no columns of .obs; there are {columns}."
+        raise KeyError(msg)
+
+
+def abouts_of(subject: Subject, rows: np.ndarray, name: str, *, obs_keys: Sequence[str] = ()) -> list[About]:
+    """What is known of observations of one modality.
+
+    Parameters
+    ----------
+    subject
+        The observations.
+    rows
+        Of those that are asked about, in the order of the prompts; one may stand more than once.
+    name
+        What the prompts call them, such as ``"Protein 1"``.
+    obs_keys
+        Columns of ``.obs`` whose values are facts too.
+    """
+    unique, place = np.unique(rows, return_inverse=True)
+    if subject.mod == CELLS:
+        known = [About(name, CELLS, cell) for cell in _known_cells(subject, unique, obs_keys)]
+    else:
+        column, memory = modality_of(subject.mod).column, memory_of(subject)
+        has_text = column in subject.adata.obs
+        column_values = subject.adata.obs[column].astype(object).fillna("") if has_text else None
+        texts = [""] * len(unique) if column_values is None else [str(text) for text in column_values.iloc[unique]]
+        nearest = [[]] * len(unique) if memory is None else memory.nearest(texts, RETRIEVED)
+        known = [About(name, subject.mod, None, text, near) for text, near in zip(texts, nearest, strict=True)]
+    return [known[i] for i in place]
+
+
+def _known_cells(subject: Subject, rows: np.ndarray, obs_keys: Sequence[str]) -> list[CellFacts]:
+    """What is known of some cells, by the labels that the model gives them."""
+    from bioverse_sc.models import label_probabilities
+
+    model = subject.model
+    labels = [*own_labels(model), UNKNOWN]
+    probabilities = label_probabilities(
+        model,
+        subject.vectors[rows],
+        labels,
+        batch_size=LABELLED_AT_ONCE * subject.reading.batch_size,
+        closed=True,
+    )  # (rows, labels)
+    threshold = model.config.min_confidence
+    names, _, confidence = back_off(probabilities, labels, threshold, calibrate=calibration(model, threshold))
+    matrix = whole_matrix(subject.adata, subject.matrix.source, gene_symbols=subject.matrix.gene_symbols)
+    facts: list[CellFacts] = []
+    for span, chunk in matrix.chunks():
+        part = np.flatnonzero((rows >= span.start) & (rows < span.stop))  # places in `rows`
+        if not len(part):
+            continue
+        expression = chunk[rows[part] - span.start]  # (part, genes)
+        columns = {key: subject.adata.obs[key].iloc[rows[part]].astype(str).to_numpy() for key in obs_keys}
+        facts += cell_facts(
+            expression,
+            detected(expression),
+            matrix.genes,
+            labels,
+            names[part],
+            probabilities[part],
+            logged=matrix.is_logged,
+            columns=columns,
+        )
+    return [replace(cell, probability=float(p)) for cell, p in zip(facts, confidence, strict=True)]
+
+
+def grounded(model: BioVerse, written: str, facts: Sequence[Fact], abouts: Sequence[About]) -> Grounded:
+    """Hold an answer to the facts: what these do not support is left out, and where nothing remains it is a refusal.
+
+    Parameters
+    ----------
+    model
+        That wrote it.
+    written
+        The answer as it was written.
+    facts
+        That it was to be written from.
+    abouts
+        What the question is about.
+    """
+    refusal = refusal_about(abouts)
+    if model.config.grounding == "checked":
+        refusal = (
+            f"{model.config.name!r} cannot put this into words. Ask the model {CONVERSING!r}, which answers free "
+            f"questions: model={CONVERSING!r}."
+        )
+    answer, sentences = shown_answer(written, facts, refusal=refusal)
+    return Grounded(answer, list(facts), sentences)
+
+
+def facts_of_prompts(question: str, abouts: Sequence[Sequence[About]]) -> list[list[Fact]]:
+    """The facts of each prompt; ``abouts`` are by place of the prompt, then by prompt."""
+    return [facts_about(question, things) for things in zip(*abouts, strict=True)]
+
+
+def tables(names: pd.Index, answers: Sequence[Grounded]) -> dict[str, pd.DataFrame]:
+    """The facts of each observation, and the sentences that the model wrote with their verdicts."""
+    facts = [
+        (name, fact.topic, fact.about, fact.text, fact.source)
+        for name, answer in zip(names, answers, strict=True)
+        for fact in answer.facts
+    ]
+    sentences = [
+        (name, sentence.text, sentence.verdict, "" if sentence.fact is None else answer.facts[sentence.fact].text)
+        for name, answer in zip(names, answers, strict=True)
+        for sentence in answer.sentences
+    ]
+    return {
+        "facts": pd.DataFrame(facts, columns=["observation", "topic", "about", "fact", "source"], dtype=object),
+        "sentences": pd.DataFrame(sentences, columns=["observation", "sentence", "verdict", "fact"], dtype=object),
+    }
