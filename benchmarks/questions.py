@@ -10,9 +10,9 @@ entities: 30 famous proteins and 30 famous molecules are described (``data/famou
 as it is, and once without themselves in it, so that at most a relative is known.
 
 How far to trust these: 23 of the proteins were taken from the data that the memory is made of, so that 21 are known by
-choice; seven sequences and all molecules were written down by hand. ChEBI's descriptions leave names out, so the keys of
-five molecules are phrases of the texts that are stored of them. Some neighbours had been seen when the keys of families
-were written. All that is not known itself is hedged, so that "wrong, sure" can only count wrong stored texts.
+choice; seven sequences and all molecules were written down by hand. ChEBI's descriptions leave names out, so the keys
+of five molecules are phrases of the texts that are stored of them. Some neighbours had been seen when the keys of
+families were written. All that is not known itself is hedged, so that "wrong, sure" can only count wrong stored texts.
 """
 
 from __future__ import annotations
