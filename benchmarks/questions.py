@@ -1,6 +1,6 @@
 """Questions with a closed, keyed answer: right or wrong, sure or refused.
 
-    python benchmarks/questions.py --shared ../shared [--model mini] [--sections entities] [--show]
+    python benchmarks/questions.py [--model mini] [--sections entities] [--show]
 
 right: the answer holds the key. sure: it is asserted, neither refused nor hedged. wrong: no key in an answer that was
 not refused; hedged answers may name the family alone. near: what is known is above the threshold of refusal, or the
@@ -8,6 +8,11 @@ entity itself is known.
 
 entities: 30 famous proteins and 30 famous molecules are described (``data/famous_*.tsv``): once with the model's memory
 as it is, and once without themselves in it, so that at most a relative is known.
+
+How far to trust these: 23 of the proteins were taken from the data that the memory is made of, so that 21 are known by
+choice; seven sequences and all molecules were written down by hand. ChEBI's descriptions leave names out, so the keys
+of five molecules are phrases of the texts that are stored of them. Some neighbours had been seen when the keys of
+families were written. All that is not known itself is hedged, so that "wrong, sure" can only count wrong stored texts.
 """
 
 from __future__ import annotations
@@ -91,7 +96,6 @@ SECTIONS = {"entities": entities}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, help="folder with the reference data")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--show", action="store_true", help="also print each answer")

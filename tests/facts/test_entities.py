@@ -54,7 +54,7 @@ def test_a_known_human_protein_is_told_in_full():
     assert others == [
         "The name of Protein 1 is Insulin.",
         "The gene of Protein 1 is INS.",
-        "Protein 1 is from human.",
+        "Protein 1 is a human protein.",
     ]
     assert texts(facts, "judgment") == ["It is known what Protein 1 is: Insulin (INS), human."]
     assert {fact.about for fact in facts} == {"Protein 1"}
