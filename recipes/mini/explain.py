@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 MARKERS = (
     "The cell expresses {genes}, {markers} of {types}.",
     "{genes} {are} expressed and {mark} {types}.",
-    "{genes} point{s} to {type}.",
-    "Its {genes} fit{s} {type}.",
-    "{genes} speak{s} for {type}.",
+    "{genes} point{s} to {a_type}.",
+    "Its {genes} fit{s} {a_type}.",
+    "{genes} speak{s} for {a_type}.",
     "Among the genes of the cell {are} {genes}, known {markers} of {types}.",
     "The label rests on {genes}, {markers} of {types}.",
     "{genes}, {markers} of {types}, {are} there.",
@@ -67,7 +67,7 @@ UNUSUAL = (
 STATE = (
     "The cell shows {state}: it expresses {genes}.",
     "{genes} show {state}.",
-    "There is {state}, by {genes}.",
+    "It shows {state}, by {genes}.",
 )
 SURE = (
     "The label is {certainty}, with a probability of {p}.",
@@ -137,7 +137,7 @@ def explained(cell: CellFacts, rng: np.random.Generator) -> tuple[str, list[Fact
 
 def _markers(cell: CellFacts, label: str, form: Callable[..., str]) -> list[str]:
     mine = [marker.gene for marker in cell.markers if marker.marks == label][:4]
-    values = {"type": label, "types": in_plural(label)}
+    values = {"a_type": with_article(label), "types": in_plural(label)}
     said = [form(MARKERS, genes=_listed(mine), **_number(mine), **values)] if mine else [form(NO_MARKERS, **values)]
     specific = [m for m in cell.markers[:3] if m.specificity.is_specific]
     if specific:

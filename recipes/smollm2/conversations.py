@@ -504,7 +504,9 @@ def of_gene(gene: str) -> list[Fact]:
     return [f for f in known if f.source == "RefSeq"][:1] or of(known, "gene")[:1]
 
 
-def make(shared: Path, out: Path, *, n_cells: int, n_entities: int, per_cell: int) -> list[dict[str, Any]]:
+def make(
+    shared: Path, out: Path, *, n_cells: int, n_entities: int, per_cell: int, n_labels: int
+) -> list[dict[str, Any]]:
     """All conversations, and the file of their entities."""
     rng = np.random.default_rng(SEED)
     data = Data(shared, out, Recipe())
@@ -548,28 +550,33 @@ def make(shared: Path, out: Path, *, n_cells: int, n_entities: int, per_cell: in
     for _ in range(n_entities):
         writer.begin()
         records.append(record([], [], [table_turn(writer) for _ in range(int(rng.integers(1, 3)))]))
+    mods["rna"], labelled = with_labelled(cells, ad.read_h5ad(out / "cells.h5ad"), n_labels, rng)
     md.MuData(mods).write(out / "entities.h5mu")
-    return records
+    return [*records, *labelled]
 
 
-def labels_of(cells: ad.AnnData, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Cells with their labels, so that what the stage before taught is kept."""
-    rows = rng.choice(cells.n_obs, size=n)
-    return [
-        {"rna": [cells.obs_names[row]], "prompt": ["Cell:[BIO:rna] Type:"], "answer": str(cells.obs["label"].iloc[row])}
-        for row in rows
-    ]
+def with_labelled(
+    cells: ad.AnnData, more: ad.AnnData, n: int, rng: np.random.Generator
+) -> tuple[ad.AnnData, list[dict[str, Any]]]:
+    """Further cells, and the question for their labels, so that what the stage before taught is kept."""
+    more = more[~more.obs_names.isin(cells.obs_names)]
+    chosen = more[np.sort(rng.choice(more.n_obs, size=min(n, more.n_obs), replace=False))].copy()
+    joined = ad.concat([ad.AnnData(cells.X, obs=cells.obs[[]], var=cells.var[[]]), chosen])
+    labels = zip(chosen.obs_names, chosen.obs["label"].astype(str), strict=True)
+    question = TEMPLATES["label"]
+    return joined, [{"rna": [name], "prompt": [question], "answer": label} for name, label in labels]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder with the reference data")
     parser.add_argument("--out", type=Path, required=True, help="folder of cells.h5ad, and of the files")
-    parser.add_argument("--cells", type=int, default=3600)
+    parser.add_argument("--cells", type=int, default=3000)
     parser.add_argument("--per-cell", type=int, default=2, help="conversations about each cell")
-    parser.add_argument("--entities", type=int, default=1200, help="proteins, and as many molecules")
+    parser.add_argument("--entities", type=int, default=900, help="proteins, and as many molecules")
+    parser.add_argument("--labels", type=int, default=16_000, help="cells that are asked for their label alone")
     a = parser.parse_args()
-    records = make(a.shared, a.out, n_cells=a.cells, n_entities=a.entities, per_cell=a.per_cell)
+    records = make(a.shared, a.out, n_cells=a.cells, n_entities=a.entities, per_cell=a.per_cell, n_labels=a.labels)
     with (a.out / "conversations.jsonl").open("w", encoding="utf-8") as file:
         for each in records:
             file.write(json.dumps(each) + "\n")

@@ -129,8 +129,8 @@ def ask(
     ``.uns["bioverse"]["ask"]``
         Provenance. Of a model whose answers are held to facts also two DataFrames: ``facts``, what was known of each
         observation, and ``sentences``, what the model wrote with a verdict on each sentence (see
-        :func:`bioverse_sc.facts.check_answer`); those that are ``"contradicted"`` or ``"not in the facts"`` are left out
-        of the answer.
+        :func:`bioverse_sc.facts.check_answer`); those that are ``"contradicted"`` or ``"not in the facts"`` are left
+        out of the answer.
 
     Raises
     ------
