@@ -4,7 +4,22 @@ from dataclasses import is_dataclass
 
 import pytest
 
-from bioverse_sc import Chat, datasets, encoders, groups, metrics, models, ontology, pl, pp, reasoning, runs, tl, train
+from bioverse_sc import (
+    Chat,
+    datasets,
+    encoders,
+    facts,
+    groups,
+    metrics,
+    models,
+    ontology,
+    pl,
+    pp,
+    reasoning,
+    runs,
+    tl,
+    train,
+)
 
 PACKAGES = {
     "tl": tl,
@@ -13,6 +28,7 @@ PACKAGES = {
     "metrics": metrics,
     "ontology": ontology,
     "datasets": datasets,
+    "facts": facts,
     "groups": groups,
 }
 PACKAGES |= {"train": train, "runs": runs, "models": models, "reasoning": reasoning}

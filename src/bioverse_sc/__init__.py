@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from bioverse_sc import datasets, groups, metrics, ontology, pl, pp, reasoning, tl
+from bioverse_sc import datasets, facts, groups, metrics, ontology, pl, pp, reasoning, tl
 from bioverse_sc._fork import register as _register_at_fork
 from bioverse_sc._settings import settings
 from bioverse_sc.tl import Chat
@@ -23,6 +23,7 @@ __all__ = [
     "Chat",
     "datasets",
     "encoders",
+    "facts",
     "groups",
     "metrics",
     "models",
