@@ -28,6 +28,7 @@ PACKAGES = {
     "metrics": metrics,
     "ontology": ontology,
     "datasets": datasets,
+    "facts": facts,
     "groups": groups,
     "facts": facts,
 }

@@ -14,7 +14,7 @@ _ASIDE = re.compile(
     r"pseudogene|on chromosome|chromosome \d|chromosomal region|located (on|in the|within|adjacent)|GeneRIF|polymorphi|"
     r"[Mm]utations? |Defects|variants|genomic|exons?\b|intron|read-?through|clustered|nomenclature|homolog in|"
     r"ha(s|ve) been (identified|suggested|proposed|associated|linked|described)|upstream of|promoter usage|start codon|"
-    r"haplotype|paralog|\b\d+[pq]\\d|reading frame|[Ss]tudies (suggest|in)|(associated|implicated|linked) (with|in)|"
+    r"haplotype|paralog|\b\d+[pq]\d|reading frame|[Ss]tudies (suggest|in)|(associated|implicated|linked) (with|in)|"
     r"proteolytically processed|MIM|et al\b|disease|syndrome|cancer|tumor"
 )
 _STARTS = [

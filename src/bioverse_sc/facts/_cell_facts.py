@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WHOLE = 0.02
 """Numbers this near to whole ones are counts."""
+LEAST_SHARE = 0.5
+"""Of the reference's counts that the measured genes are taken for: a panel of few genes says little of the depth."""
 
 
 def cell_facts(
@@ -84,7 +86,7 @@ def cell_facts(
                 values=share if is_group else counts[at],
                 has_counts=is_exact and not logged,
                 total=total if is_exact and not logged else np.nan,
-                depth=per_cell / panel.share_of_reference if is_exact and panel.share_of_reference else np.nan,
+                depth=per_cell / max(LEAST_SHARE, panel.share_of_reference) if is_exact else np.nan,
                 mitochondrial=float(counts[panel.mitochondrial].sum() / max(counts.sum(), 1e-9))
                 if len(panel.mitochondrial)
                 else np.nan,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bioverse_sc.facts._cells import worth
 from bioverse_sc.facts._fact import Fact
 from bioverse_sc.facts._genes import gene_facts
 from bioverse_sc.facts._states import FEW_COUNTS, STATES
@@ -59,9 +58,12 @@ def label_sentence(cell: CellFacts, name: str) -> str:
     if not cell.term:
         return f"{subject(cell, name)} is labelled {cell.label}."
     ontology_name = cell_ontology().names[cell.term]
+    if cell.is_outdone:
+        return f"{subject(cell, name)} is labelled {cell.label}, but another type is more likely."
+    how = "" if cell.probability >= 0.5 else "most likely"
     if cell.label.casefold() in (ontology_name.casefold(), plural(ontology_name).casefold()):
-        return f"{is_a(cell, name, ontology_name)}."
-    return f"{subject(cell, name)} is labelled {cell.label}. {is_a(cell, name, ontology_name)}."
+        return f"{is_a(cell, name, ontology_name, how)}."
+    return f"{subject(cell, name)} is labelled {cell.label}. {is_a(cell, name, ontology_name, how)}."
 
 
 def certainty_sentence(cell: CellFacts) -> str:
@@ -80,18 +82,27 @@ def runner_up_sentence(cell: CellFacts) -> str:
     others = [c for c in cell.runners_up if c.label != UNKNOWN]
     if not others:
         return "No other type has a probability of 0.01 or more."
-    first = (
-        f"The next most likely type is {others[0].label}, with a probability of {probability(others[0].probability)}."
-    )
+    which = "A more likely type" if cell.is_outdone else "The next most likely type"
+    first = f"{which} is {others[0].label}, with a probability of {probability(others[0].probability)}."
     if len(others) > 1 and others[1].probability >= 0.05:
         first += f" After it comes {others[1].label}, with {probability(others[1].probability)}."
     return first
+
+
+def rival_sentence(cell: CellFacts, name: str) -> str:
+    """Expressed markers that speak for the likeliest other type; ``""`` for none."""
+    if not cell.rival_markers:
+        return ""
+    verb = "speaks" if len(cell.rival_markers) == 1 else "speak"
+    genes = listed(cell.rival_markers)
+    return f"{subject(cell, name)} expresses {genes}, which {verb} for {cell.runners_up[0].label}."
 
 
 def _label(cell: CellFacts, name: str) -> list[tuple[str, str, str]]:
     said = [(label_sentence(cell, name), "label", ""), (certainty_sentence(cell), "certainty", "")]
     if cell.label != UNKNOWN:
         said.append((runner_up_sentence(cell), "runner-up", ""))
+        said += [(text, "runner-up", MARKER_TABLE) for text in [rival_sentence(cell, name)] if text]
     if cell.wider:
         kinds = [plural(kind) if cell.is_group else kind for kind in cell.wider]
         who = plural(cell_ontology().names[cell.term]) if cell.is_group else a(cell_ontology().names[cell.term])
@@ -121,7 +132,7 @@ def _markers(cell: CellFacts, name: str) -> list[tuple[str, str, str]]:
         same = [m.gene for m in wider if m.marks == wider[0].marks][:3]
         many = "markers" if len(same) > 1 else "a marker"
         said.append((f"{who} expresses {listed(same)}, {many} of {plural(wider[0].marks)}.", "markers", MARKER_TABLE))
-    told = sorted(markers, key=lambda m: -worth(m))[:TOLD]
+    told = sorted(markers, key=lambda m: -m.worth)[:TOLD]
     said += [(marker_sentences(m, cell, name), "markers", "CellProfileLibrary") for m in told]
     if function := function_sentence(told):
         said.append((function, "gene", "RefSeq"))

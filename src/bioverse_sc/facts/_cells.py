@@ -34,10 +34,16 @@ TELLING = 0.8
 """Probability that a cell of a type would show a gene, from which its absence tells something."""
 LEAST_PROBABILITY = 0.01
 """Of a label that is worth a word."""
+POSSIBLE = 0.05
+"""Of a type that is worth a thought beside the label."""
+MUCH_LESS = 5
+"""A type has a gene much less when it has less than this part of it."""
 BEST_EVIDENCED = 3
 """Markers of the label that come first, by the number of their sources alone."""
-MARKERS, ABSENT = 8, 2
-"""Markers that are kept, and absences of each type."""
+MARKERS, ABSENT, RIVALS = 8, 2, 3
+"""Markers of the label, absences of each type, and expressed markers of the likeliest other type, at most."""
+INDUCED = ("MT1", "MT2", "HSP", "FOS", "JUN")
+"""Genes that come and go with metals and stress, so that their absence tells nothing of a type."""
 MARKERS_TRIED = 12
 """Best markers of a type whose absence may tell something."""
 
@@ -64,6 +70,14 @@ class Marker:
     sources: int
     """That name it."""
     specificity: Specificity
+
+    @property
+    def worth(self) -> float:
+        """How much it says: its sources, more where it is specific, and to few types."""
+        if not self.specificity.home:
+            return 0.1 * self.sources**0.5 if self.specificity.others else 0.0
+        narrow = 10 / (10 + self.specificity.breadth)
+        return narrow * (1.0 if self.specificity.others else 2.0) * self.sources**0.5
 
 
 @dataclass(frozen=True)
@@ -155,6 +169,12 @@ class CellFacts:
             and not (self.term and c.term and (c.term in mine or self.term in ontology.ancestors(c.term)))
         )
 
+    @property
+    def is_outdone(self) -> bool:
+        """Whether another type is more likely than the label."""
+        others = [c for c in self.runners_up if c.label != UNKNOWN]
+        return bool(others) and others[0].probability > self.probability
+
     @cached_property
     def wider(self) -> tuple[str, ...]:
         """Names of the label's wider types that matter, the narrowest first and the lineage last."""
@@ -180,8 +200,8 @@ class CellFacts:
             for gene, (term, n) in marks.items()
             if n > 1 or gene in first
         }
-        rest = sorted((m for m in made.values() if m.gene not in first), key=lambda m: (-worth(m), m.gene))
-        rest = [m for m in rest if worth(m) > 0]
+        rest = sorted((m for m in made.values() if m.gene not in first), key=lambda m: (-m.worth, m.gene))
+        rest = [m for m in rest if m.worth > 0]
         return tuple([made[gene] for gene in first] + rest[: MARKERS - len(first)])
 
     @cached_property
@@ -214,12 +234,22 @@ class CellFacts:
         absent = []
         for gene in list(sources_of(term))[:MARKERS_TRIED] if term else ():
             probability = self.detection(gene, term)
-            if self.amount(gene) != 0 or not probability >= TELLING:
+            if self.amount(gene) != 0 or not probability >= TELLING or gene.startswith(INDUCED):
                 continue
             level = known.level(gene, term)
-            if known.level(gene, unlike) < level / 5 if unlike else known.specificity(gene, term).home:
+            if known.level(gene, unlike) < level / MUCH_LESS if unlike else known.is_telling(gene, term):
                 absent.append(Absence(gene, label, probability))
         return tuple(absent[:ABSENT])
+
+    @cached_property
+    def rival_markers(self) -> tuple[str, ...]:
+        """Expressed markers of the likeliest other type that the label has much less, where that type is possible."""
+        if not self.runners_up or self.runners_up[0].probability < POSSIBLE or not self.runners_up[0].term:
+            return ()
+        known, term = reference(), self.runners_up[0].term
+        genes = [gene for gene, n in sources_of(term).items() if n > 1 and self.amounts.get(gene, 0) > 0]
+        less = [g for g in genes if known.level(g, self.term) < known.level(g, term) / MUCH_LESS]
+        return tuple(less[:RIVALS])
 
     def detection(self, gene: str, term: str) -> float:
         """Probability that a cell of a type with as many counts would show a gene; NaN where it is not known."""
@@ -276,11 +306,3 @@ class CellFacts:
 def certainty(probability: float) -> str:
     """What a probability is called."""
     return next(words for least, words in CERTAINTY.items() if probability >= least)
-
-
-def worth(marker: Marker) -> float:
-    """How much a marker says: its sources, more where it is specific, and to few types."""
-    if not marker.specificity.home:
-        return 0.1 * marker.sources**0.5 if marker.specificity.others else 0.0
-    narrow = 10 / (10 + marker.specificity.breadth)
-    return narrow * (1.0 if marker.specificity.others else 2.0) * marker.sources**0.5

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from bioverse_sc.facts._clauses import Clause, clauses_of, sentences_of, stem
+from bioverse_sc.facts._clauses import Clause, Number, clauses_of, sentences_of, stem
 from bioverse_sc.ontology import cell_ontology
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ _REFUSES = re.compile(
     r"\b(can ?not|can't|could not|couldn't) be (told|said|answered|known|determined)\b|"
     r"\b(can ?not|can't|unable to) (tell|say|answer|determine)\b|\bnothing can be told\b|\bdo(es)? not (say|tell)\b"
 )
-SAME_RELATION = 0.85
-"""Share of a clause's words that a fact must have; so all of them where they are few."""
+LONG = 8
+"""A clause of so many words or more may have one that the facts do not have."""
 ONE_VALUE = frozenset(map(stem, ("specific", "next", "full", "lineage", "tissue", "id")))
 """Words of what has one value: two facts that name different ones exclude each other."""
 
@@ -83,6 +83,10 @@ def _checked(sentence: str, known: list[Clause]) -> CheckedSentence:
 
 def _support(clause: Clause, known: list[Clause]) -> int | None:
     """Index of the fact that supports a clause, ``None`` for none."""
+    if clause.says_label:
+        labelled = (f for f in known if f.says_label and f.denies == clause.denies and clause.types <= f.types)
+        if fact := next(labelled, None):
+            return fact.fact
     if clause.says_type:
         return _type_support(clause, known)
     for fact in known:
@@ -101,34 +105,36 @@ def _share_something(clause: Clause, fact: Clause) -> bool:
 
 def _covers(clause: Clause, facts: list[Clause]) -> bool:
     """Whether some clauses of facts have all that a clause has."""
-    if any(fact.denies != clause.denies for fact in facts):
+    if any(fact.denies != clause.denies or fact.is_reversed(clause) for fact in facts):
         return False
-    if (
-        any(fact.says_type and not clause.says_type and clause.names <= fact.names for fact in facts)
-        and not clause.words
-    ):
+    if clause.is_directed and len(facts) > 1:
         return False
     words = frozenset().union(*(fact.words for fact in facts))
     names = frozenset().union(*(fact.names for fact in facts))
-    if not clause.names <= names or len(clause.words & words) < SAME_RELATION * len(clause.words):
+    if not clause.names <= names or _misses(clause.words, words):
         return False
-    if not all(any(fact.has_number(number) for fact in facts) for number in clause.numbers):
+    if not all(any(_has_number(fact, number, clause) for fact in facts) for number in clause.numbers):
         return False
-    # what is said of a gene must not be said of another: its facts have all words, and it stands with its types
-    for gene in clause.names - clause.types:
-        of_gene = frozenset().union(*(fact.words for fact in facts if gene in fact.names))
-        if len(clause.words & of_gene) < SAME_RELATION * len(clause.words):
+    # what is said of one thing must not be said of another: the facts that name it have all words
+    for name in clause.names:
+        if _misses(clause.words, frozenset().union(*(fact.words for fact in facts if name in fact.names))):
             return False
-    if not all(any(pair <= fact.names for fact in facts) for pair in clause.pairs):
-        return False
-    return not any(fact.is_reversed(clause) for fact in facts)
+    return all(any(pair <= fact.names for fact in facts) for pair in clause.pairs)
+
+
+def _has_number(fact: Clause, number: Number, clause: Clause) -> bool:
+    """Whether a fact has a number of a clause, and is about what the clause is about."""
+    is_about_it = not clause.names or bool(clause.names & fact.names)
+    return fact.has_number(number) and is_about_it and 2 * len(clause.words & fact.words) >= len(clause.words)
 
 
 def _type_support(clause: Clause, known: list[Clause]) -> int | None:
     """Index of the fact that supports that a cell is of a type, or is not."""
     of_type = [fact for fact in known if fact.says_type and fact.denies == clause.denies]
+    # "The cell is a T cell, with a probability of 0.98" has its number from a fact on the label
+    of_label = [fact for fact in known if not fact.names and not fact.denies and fact.words]
     for fact in of_type:
-        if clause.types <= fact.types and _has_words(clause, [fact]):
+        if clause.types <= fact.types and any(_has_words(clause, [fact, other]) for other in [fact, *of_label]):
             return fact.fact
     if clause.denies:
         return None
@@ -141,10 +147,15 @@ def _type_support(clause: Clause, known: list[Clause]) -> int | None:
     return None
 
 
+def _misses(words: frozenset[str], of_facts: frozenset[str]) -> bool:
+    """Whether facts miss more of a clause's words than one of many."""
+    return len(words - of_facts) > (1 if len(words) >= LONG else 0)
+
+
 def _has_words(clause: Clause, facts: list[Clause]) -> bool:
     words = frozenset().union(*(fact.words for fact in facts))
     numbers_hold = all(any(fact.has_number(number) for fact in facts) for number in clause.numbers)
-    return numbers_hold and len(clause.words & words) >= SAME_RELATION * len(clause.words)
+    return numbers_hold and not _misses(clause.words, words)
 
 
 def _contradiction(clause: Clause, known: list[Clause]) -> int | None:
@@ -152,7 +163,7 @@ def _contradiction(clause: Clause, known: list[Clause]) -> int | None:
     if clause.says_type:
         return _type_contradiction(clause, known)
     for fact in known:
-        same = clause.names <= fact.names and len(clause.words & fact.words) >= SAME_RELATION * len(clause.words)
+        same = clause.names <= fact.names and not _misses(clause.words, fact.words)
         if fact.denies != clause.denies and same and (clause.names or clause.words) and not fact.is_reversed(clause):
             return fact.fact
     for fact in known:
@@ -174,6 +185,12 @@ def _type_contradiction(clause: Clause, known: list[Clause]) -> int | None:
             return fact.fact
     if clause.denies:
         return None
+    units = {number.unit for number in clause.numbers} - {""}
+    for fact in known:
+        # another probability of the label
+        same = units & {number.unit for number in fact.numbers}
+        if same and not fact.names and not any(fact.has_number(number) for number in clause.numbers):
+            return fact.fact
     for fact in known:
         if fact.says_type and not fact.denies:
             near = any(

@@ -95,6 +95,8 @@ class Clause:
     denies: bool
     says_type: bool
     """Whether it says that a cell is of a type, or is not."""
+    says_label: bool
+    """Whether it says only how a cell is labelled."""
     is_directed: bool
     """Whether the order of its types matters."""
 
@@ -168,7 +170,7 @@ def _of_sentence(sentence: str, fact: int) -> list[Clause]:
         # "..., which is specific to" speaks of the gene before, "... and is" of the subject
         names = re.findall(r"<\d+>", before)
         if re.match(r"which|who", start):
-            part = f"{names[-1]} {part}" if names else part
+            part = " ".join([*names, part])
         elif re.match(rf"(?:it )?(?:{_VERBS})\b", part) and before.startswith("<"):
             part = f"{names[0]} {part}"
         clauses.append(_clause(part, [match[0] for match in _TOKEN.finditer(part)], named, fact))
@@ -182,7 +184,7 @@ def _split(masked: str) -> list[tuple[str, str]]:
     # "and" begins a clause before a subject with a verb, or before a verb
     subjects = r"it|they|this|these|the \w+|its \w+|no \w+|<\d+>"
     pattern = (
-        rf"([;:]\s+|,?\s+(?:{words})\s+|,\s+(?:which|who)\s+|"
+        rf"([;:]\s+(?=(?:it|they|the|this|these|none|no)\b)|,?\s+(?:{words})\s+|,\s+(?:which|who)\s+|"
         rf",?\s+and\s+(?=(?:(?:{subjects})\s+)?(?:{_VERBS})\b))"
     )
     parts = re.split(pattern, masked)
@@ -201,6 +203,11 @@ def _clause(part: str, tokens: list[str], named: dict[str, Span], fact: int) -> 
     words |= {"express"} & {_SAME.get(stem(word), "") for word in lower if word in _DENIES}
     types = frozenset(name for name in ordered if kinds[name] == "types")
     says_type = bool(types) and bool(_OF_TYPE.match(re.sub(r"[,.]", "", part).lower().strip()))
+    # "A plasma cell." answers what the cell is
+    says_type |= fact < 0 and len(ordered) == 1 and bool(types) and not words and not _numbers(lower, named)
+    says_label = bool(types) and re.search(r"\blabell?ed\b", part.lower()) is not None
+    # a label is not yet what the cell is, where the facts have another type that is more likely
+    says_type = says_type and not (says_label and fact >= 0)
     says_type = says_type and "whether" not in lower and "possible" not in lower
     return Clause(
         fact=fact,
@@ -211,6 +218,7 @@ def _clause(part: str, tokens: list[str], named: dict[str, Span], fact: int) -> 
         words=frozenset(words - {""}),
         denies=denies,
         says_type=says_type,
+        says_label=says_label,
         is_directed=bool(_DIRECTED.search(part.lower())) and len(types) > 1,
     )
 

@@ -7,10 +7,11 @@ from bioverse_sc.facts._cell_words import (
     amount_sentence,
     is_a,
     no_state_sentence,
+    rival_sentence,
     state_sentence,
     subject,
 )
-from bioverse_sc.facts._cells import TELLING, CellFacts, certainty
+from bioverse_sc.facts._cells import POSSIBLE, TELLING, CellFacts, Marker, certainty
 from bioverse_sc.facts._genes import marker_sentence
 from bioverse_sc.facts._reference import reference, relevant
 from bioverse_sc.facts._tables import pathways
@@ -18,8 +19,10 @@ from bioverse_sc.facts._types import sources_of, types_marked
 from bioverse_sc.facts._words import a, capital, counted, listed, plural, probability
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 
-POSSIBLE = 0.05
-"""From this probability a type is worth a thought; below, the cell is not of it where the label is at least likely."""
+OPEN = 0.75
+"""A type that has this part of the label's probability is as good as the label."""
+SPEAKS_FOR = 20
+"""Reference types at the home of a marker, at most, that speaks for a label."""
 NARROW = 6
 """Reference types that a type has at most, whose kinds are so alike that one which was no label cannot be ruled out."""
 RARE, LOW = 0.05, 0.2
@@ -58,7 +61,10 @@ def judge_type(cell: CellFacts, term: str, name: str) -> list[str]:
         return [text, *([_chance(asked, chance)] if chance >= POSSIBLE else [])]
     if narrow := _undistinguished(cell, term):
         return [f"It cannot be told whether {is_a_lower(cell, name, asked)}. {_label_instead(cell, name, narrow)}"]
-    if chance >= POSSIBLE or cell.probability < 0.5:
+    if chance >= OPEN * cell.probability and chance >= POSSIBLE:
+        told = [f"It is not certain whether {is_a_lower(cell, name, asked)}.", _chance(asked, chance)]
+        told.append(f"The label {label} has a probability of {probability(cell.probability)}.")
+    elif chance >= POSSIBLE or cell.probability < 0.5:
         told = [f"{is_a(cell, name, asked, 'probably not')}. {_label_instead(cell, name, label)}"]
         if chance >= POSSIBLE:
             told.append(_chance(asked, chance))
@@ -189,21 +195,30 @@ def judge_call(cell: CellFacts, name: str) -> list[str]:
     if cell.label == UNKNOWN or not cell.term:
         return []
     label = cell_ontology().names[cell.term]
-    own = [m.gene for m in cell.markers if m.marks == label or m.specificity.is_specific][:3]
+    speaking = [m.gene for m in cell.markers if m.specificity.home and _is_near(m, cell)][:3]
     against = [absence.gene for absence in cell.absences if absence.label == cell.label]
     told = [f"The label {label} is {cell.certainty}."]
-    if own:
-        told.append(f"{listed(own)} speak{'s' if len(own) == 1 else ''} for {label}.")
+    if speaking:
+        told.append(f"{listed(speaking)} speak{'s' if len(speaking) == 1 else ''} for {label}.")
     else:
-        told.append(f"No expressed marker speaks for {label}.")
+        told.append(f"No expressed marker speaks clearly for {label}.")
     other, genes = cell.strangers
     if against:
         told.append(f"The absence of {listed(against)} speaks against {label}.")
     if genes:
         told.append(f"{listed(genes[:3])} speak against {label}, because they are specific to {plural(other)}.")
-    if not against and not genes:
+    if rivals := rival_sentence(cell, name):
+        told.append(rivals)
+    if not against and not genes and not rivals:
         told.append(f"Nothing that was measured speaks clearly against {label}.")
     return told
+
+
+def _is_near(marker: Marker, cell: CellFacts) -> bool:
+    """Whether a marker of few types is as high in the label as where it is at home."""
+    known = reference()
+    level, most = known.level(marker.gene, cell.term), float(known.mean[known.row[marker.gene]].max())
+    return marker.specificity.breadth <= SPEAKS_FOR and level >= LOW * most
 
 
 def judge_unusual(cell: CellFacts, name: str) -> str:

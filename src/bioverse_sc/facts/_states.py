@@ -45,6 +45,8 @@ LEAST_SOURCES = 3
 """That name a gene as a marker of a type in a compartment."""
 STRANGER_COUNTS, STRANGER_SHARE = 2, 0.2
 """Counts in a cell, or share of a group's cells, from which a gene of another compartment is clearly expressed."""
+FOREIGN = 20
+"""The label must have the gene this many times less."""
 STRANGER_PART = 0.25
 """Two cells that were caught together show about half of what each has; less may be RNA that drifts."""
 
@@ -178,7 +180,7 @@ def strangers(amounts: dict[str, float], term: str, least: float, depth: float) 
         # a term above the compartment may be one of it
         near = compartment in lineage or term in cell_ontology().ancestors(compartment)
         part = STRANGER_PART * level * depth / 1e4 if np.isfinite(depth) else 0
-        if not near and amounts[gene] >= max(least, part) and not known.level(gene, term) > level / (2 * HIGHER):
+        if not near and amounts[gene] >= max(least, part) and not known.level(gene, term) > level / FOREIGN:
             by_compartment.setdefault(compartment, []).append(gene)
     best = max(by_compartment, key=lambda c: (len(by_compartment[c]), c), default="")
     genes = sorted(by_compartment.get(best, ()), key=lambda gene: (-amounts[gene], gene))
@@ -187,15 +189,16 @@ def strangers(amounts: dict[str, float], term: str, least: float, depth: float) 
 
 @cache
 def specific_genes() -> dict[str, tuple[str, float]]:
-    """Markers that are higher in one compartment than in all types outside of it: the compartment, and their level.
+    """Markers that are higher in one compartment than in the types outside of it: the compartment, and their level.
 
-    Neither immunoglobulins nor haemoglobins, whose RNA drifts from cell to cell.
+    One type outside may be as high, as a profile may hold RNA of other cells. Neither immunoglobulins nor haemoglobins,
+    whose RNA drifts from cell to cell, nor what stress induces.
     """
     known, ontology = reference(), cell_ontology()
     above = [ontology.ancestors(term) for term in known.terms]
     specific = {}
     for gene, marked in types_marked().items():
-        if gene not in known.row or gene.startswith(("IGH", "IGK", "IGL", "JCHAIN", "HB")):
+        if gene not in known.row or gene.startswith(("IGH", "IGK", "IGL", "JCHAIN", "HB", "HSP")):
             continue
         terms = [term for term, n in marked.items() if n >= LEAST_SOURCES]
         values = known.mean[known.row[gene]]  # (types,)
@@ -204,7 +207,7 @@ def specific_genes() -> dict[str, tuple[str, float]]:
             level = values[inside].max(initial=0)
             if (
                 level >= 1
-                and values[~inside].max() < level / (2 * HIGHER)
+                and np.sort(values[~inside])[-2] < level / (2 * HIGHER)
                 and any(compartment in ontology.ancestors(term) for term in terms)
             ):
                 specific[gene] = (compartment, float(level))

@@ -11,7 +11,20 @@ if TYPE_CHECKING:
 
 # where the noun that is counted ends: "T cell | of the thymus", "natural killer cell|, human"
 _BEHIND_NOUN = re.compile(r"((?<=cell), | \(| of | with | in | from | derived | tethered | expressing ).*$")
-_SPELLED_WITH_VOWEL = re.compile(r"^[AEFHILMNORSX](?=\d|[-/ ]|[A-Z]?\d|$)")
+_CLAUSES = (
+    ", which ",
+    ", where ",
+    ", including ",
+    ", such as ",
+    ", with ",
+    ", and ",
+    "; ",
+    " (",
+    " which ",
+    " that are ",
+)
+"""What begins a part that a sentence can do without."""
+_SPELLED_WITH_VOWEL = re.compile(r"^[AEFHILMNORSX](?=\d|[-/ ]|[A-Z]?\d|[A-Z][- ]|$)")
 _SOUNDS_LIKE_CONSONANT = re.compile(r"^(uni|ure|eu|one|use|ut)", re.IGNORECASE)
 
 
@@ -70,7 +83,7 @@ def brief(text: str, most: int) -> str:
     sentences = re.split(r"(?<=[a-z0-9)\"])\.\s+(?=[A-Z])", text.strip().rstrip("."))
     said = sentences[0]
     while len(said) > most:
-        at = max(said.rfind(mark, 30) for mark in (", ", "; ", " which ", " where "))
+        at = max(said.rfind(mark, 30) for mark in _CLAUSES)
         if at < 0:
             break
         said = said[:at]
