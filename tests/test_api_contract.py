@@ -30,7 +30,6 @@ PACKAGES = {
     "datasets": datasets,
     "facts": facts,
     "groups": groups,
-    "facts": facts,
 }
 PACKAGES |= {"train": train, "runs": runs, "models": models, "reasoning": reasoning}
 PUBLIC = [(f"{name}.{item}", getattr(package, item)) for name, package in PACKAGES.items() for item in package.__all__]

@@ -3,7 +3,7 @@
 Answers are written from these facts, returned with them, and checked against them.
 """
 
-from bioverse_sc.facts._about import About, facts_about, refusal_about, shown_answer
+from bioverse_sc.facts._about import SUPPORTED, About, facts_about, refusal_about, shown_answer
 from bioverse_sc.facts._cell_facts import cell_facts
 from bioverse_sc.facts._cells import CERTAINTY, EXPRESSED_SHARE, TELLING, Absence, Candidate, CellFacts, Marker
 from bioverse_sc.facts._check import REFUSAL, VERDICTS, CheckedSentence, check_answer
@@ -24,6 +24,7 @@ __all__ = [
     "CERTAINTY",
     "EXPRESSED_SHARE",
     "REFUSAL",
+    "SUPPORTED",
     "TELLING",
     "TOPICS",
     "VERDICTS",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
+from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results
+from bioverse_sc.facts import SUPPORTED, facts_about
 from bioverse_sc.tl._chat_display import as_html, as_markdown, as_text
 from bioverse_sc.tl._chat_entities import chosen_names, part_of
+from bioverse_sc.tl._known import CONVERSING, abouts_of, check_obs_keys, grounded
 from bioverse_sc.tl._prompts import check_request, log_use, shown
 from bioverse_sc.tl._subject import Reading, Subject
 
@@ -24,14 +29,23 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from bioverse_sc.facts import About, CheckedSentence, Fact
     from bioverse_sc.models import BioVerse, Read
+
+_SENTENCE_END = re.compile(r"[.!?](?=\s)")
 
 
 class Turn(NamedTuple):
-    """A question, and what the model wrote."""
+    """A question, and its answer."""
 
     question: str
     answer: str
+    written: str = ""
+    """What the model wrote, before it was held to the facts; ``""`` where answers are not held to any."""
+    facts: Sequence[Fact] = ()
+    """What the model was shown, or its answer was held to."""
+    sentences: Sequence[CheckedSentence] = ()
+    """What it wrote, with a verdict on each sentence."""
 
 
 class ChatEntity(NamedTuple):
@@ -68,12 +82,18 @@ class Chat:
 
     An answer that is interrupted, or whose stream is left early, stays in the conversation as far as it was written.
 
+    A model whose answers are held to facts is shown what is known of the observations, and of the genes, types and
+    pathways that a question names (see :mod:`bioverse_sc.facts`); the facts are in :attr:`facts`. Sentences of its
+    answer that they do not support are left out, by a rule, and where nothing remains the answer is a refusal. Such a
+    model also answers without data, about genes, types and pathways: ``bsc.Chat(model="smollm2-135m")``.
+
     Source: dialogue about entities as soft tokens of one prompt, BioVERSE (arXiv 2510.01428).
 
     Parameters
     ----------
     data
-        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds.
+        AnnData of one modality, or MuData; :func:`bioverse_sc.tl.embed` says what it holds. Without any the tables of
+        genes, types and pathways alone answer.
     entities
         Name of an observation, or names in the order in which the prompt shows them. Of a MuData a mapping from
         modality to such names, unless ``mod`` is given. By default all observations, when they are eight at most.
@@ -85,6 +105,8 @@ class Chat:
     retrieve
         Whether to look known entities up that are near, by sequence or SMILES, and to show the model the texts of the
         three nearest. Cells, features with abundances, and what the model has no memory of go without.
+    obs_keys
+        Columns of ``.obs`` of the cells whose values are facts too, such as ``["tissue"]``.
     max_new_tokens
         Tokens of a text at most.
     temperature
@@ -116,12 +138,13 @@ class Chat:
     @undisturbed()
     def __init__(
         self,
-        data: AnnData | MuData,
+        data: AnnData | MuData | None = None,
         entities: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
         *,
         mod: str | None = None,
         model: str | Path | BioVerse = "mini",
         retrieve: bool = True,
+        obs_keys: Sequence[str] = (),
         max_new_tokens: int = 256,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -135,26 +158,58 @@ class Chat:
         decoding = Decoding(max_new_tokens, temperature, top_p, seed, no_repeat_ngram_size)
         self._model = get_model(model)
         self._decoding = decoding.of_model(self._model)
-        chosen = chosen_names(data, entities, mod, self._model)
-        check_request(self._model, list(chosen), batch_size=1)
-        parts = {name: part_of(data, name, names) for name, names in chosen.items()}
+        parts = self._parts(data, entities, mod)
         self._mods = [name for name, part in parts.items() for _ in range(part.n_obs)]
         named = [str(name) for part in parts.values() for name in part.obs_names]
-        self._entities = [
-            ChatEntity(*entity) for entity in zip(entity_names(self._mods), self._mods, named, strict=True)
-        ]
+        names = entity_names(self._mods)
+        self._entities = [ChatEntity(*entity) for entity in zip(names, self._mods, named, strict=True)]
         reading = Reading(layer, gene_symbols)
-        listed = ", ".join(f"{e.name} {e.observation}" for e in self._entities)
+        listed = ", ".join(f"{e.name} {e.observation}" for e in self._entities) or "nothing"
         with finish_log(f"showing {listed} to {self._model.config.name!r}, from a copy: the data are not changed"):
             subjects = [Subject(Results(part, Keys()), self._model, name, reading) for name, part in parts.items()]
             self._nearest: list[Sequence[str]] = []
+            self._abouts: list[About] = []
             for subject in subjects:
                 _check_known(subject)
                 log_use(subject, retrieve=retrieve)
-                self._nearest += shown(subject, np.arange(subject.adata.n_obs), retrieve=retrieve).nearest
+                rows = np.arange(subject.adata.n_obs)
+                self._nearest += shown(subject, rows, retrieve=retrieve).nearest
+                if self._is_grounded:
+                    self._abouts += _known(subject, rows, obs_keys)
+            self._abouts = [
+                replace(about, name=name) for about, name in zip(self._abouts, names, strict=self._is_grounded)
+            ]
             self._soft_tokens = _soft_tokens(self._model, subjects)
         self._said: list[_Said] = []
         self._read: Read | None = None
+
+    def _parts(
+        self,
+        data: AnnData | MuData | None,
+        entities: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None,
+        mod: str | None,
+    ) -> dict[str, AnnData]:
+        """The observations of each modality that the chat is about."""
+        if data is None:
+            if not self._is_grounded or entities is not None:
+                msg = (
+                    "There is no data to chat about: bsc.Chat(adata, 'name of a cell'). Without data a model answers "
+                    f"that is held to facts, about genes, types and pathways: bsc.Chat(model={CONVERSING!r})."
+                )
+                raise ValueError(msg)
+            return {}
+        chosen = chosen_names(data, entities, mod, self._model)
+        check_request(self._model, list(chosen), batch_size=1)
+        return {name: part_of(data, name, names) for name, names in chosen.items()}
+
+    @property
+    def _is_grounded(self) -> bool:
+        return self._model.config.grounding != ""
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What the last question was to be answered from."""
+        return list(self._said[-1].turn.facts) if self._said else []
 
     @property
     def entities(self) -> list[ChatEntity]:
@@ -194,7 +249,8 @@ class Chat:
         """
         from bioverse_sc.models import write_on
 
-        prompt = self._prompt_ids(question)
+        facts = self._facts_for(question)
+        prompt = self._prompt_ids(question, facts)
         number = len(self._said)
         key = " ".join([*(entity.observation for entity in self._entities), str(number)])
         written: list[int] = []
@@ -213,11 +269,11 @@ class Chat:
             if not is_end:
                 written.append(token)
             is_over = is_end or len(written) == self._decoding.max_new_tokens
-            so_far = self._text(written, is_over=is_over)
+            turn = self._turn(question, self._text(written, is_over=is_over), facts, is_over=is_over)
             # what has been given out cannot be taken back
-            piece = so_far[len(answer) :] if so_far.startswith(answer) else ""
-            answer = so_far if is_over else answer + piece
-            said = _Said(Turn(question, answer), prompt + written)
+            piece = turn.answer[len(answer) :] if turn.answer.startswith(answer) else ""
+            answer = turn.answer if is_over else answer + piece
+            said = _Said(turn._replace(answer=answer), prompt + written)
             # one step, between which and the next the loop may be left or interrupted
             self._said[number:] = [said]
             if piece:
@@ -232,13 +288,33 @@ class Chat:
                 raise RuntimeError(msg)
             self._read = None
 
+    def _facts_for(self, question: str) -> list[Fact]:
+        """What is known of what a question is about; those facts first that were not shown before."""
+        if not self._is_grounded or not isinstance(question, str):
+            return []
+        return facts_about(question, self._abouts, earlier=[said.turn.question for said in self._said])
+
+    def _turn(self, question: str, text: str, facts: list[Fact], *, is_over: bool) -> Turn:
+        """A turn as far as it is written; of an answer that is held to facts, the sentences that are whole."""
+        if not self._is_grounded:
+            return Turn(question, text)
+        whole = text if is_over else _whole_sentences(text)
+        held = grounded(self._model, whole, self._held_to(facts), self._abouts)
+        answer = held.answer if is_over or any(s.verdict in SUPPORTED for s in held.sentences) else ""
+        return Turn(question, answer, text, held.facts, held.sentences)
+
+    def _held_to(self, facts: list[Fact]) -> list[Fact]:
+        """All facts that were shown so far, those of the question first."""
+        before = [fact for said in reversed(self._said) for fact in said.turn.facts]
+        return list(dict.fromkeys([*facts, *before]))
+
     def reset(self) -> None:
         """Forget all turns; the entities stay."""
         self._said = []
         self._read = None
 
-    def _prompt_ids(self, question: str) -> list[int]:
-        """Token ids of the conversation up to where the answer begins.
+    def _prompt_ids(self, question: str, facts: Sequence[Fact]) -> list[int]:
+        """Token ids of the conversation up to where the answer begins; facts that were shown are not shown again.
 
         What the model wrote stays as it was written: the same text may be spelled with other tokens.
         """
@@ -251,17 +327,22 @@ class Chat:
             msg = "The question is empty; type for example chat.ask('What is this cell?')"
             raise ValueError(msg)
 
-        def ids(*turns: tuple[str, str | None]) -> list[int]:
-            prompt = question_prompt(self._mods, turns, nearest=self._nearest, prompts=self._model.config.prompts)
+        is_shown = self._model.config.grounding == "shown"
+        shown_before = {fact for said in self._said for fact in said.turn.facts}
+        new = [fact.text for fact in facts if fact not in shown_before] if is_shown else []
+
+        def ids(turns: Sequence[tuple[str, str | None]], shown_facts: Sequence[Sequence[str]]) -> list[int]:
+            nearest, prompts = None if is_shown else self._nearest, self._model.config.prompts
+            prompt = question_prompt(self._mods, turns, nearest=nearest, facts=shown_facts, prompts=prompts)
             return list(self._model.tokenize(prompt).ids)
 
         if self._said:
-            before = ids((question, ""))
-            whole = ids((question, ""), (question, None))
+            before = ids([(question, "")], [()])
+            whole = ids([(question, ""), (question, None)], [(), new])
             # from the end of the last answer, which one that was cut off has not written
             prompt = self._said[-1].ids + whole[len(before) - 1 :]
         else:
-            prompt = ids((question, None))
+            prompt = ids([(question, None)], [new])
         limit = self._model.max_positions
         longest = len(prompt) + self._decoding.max_new_tokens
         if limit is not None and longest > limit:
@@ -306,6 +387,19 @@ class Chat:
         return as_html(self._entities, self.transcript, self._model.config.name, self._decoding)
 
 
+def _known(subject: Subject, rows: np.ndarray, obs_keys: Sequence[str]) -> list[About]:
+    """What is known of the observations of a modality."""
+    if subject.mod == CELLS:
+        check_obs_keys(subject, obs_keys)
+    return abouts_of(subject, rows, subject.mod, obs_keys=obs_keys)
+
+
+def _whole_sentences(text: str) -> str:
+    """The sentences of a text that are whole; what comes next may still change the last one."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    return text[: ends[-1]] if ends else ""
+
+
 def _check_known(subject: Subject) -> None:
     """Raise when the model cannot see one of the observations."""
     if not subject.is_known.all():
@@ -320,6 +414,8 @@ def _soft_tokens(model: BioVerse, subjects: Sequence[Subject]) -> torch.Tensor:
     """Soft tokens of all entities, shape (slots, width)."""
     import torch
 
+    if not subjects:
+        return model.embeddings.weight.new_zeros((0, model.embeddings.weight.shape[1]))
     with torch.inference_mode():
         projected = [
             model.project(subject.mod, torch.from_numpy(subject.vectors).to(model.device)) for subject in subjects
