@@ -13,8 +13,8 @@ _TOKEN = re.compile(r"<(\d+)>|CL:\d+|\d+(?:,\d{3})+|\d+(?:\.\d+)?|[A-Za-z]+(?:['
 _VERBS = "is|are|has|have|does|do|expresses|express|shows|encodes|can|will|may|takes|belongs|lacks|cannot"
 _NEW_CLAUSE = frozenset({"but", "because", "although", "though", "while", "whereas", "so", "however", ";"})
 _DENIES = frozenset(
-    "not no none cannot never neither nor without lack lacks lacking absent missing undetected nothing isn't doesn't "
-    "aren't don't wasn't can't unlikely negative".split()
+    "not no none cannot never neither nor without lack lacks lacking absent absence missing undetected nothing isn't "
+    "doesn't aren't don't wasn't can't unlikely negative".split()
 )
 _SAYS_NOTHING = frozenset(
     "a an the is are was were be been being it its they their this that these those of in on at to by with from for as "
