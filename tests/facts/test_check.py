@@ -134,6 +134,12 @@ def test_an_absence_that_speaks_against_is_no_presence():
     assert verdicts("MYL9 is detected, which speaks against smooth muscle cell.", facts) == ["contradicted"]
 
 
+def test_likely_is_said_of_the_label():
+    facts = [Fact("The label is likely, but not certain. Its probability is 0.60.", "certainty", "Cell")]
+    assert verdicts("The label is likely, but not certain.", facts) == ["supported"]
+    assert verdicts("The label is not likely.", facts) == ["contradicted"]
+
+
 def test_refusals():
     assert verdicts(REFUSAL) == ["refusal"]
     assert verdicts("The age of the donor cannot be told.") == ["refusal"]

@@ -201,6 +201,9 @@ def _clause(part: str, tokens: list[str], named: dict[str, Span], fact: int) -> 
     denies = any(word in _DENIES or word.endswith("n't") for word in lower)
     words = {s for s in stems if s not in _DENIES} | {t for t in lower if t.startswith("cl:")}
     words |= {"express"} & {_SAME.get(stem(word), "") for word in lower if word in _DENIES}
+    if not ordered:
+        # a hedge beside a name, and what is said of the label where there is none
+        words |= {"likely"} & set(lower)
     types = frozenset(name for name in ordered if kinds[name] == "types")
     says_type = bool(types) and bool(_OF_TYPE.match(re.sub(r"[,.]", "", part).lower().strip()))
     # "A plasma cell." answers what the cell is
