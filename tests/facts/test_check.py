@@ -125,6 +125,21 @@ def test_a_label_is_not_what_the_cell_is():
     assert verdicts("The cell is a hepatocyte.", facts) == ["not in the facts"]
 
 
+def test_an_absence_that_speaks_against_is_no_presence():
+    facts = [
+        Fact("MYL9 is not detected, which speaks against smooth muscle cell.", "absence", "Cell"),
+        Fact("The absence of MYL9 speaks against smooth muscle cell.", "judgment", "Cell"),
+    ]
+    assert verdicts("The absence of MYL9 speaks against smooth muscle cell.", facts) == ["supported"]
+    assert verdicts("MYL9 is detected, which speaks against smooth muscle cell.", facts) == ["contradicted"]
+
+
+def test_likely_is_said_of_the_label():
+    facts = [Fact("The label is likely, but not certain. Its probability is 0.60.", "certainty", "Cell")]
+    assert verdicts("The label is likely, but not certain.", facts) == ["supported"]
+    assert verdicts("The label is not likely.", facts) == ["contradicted"]
+
+
 def test_refusals():
     assert verdicts(REFUSAL) == ["refusal"]
     assert verdicts("The age of the donor cannot be told.") == ["refusal"]

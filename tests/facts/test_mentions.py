@@ -18,6 +18,7 @@ def named(text):
         ("Does the cell express Foxp3 and Ptprc?", ("FOXP3", "PTPRC")),
         ("Is it CD14+?", ("CD14",)),
         ("Is HLA-DRA there?", ("HLA-DRA",)),
+        ("Is C19orf38 there?", ("C19orf38",)),
         # each of these words is a symbol in capitals
         ("Was the cell set of this type? Can it rest? Is the impact large?", ()),
         ("IS IT A MONOCYTE AND CAN IT MOVE", ()),

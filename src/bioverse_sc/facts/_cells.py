@@ -34,8 +34,8 @@ TELLING = 0.8
 """Probability that a cell of a type would show a gene, from which its absence tells something."""
 LEAST_PROBABILITY = 0.01
 """Of a label that is worth a word."""
-POSSIBLE = 0.05
-"""Of a type that is worth a thought beside the label."""
+POSSIBLE, RIVAL = 0.05, 0.1
+"""Probability of a type that is worth a thought beside the label, and of one whose markers are told."""
 MUCH_LESS = 5
 """A type has a gene much less when it has less than this part of it."""
 BEST_EVIDENCED = 3
@@ -244,7 +244,7 @@ class CellFacts:
     @cached_property
     def rival_markers(self) -> tuple[str, ...]:
         """Expressed markers of the likeliest other type that the label has much less, where that type is possible."""
-        if not self.runners_up or self.runners_up[0].probability < POSSIBLE or not self.runners_up[0].term:
+        if not self.runners_up or self.runners_up[0].probability < RIVAL or not self.runners_up[0].term:
             return ()
         known, term = reference(), self.runners_up[0].term
         genes = [gene for gene, n in sources_of(term).items() if n > 1 and self.amounts.get(gene, 0) > 0]

@@ -13,8 +13,8 @@ _TOKEN = re.compile(r"<(\d+)>|CL:\d+|\d+(?:,\d{3})+|\d+(?:\.\d+)?|[A-Za-z]+(?:['
 _VERBS = "is|are|has|have|does|do|expresses|express|shows|encodes|can|will|may|takes|belongs|lacks|cannot"
 _NEW_CLAUSE = frozenset({"but", "because", "although", "though", "while", "whereas", "so", "however", ";"})
 _DENIES = frozenset(
-    "not no none cannot never neither nor without lack lacks lacking absent missing undetected nothing isn't doesn't "
-    "aren't don't wasn't can't unlikely negative".split()
+    "not no none cannot never neither nor without lack lacks lacking absent absence missing undetected nothing isn't "
+    "doesn't aren't don't wasn't can't unlikely negative".split()
 )
 _SAYS_NOTHING = frozenset(
     "a an the is are was were be been being it its they their this that these those of in on at to by with from for as "
@@ -201,6 +201,9 @@ def _clause(part: str, tokens: list[str], named: dict[str, Span], fact: int) -> 
     denies = any(word in _DENIES or word.endswith("n't") for word in lower)
     words = {s for s in stems if s not in _DENIES} | {t for t in lower if t.startswith("cl:")}
     words |= {"express"} & {_SAME.get(stem(word), "") for word in lower if word in _DENIES}
+    if not ordered:
+        # a hedge beside a name, and what is said of the label where there is none
+        words |= {"likely"} & set(lower)
     types = frozenset(name for name in ordered if kinds[name] == "types")
     says_type = bool(types) and bool(_OF_TYPE.match(re.sub(r"[,.]", "", part).lower().strip()))
     # "A plasma cell." answers what the cell is

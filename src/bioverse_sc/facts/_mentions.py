@@ -197,6 +197,8 @@ def _gene(span: str, *, is_shouted: bool) -> str:
     if " " in span or len(span) < 2 or upper in NO_GENES:
         return ""
     span = span.rstrip("+-")
+    if span in gene_entries() and any(map(str.isdigit, span)):
+        return span
     is_word = span.lower() in english()
     if span.isupper() or (any(c.isupper() for c in span[1:]) and not span.islower()):
         if is_shouted and is_word:

@@ -11,7 +11,8 @@ from bioverse_sc.ontology import LINEAGES, approved_symbol, cell_ontology, known
 
 ONTOLOGY, MARKER_TABLE = "Cell Ontology", "Cell Marker Accordion"
 MARKERS_SHOWN = 5
-DEFINITION_LETTERS = 220
+DEFINITION_LETTERS, MOST_DEFINITION = 220, 320
+"""Of a definition; one of a single longer sentence may reach the second, else there is none."""
 MOST_TISSUES = 5
 """A type that occurs in more tissues is of no tissue."""
 WIDER_SHOWN = 4
@@ -47,10 +48,9 @@ def type_facts(term: str) -> list[Fact]:
 def _facts(term: str) -> tuple[Fact, ...]:
     name = cell_ontology().names[term]
     facts = []
-    if definition := cell_ontology().definitions[term]:
-        facts.append(
-            Fact(f"{capital(name)}: {brief(ascii_only(definition), DEFINITION_LETTERS)}", "type", name, ONTOLOGY)
-        )
+    definition = brief(ascii_only(cell_ontology().definitions[term]), DEFINITION_LETTERS)
+    if 1 < len(definition) <= MOST_DEFINITION:
+        facts.append(Fact(f"{capital(name)}: {definition}", "type", name, ONTOLOGY))
     if wider := wider_names(term):
         facts.append(Fact(f"{capital(a(name))} is a kind of {listed(wider)}.", "type", name, ONTOLOGY))
     if markers := best_markers(term):

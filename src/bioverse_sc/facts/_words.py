@@ -11,18 +11,7 @@ if TYPE_CHECKING:
 
 # where the noun that is counted ends: "T cell | of the thymus", "natural killer cell|, human"
 _BEHIND_NOUN = re.compile(r"((?<=cell), | \(| of | with | in | from | derived | tethered | expressing ).*$")
-_CLAUSES = (
-    ", which ",
-    ", where ",
-    ", including ",
-    ", such as ",
-    ", with ",
-    ", and ",
-    "; ",
-    " (",
-    " which ",
-    " that are ",
-)
+_CLAUSES = (", which ", ", where ", ", including ", ", such as ", ", with ", ", and it ", "; ", " which ", " that are ")
 """What begins a part that a sentence can do without."""
 _SPELLED_WITH_VOWEL = re.compile(r"^[AEFHILMNORSX](?=\d|[-/ ]|[A-Z]?\d|[A-Z][- ]|$)")
 _SOUNDS_LIKE_CONSONANT = re.compile(r"^(uni|ure|eu|one|use|ut)", re.IGNORECASE)
