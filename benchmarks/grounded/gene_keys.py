@@ -1,0 +1,221 @@
+"""Keys of questions about numbers, genes, types in general, and pathways."""
+
+from __future__ import annotations
+
+import re
+
+from bioverse_sc.ontology import approved_symbol, cell_ontology
+from grounded.asked import Question, by_polarity, closed, false_genes
+from grounded.tables import Tables, marked_by, markers_of, names_of, relatives
+from grounded.words import DENIES, Mention, asserted, clauses, genes_in, numbers_in, polarity, refuses, types_in
+
+EXPRESSION = re.compile(
+    r"express|detect|count|found|present|absent|transcript|positive|negative|\bon\b|seen|\bhas\b|\bhave\b", re.I
+)
+BARE_EXPRESSION = re.compile(
+    r"\b(?:is|was|are)( not)? (?:\w+ )?(?:expressed|detected|found|seen|present|on)\b|\b(?:no|0|zero)( )counts\b"
+    r"|\b(?:does|do)( not)? express (?:it|that)\b|\bexpresses (?:it|that)\b",
+    re.I,
+)
+GOOD = re.compile(r"\bgood\b|\bfine\b|\bhigh quality|\bok(?:ay)?\b|healthy|usable|well covered|reasonable|normal", re.I)
+POOR = re.compile(r"\bpoor\b|\bbad\b|\blow quality|shallow|damaged|dying|\bdead\b|broken|thin\b", re.I)
+TOLERANCE = 0.02
+"""Of a number: an answer may round it."""
+SHARE_TOLERANCE = 0.3
+"""Of percent of mitochondrial counts."""
+LOW_SHARE, HIGH_SHARE = 5.0, 15.0
+FEW_GENES, ENOUGH_GENES = 200, 500
+SHARED_WORDS = 2
+"""Telling words that an answer has from the key's text, at least."""
+
+
+def number(answer: str, unit: str, value: float) -> str:
+    """The first number with this unit, or none, is the answer; the value with another unit is wrong."""
+    for part in asserted(answer):
+        for said, its_unit in numbers_in(part):
+            near = abs(said - value) <= max(TOLERANCE * value, 0.5)
+            if its_unit in ("", unit):
+                return "right" if near and not DENIES.search(re.sub(r"^\W*no\W+", "", part, flags=re.I)) else "wrong"
+            if near:
+                return "wrong"
+    return "beside"
+
+
+@closed
+def counts(answer: str, question: Question, tables: Tables) -> str:
+    cell = question.cell
+    if cell.panel.is_counts:
+        return number(answer, "counts", cell.n_counts)
+    return (
+        "wrong"
+        if any(unit in ("", "counts") for part in asserted(answer) for _, unit in numbers_in(part))
+        else "beside"
+    )
+
+
+def counts_or_none(answer: str, question: Question, tables: Tables) -> str:
+    """Of log-normalised data the counts cannot be told."""
+    verdict = counts(answer, question, tables)
+    return "right" if verdict == "refused" and not question.cell.panel.is_counts else verdict
+
+
+@closed
+def genes_detected(answer: str, question: Question, tables: Tables) -> str:
+    return number(answer, "genes", question.cell.n_genes)
+
+
+def mitochondrial(answer: str, question: Question, tables: Tables) -> str:
+    share, parts = question.cell.mitochondrial, asserted(answer)
+    if not parts and refuses(answer):
+        return "right" if share is None else "refused"
+    text = " ".join(parts)
+    shares = [value for value, unit in numbers_in(text) if unit == "%"]
+    if share is None:
+        return "wrong" if shares else "beside"
+    if shares:
+        return "right" if abs(shares[0] - share) <= SHARE_TOLERANCE else "wrong"
+    low = bool(re.search(r"\blow\b|\bnormal\b|not high|\bfine\b|\bno\b", text, re.I))
+    high = not low and bool(re.search(r"\bhigh\b|\byes\b|raised|elevated", text, re.I))
+    if not (low or high):
+        return "beside"
+    return "wrong" if (low and share > HIGH_SHARE) or (high and share < LOW_SHARE) else "right"
+
+
+@closed
+def quality(answer: str, question: Question, tables: Tables) -> str:
+    """Any true number will do, and a judgment of depth that the number of genes and the mitochondrial share bear."""
+    cell, parts = question.cell, asserted(answer)
+    truth = {"counts": cell.n_counts if cell.panel.is_counts else None, "genes": cell.n_genes, "%": cell.mitochondrial}
+    right = False
+    for said, unit in (pair for part in parts for pair in numbers_in(part)):
+        value = truth.get(unit)
+        if value is not None:
+            near = SHARE_TOLERANCE if unit == "%" else max(TOLERANCE * value, 0.5)
+            if abs(said - value) > near:
+                return "wrong"
+            right = True
+    text, share = " ".join(parts), cell.mitochondrial or 0
+    negative = re.search(r"\bnot (?:\w+ )?(?:good|fine|ok|healthy|usable)", text, re.I)
+    good = bool(GOOD.search(text)) and not negative
+    poor = bool(negative or POOR.search(text)) and not re.search(
+        r"\b(?:not|no) (?:\w+ )?(?:poor|bad|damaged|dead)", text
+    )
+    if good and (cell.n_genes < FEW_GENES or share > HIGH_SHARE):
+        return "wrong"
+    if poor and cell.n_genes >= ENOUGH_GENES and share < LOW_SHARE:
+        return "wrong"
+    return "right" if right or good or poor else "beside"
+
+
+def expresses(answer: str, question: Question, tables: Tables) -> str:
+    """By the matrix: yes, no, or cannot be told for what is not measured or no gene at all."""
+    gene, cell = question.slots["gene"], question.cell
+    symbol, value = approved_symbol(gene) or gene, cell.value(gene)
+    accepted = {"cannot"} if value is None else {"yes"} if value else {"no"}
+
+    def named(clause: str) -> list[Mention]:
+        return genes_in(clause, also=[gene])
+
+    parts = clauses(answer)
+    genes = {m.name for part in parts for m in named(part)}
+    if genes and not genes & {symbol, gene}:
+        # another gene than the one that was asked about
+        return "wrong"
+    said = polarity(answer, named, symbol, about=EXPRESSION, aside=None)
+    said |= polarity(answer, named, gene, about=EXPRESSION, aside=None)
+    for part in asserted(answer):
+        if (bare := BARE_EXPRESSION.search(part)) and not named(part):
+            said.add("no" if any(bare.groups()) else "yes")
+        counted = [n for n, unit in numbers_in(part) if unit == "counts"]
+        if value and cell.panel.is_counts and any(n not in (value, cell.n_counts) for n in counted):
+            return "wrong"
+    if false_genes(answer, cell) and value is not None:
+        return "wrong"
+    return by_polarity(said, accepted)
+
+
+def is_marker(answer: str, question: Question, tables: Tables) -> str:
+    """By the Accordion table: a marker of the label or of a wider type."""
+    gene, cell = question.slots["gene"], question.cell
+    symbol = approved_symbol(gene)
+    accepted = {"cannot", "no"} if symbol is None else {"yes"} if symbol in cell.markers else {"no", "cannot"}
+    about = re.compile(r"\bmark(?:s|er|ers|ing)?\b", re.I)
+    said: set[str] = set()
+    for part in clauses(answer):
+        # that a gene marks some other type says nothing of this one
+        elsewhere = [m for m in types_in(part) if m.name not in cell_ontology().ancestors(cell.term) and not m.denied]
+        if not elsewhere or re.match(r"\W*(?:yes|no)\b", part, re.I):
+            said |= polarity(part, lambda c: genes_in(c, also=[gene]), symbol or gene, about=about, aside=None)
+    return by_polarity(said, accepted)
+
+
+def by_words(answer: str, text: str, known: set[str], tables: Tables) -> str:
+    """Words of an answer that the key's text has too; more that it has not are wrong."""
+    said = tables.telling(" ".join(asserted(answer))) - known
+    truth = tables.telling(text) - known
+    shared = said & truth
+    if len(shared) >= min(SHARED_WORDS, len(truth)) and shared and 2 * len(shared) >= len(said):
+        return "right"
+    return "wrong" if len(said) >= 4 and 2 * len(shared) < len(said) else "beside"
+
+
+def function(answer: str, question: Question, tables: Tables) -> str:
+    gene = question.slots["gene"]
+    symbol = approved_symbol(gene)
+    text = tables.about.get(symbol or "", "")
+    if refuses(answer) and not asserted(answer):
+        return "refused" if text else "right"
+    if not text:
+        return "wrong"
+    names = names_of(gene)
+    others = {m.name for part in asserted(answer) for m in genes_in(part)} - names
+    words = set(re.findall(r"[\w-]+", text))
+    if any(not names_of(other) & words for other in others):
+        return "wrong"
+    return by_words(answer, text, set(), tables)
+
+
+def marks(answer: str, question: Question, tables: Tables) -> str:
+    """Types that a gene marks, by the Accordion table; a relative of one that it marks is let pass."""
+    marked = marked_by(question.slots["gene"])
+    named = [m for part in asserted(answer) for m in types_in(part)]
+    if not marked:
+        return "right" if refuses(answer) and not named else "wrong" if named else "beside"
+    if refuses(answer) and not named:
+        return "refused"
+    near = {t for term in marked for t in relatives(term)}
+    if any((m.name in marked and m.denied) or (m.name not in near and not m.denied) for m in named):
+        return "wrong"
+    return "right" if any(m.name in marked for m in named) else "beside"
+
+
+@closed
+def definition(answer: str, question: Question, tables: Tables) -> str:
+    ontology, term = cell_ontology(), question.slots["name"]
+    above = {m.name for part in asserted(answer) for m in types_in(part) if not m.denied} - {term}
+    related = set(ontology.ancestors(term))
+    text = " ".join([ontology.definitions[term], *(ontology.names[t] for t in related)])
+    verdict = by_words(answer, text, tables.telling(ontology.names[term]), tables)
+    if verdict == "beside" and above and above <= related:
+        return "right"
+    return verdict
+
+
+@closed
+def type_markers(answer: str, question: Question, tables: Tables) -> str:
+    term = question.slots["name"]
+    known = markers_of(relatives(term))
+    mentions = [m for part in asserted(answer) for m in genes_in(part)]
+    if any((m.name in known) == m.denied for m in mentions):
+        return "wrong"
+    return "right" if mentions else "beside"
+
+
+@closed
+def pathway(answer: str, question: Question, tables: Tables) -> str:
+    """Genes that GO annotates to the process."""
+    genes = tables.pathways[question.slots["pathway"].casefold()]
+    named = {m.name for part in asserted(answer) for m in genes_in(part) if not m.denied}
+    if named - genes:
+        return "wrong"
+    return "right" if named else "beside"
