@@ -13,18 +13,20 @@ turns. About a quarter cannot be answered from a cell. Who is asked:
   was shown.
 - backbone: with ``--backbone``, the same language model without its adapter, shown the same facts.
 
-right = a keyed, closed answer. The keys are computed from the matrix, the Cell Ontology, the Accordion table, RefSeq and
-GO, not from the facts; the label is that of ``bsc.tl.annotate`` by the same model, right or not. Where nothing can be
+right = a keyed, closed answer. The keys are computed from the matrix, the Cell Ontology, the Accordion table, RefSeq
+and GO, not from the facts; the label is that of ``bsc.tl.annotate`` by the same model, right or not. Where nothing can be
 told, a refusal is right. refused = it says that this cannot be told, where it can. sure = asserted, neither refused nor
-hedged. wrong = contradicts the key; who says yes and no at once is wrong, and so is a refusal that goes on to assert what
-it refused. hedged = the first thing that it asserts is hedged ("may be"), right or wrong. beside = none of these: it says
-nothing that the key can judge, such as a fact about something else.
+hedged. wrong = contradicts the key; an answer that says yes and no at once is wrong, and so is a refusal that goes on
+to assert what it refused. hedged = the first thing that it asserts is hedged ("may be"), right or wrong. beside = none
+of these: it says nothing that the key can judge, such as a fact about something else. What a wrong and hedged answer
+counts for is what a row lacks to n. The keys of *unusual*, *against*, *quality* and *state* are the loosest: they let
+"nothing unusual" pass.
 
 supported: share of the claims of the answers that ``bioverse_sc.facts.check_answer`` has as supported, refusals left
 out. ``--types-file`` names types, one a line, that were held out of training: cells whose label is one of them, or a
 kind of one, stand in a table of their own. ``--swap`` gives each cell the label of another in its facts, so that they
 contradict its genes: answers are keyed by the label that was given. ``--dump`` writes every question with its facts,
-answers, key and verdicts as JSON lines. Equal seeds give equal questions of equal cells.
+answers, key and verdicts as JSON lines. Equal seeds give equal questions about equal cells.
 """
 
 from __future__ import annotations
@@ -122,10 +124,10 @@ def planned(lists: Sequence[Sequence[Mapping[str, Any]]], cells: list[Cell], rng
 
 
 def plan(shared: Path, sets: Sequence[str], model: BioVerse, n: int, n_conversations: int, seed: int) -> list[Session]:
-    """Single questions first, then conversations, of every kind as evenly as ``n`` allows."""
+    """Single questions, none twice before all were asked, then conversations."""
     rng = np.random.default_rng([seed, 135])
     singles, conversations = read_questions()
-    turns = [[singles[i]] for round in range(-(-n // len(singles))) for i in rng.permutation(len(singles))][:n]
+    turns = [[singles[i]] for _ in range(-(-n // len(singles))) for i in rng.permutation(len(singles))][:n]
     talks = [conversations[i % len(conversations)] for i in range(n_conversations)]
     per_set = -(-2 * (n + n_conversations) // len(sets))
     cells = real_cells(shared, sets, per_set, model, seed)
@@ -331,9 +333,7 @@ def cells(a: argparse.Namespace) -> None:
         records = run(sessions, tables, openers, swap=a.swap, check=claims_of)
         if a.dump:
             dump(records, seed, a.dump)
-        print(
-            f"\nseed {seed}: {len(sessions)} cells of {a.n + a.conversations}, {len(records)} questions\n\n{in_all(records)}"
-        )
+        print(f"\nseed {seed}: {len(sessions)} cells, {len(records)} questions\n\n{in_all(records)}", flush=True)
         everything += records
     print_report(everything, names)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grounded.tables import Tables, marked_by, relatives
+from grounded.tables import Tables, kin, marked_by
 from grounded.words import asserted, genes_in, refuses, types_in
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def false_markers(answer: str, cell: Cell) -> list[str]:
     wrong = []
     for part in asserted(answer):
         if MARKING.search(part):
-            named = {t for m in types_in(part) for t in relatives(m.name)}
+            named = {t for m in types_in(part) for t in kin(m.name)}
             genes = [m.name for m in genes_in(part) if not m.denied]
             wrong += [g for g in genes if g not in cell.markers and not marked_by(g) & named]
     return wrong

@@ -15,7 +15,8 @@ import pandas as pd
 from evaluate import read
 
 import bioverse_sc as bsc
-from bioverse_sc.ontology import LINEAGES, UNKNOWN, approved_symbol, cell_ontology, gene_table
+from bioverse_sc.ontology import LINEAGES, approved_symbol, cell_ontology, gene_table
+from grounded.tables import bearers
 from grounded.words import ROOTS
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class Cell:
     @cached_property
     def markers(self) -> dict[str, str]:
         """Markers of the label and of wider types, each with the most specific term that it marks."""
-        return cell_ontology().known_markers(self.term) if self.term else {}
+        known = cell_ontology().known_markers(self.term) if self.term else {}
+        return {gene: term for gene, term in known.items() if term in bearers(self.term)}
 
     @property
     def n_counts(self) -> float:
@@ -212,7 +214,8 @@ def type_for(rule: str, cell: Cell, rng: np.random.Generator) -> str | None:
             t for t in terms if not related(t) and not cell.markers.keys() & set(list(ontology.markers.get(t, ()))[:2])
         ]
     else:
-        near = sorted(t for t in ontology.markers if not related(t) and ontology.names[t] != UNKNOWN)
+        labels = [ontology.find(str(label)) for label in cell.adata.uns["bioverse"]["annotate"]["labels"]]
+        near = sorted({t for t in labels if t and not related(t)})
         best = max((len(above & ontology.ancestors(t)) for t in near), default=0)
         choices = [t for t in near if len(above & ontology.ancestors(t)) == best]
     return str(rng.choice(choices)) if choices else None

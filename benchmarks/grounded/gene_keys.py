@@ -6,7 +6,7 @@ import re
 
 from bioverse_sc.ontology import approved_symbol, cell_ontology
 from grounded.asked import Question, by_polarity, closed, false_genes
-from grounded.tables import Tables, marked_by, markers_of, names_of, relatives
+from grounded.tables import Tables, kin, marked_by, markers_of, names_of, relatives
 from grounded.words import DENIES, Mention, asserted, clauses, genes_in, numbers_in, polarity, refuses, types_in
 
 EXPRESSION = re.compile(
@@ -41,22 +41,14 @@ def number(answer: str, unit: str, value: float) -> str:
     return "beside"
 
 
-@closed
 def counts(answer: str, question: Question, tables: Tables) -> str:
-    cell = question.cell
-    if cell.panel.is_counts:
-        return number(answer, "counts", cell.n_counts)
-    return (
-        "wrong"
-        if any(unit in ("", "counts") for part in asserted(answer) for _, unit in numbers_in(part))
-        else "beside"
-    )
-
-
-def counts_or_none(answer: str, question: Question, tables: Tables) -> str:
     """Of log-normalised data the counts cannot be told."""
-    verdict = counts(answer, question, tables)
-    return "right" if verdict == "refused" and not question.cell.panel.is_counts else verdict
+    cell, parts = question.cell, asserted(answer)
+    if cell.panel.is_counts:
+        return closed(lambda text, *_: number(text, "counts", cell.n_counts))(answer, question, tables)
+    if any(unit in ("", "counts") for part in parts for _, unit in numbers_in(part)):
+        return "wrong"
+    return "right" if refuses(answer) else "beside"
 
 
 @closed
@@ -66,12 +58,12 @@ def genes_detected(answer: str, question: Question, tables: Tables) -> str:
 
 def mitochondrial(answer: str, question: Question, tables: Tables) -> str:
     share, parts = question.cell.mitochondrial, asserted(answer)
-    if not parts and refuses(answer):
-        return "right" if share is None else "refused"
     text = " ".join(parts)
     shares = [value for value, unit in numbers_in(text) if unit == "%"]
     if share is None:
-        return "wrong" if shares else "beside"
+        return "wrong" if shares else "right" if refuses(answer) else "beside"
+    if not parts and refuses(answer):
+        return "refused"
     if shares:
         return "right" if abs(shares[0] - share) <= SHARE_TOLERANCE else "wrong"
     low = bool(re.search(r"\blow\b|\bnormal\b|not high|\bfine\b|\bno\b", text, re.I))
@@ -135,10 +127,14 @@ def expresses(answer: str, question: Question, tables: Tables) -> str:
 
 
 def is_marker(answer: str, question: Question, tables: Tables) -> str:
-    """By the Accordion table: a marker of the label or of a wider type."""
+    """By the Accordion table. A marker of a wider or a narrower type alone may be called one or not."""
     gene, cell = question.slots["gene"], question.cell
     symbol = approved_symbol(gene)
-    accepted = {"cannot", "no"} if symbol is None else {"yes"} if symbol in cell.markers else {"no", "cannot"}
+    accepted = {"no", "cannot"}
+    if symbol in cell_ontology().markers.get(cell.term, ()):
+        accepted = {"yes"}
+    elif symbol and marked_by(symbol) & kin(cell.term):
+        accepted = {"yes", "no", "cannot"}
     about = re.compile(r"\bmark(?:s|er|ers|ing)?\b", re.I)
     said: set[str] = set()
     for part in clauses(answer):
@@ -150,13 +146,13 @@ def is_marker(answer: str, question: Question, tables: Tables) -> str:
 
 
 def by_words(answer: str, text: str, known: set[str], tables: Tables) -> str:
-    """Words of an answer that the key's text has too; more that it has not are wrong."""
+    """Words of an answer that the key's text has too: half of them are right, less than a quarter is wrong."""
     said = tables.telling(" ".join(asserted(answer))) - known
     truth = tables.telling(text) - known
     shared = said & truth
     if len(shared) >= min(SHARED_WORDS, len(truth)) and shared and 2 * len(shared) >= len(said):
         return "right"
-    return "wrong" if len(said) >= 4 and 2 * len(shared) < len(said) else "beside"
+    return "wrong" if len(said) >= 4 and 4 * len(shared) < len(said) else "beside"
 
 
 def function(answer: str, question: Question, tables: Tables) -> str:
@@ -201,10 +197,12 @@ def definition(answer: str, question: Question, tables: Tables) -> str:
     return verdict
 
 
-@closed
 def type_markers(answer: str, question: Question, tables: Tables) -> str:
+    """By the Accordion table; a type that has no markers of its own there may be refused."""
     term = question.slots["name"]
-    known = markers_of(relatives(term))
+    if refuses(answer) and not asserted(answer):
+        return "refused" if markers_of([term]) else "right"
+    known = markers_of(kin(term))
     mentions = [m for part in asserted(answer) for m in genes_in(part)]
     if any((m.name in known) == m.denied for m in mentions):
         return "wrong"

@@ -54,7 +54,7 @@ KEYS: dict[str, Key] = {
     "interferon": cell_keys.in_state,
     "stressed": cell_keys.in_state,
     "state": cell_keys.any_state,
-    "counts": gene_keys.counts_or_none,
+    "counts": gene_keys.counts,
     "genes_detected": gene_keys.genes_detected,
     "mitochondrial": gene_keys.mitochondrial,
     "quality": gene_keys.quality,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -17,17 +18,23 @@ if TYPE_CHECKING:
 
 STEM = 6
 """Letters of a word that are compared."""
+MIXED = (
+    *("hematopoietic cell", "leukocyte", "lymphocyte", "mononuclear cell", "mononuclear leukocyte", "myeloid cell"),
+    *("professional antigen presenting cell", "secretory cell"),
+)
+"""Types whose markers in the table are those of some of their kinds, such as CD3D and CD14 of a leukocyte."""
 COMMONEST = 0.08
 """Words in a larger share of the gene summaries tell nothing."""
 UNTELLING = frozenset(
-    "about another being called cannot cells known label named other people person these thing those type types which "
-    "human humans found where there their function functions general short short summary table according".split()
+    "about according also another been being both called cannot cells does found from function functions general have "
+    "human humans into known label more named other people person short such summary table that their them there these "
+    "they thing this those type types what when where which with your".split()
 )
 
 
 def stems(text: str) -> set[str]:
-    """Beginnings of the longer words of a text."""
-    return {w[:STEM] for w in re.findall(r"[a-z]{5,}", text.casefold()) if w not in UNTELLING}
+    """Beginnings of the words of a text that have four letters or more."""
+    return {w[:STEM] for w in re.findall(r"[a-z][a-z0-9]{3,}", text.casefold()) if w not in UNTELLING}
 
 
 @dataclass(frozen=True)
@@ -63,22 +70,38 @@ def read_tables(shared: Path) -> Tables:
     return Tables(about, pathways, common)
 
 
-def names_of(gene: str) -> set[str]:
+@cache
+def names_of(gene: str) -> frozenset[str]:
     """All names of a gene."""
     symbol = approved_symbol(gene)
-    return {gene} | {name for name, approved in gene_table()[1].items() if symbol and approved == symbol}
+    return frozenset({gene} | {name for name, approved in gene_table()[1].items() if symbol and approved == symbol})
 
 
-def relatives(term: str) -> set[str]:
+@cache
+def relatives(term: str) -> frozenset[str]:
     """A term, all that it is a kind of, and all that are a kind of it."""
     ontology = cell_ontology()
-    return set(ontology.ancestors(term)) | {t for t in ontology.names if term in ontology.ancestors(t)}
+    return ontology.ancestors(term) | {t for t in ontology.names if term in ontology.ancestors(t)}
 
 
-def marked_by(gene: str) -> set[str]:
+@cache
+def bearers(term: str) -> frozenset[str]:
+    """A term and the wider ones whose markers it has."""
+    ontology = cell_ontology()
+    return ontology.ancestors(term) - {ontology.find(name) for name in MIXED} | {term}
+
+
+@cache
+def kin(term: str) -> frozenset[str]:
+    """A term, its kinds, and the wider ones whose markers it has: what a gene may mark to be called its marker."""
+    return bearers(term) | {t for t in cell_ontology().names if term in cell_ontology().ancestors(t)}
+
+
+@cache
+def marked_by(gene: str) -> frozenset[str]:
     """Terms that a gene is a marker of, in the Accordion table."""
     symbol = approved_symbol(gene) or gene
-    return {term for term, genes in cell_ontology().markers.items() if symbol in genes}
+    return frozenset(term for term, genes in cell_ontology().markers.items() if symbol in genes)
 
 
 def markers_of(terms: Iterable[str]) -> set[str]:

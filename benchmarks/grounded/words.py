@@ -61,6 +61,7 @@ SPLITS = re.compile(
 )
 VERBS = re.compile(r"\b(?:is|are|was|were|has|have|had|does|do|did|shows?)\s+(\S+)")
 DENIED_AFTER = frozenset("not no absent missing undetected zero 0 negative".split())
+DENIED_LATER = re.compile(r"\b(?:not|never) (?:\w+ )?(?:detected|expressed|found|seen|present|shown)\b")
 ASIDE = re.compile(
     r"\b(?:runner|second|next|alternative|compet\w+|mark(?:s|ed|er|ers|ing)?|typical|expressed (?:in|by|on)|compared|"
     r"than|similar|unlike|if|less likely|against|such as|narrower|wider)\b",
@@ -136,6 +137,8 @@ def denied(clause: str, start: int, end: int) -> bool:
     if DENIES.search(before):
         return True
     if re.match(r"\s*[:(]?\s*(?:0|zero|no)\s+counts?\b", after):
+        return True
+    if DENIED_LATER.search(re.split(r"\b[A-Z]{2,}", after)[0]):
         return True
     verb = VERBS.search(after)
     return bool(verb and verb[1].strip(".,").casefold() in DENIED_AFTER)
