@@ -14,13 +14,13 @@ turns. About a quarter cannot be answered from a cell. Who is asked:
 - backbone: with ``--backbone``, the same language model without its adapter, shown the same facts.
 
 right = a keyed, closed answer. The keys are computed from the matrix, the Cell Ontology, the Accordion table, RefSeq
-and GO, not from the facts; the label is that of ``bsc.tl.annotate`` by the same model, right or not. Where nothing can be
-told, a refusal is right. refused = it says that this cannot be told, where it can. sure = asserted, neither refused nor
-hedged. wrong = contradicts the key; an answer that says yes and no at once is wrong, and so is a refusal that goes on
-to assert what it refused. hedged = the first thing that it asserts is hedged ("may be"), right or wrong. beside = none
-of these: it says nothing that the key can judge, such as a fact about something else. What a wrong and hedged answer
-counts for is what a row lacks to n. The keys of *unusual*, *against*, *quality* and *state* are the loosest: they let
-"nothing unusual" pass.
+and GO, not from the facts; the label is that of ``bsc.tl.annotate`` by the same model, right or not. Where nothing
+can be told, a refusal is right. refused = it says that this cannot be told, where it can. sure = asserted, neither
+refused nor hedged. wrong = contradicts the key; an answer that says yes and no at once is wrong, and so is a refusal
+that goes on to assert what it refused. hedged = the first thing that it asserts is hedged ("may be"), right or wrong.
+beside = none of these: it says nothing that the key can judge, such as a fact about something else. What a wrong and
+hedged answer counts for is what a row lacks to n. The keys of *unusual*, *against*, *quality* and *state* are the
+loosest: they let "nothing unusual" pass.
 
 supported: share of the claims of the answers that ``bioverse_sc.facts.check_answer`` has as supported, refusals left
 out. ``--types-file`` names types, one a line, that were held out of training: cells whose label is one of them, or a

@@ -45,7 +45,8 @@ STATES = {
 }
 """Words of a state, and genes that are on in it: the cell cycle after Tirosh 2016, interferon after the Hallmark set,
 and what dissociation raises after van den Brink 2017."""
-MANY, FEW, ENOUGH = 6, 1, 6
+MANY = {"proliferating": 6, "interferon": 6, "stressed": 9}
+FEW, ENOUGH = 1, 6
 """Detected genes of a state from which a cell is in it, up to which it is not, and measured ones that it takes."""
 
 
@@ -179,7 +180,7 @@ def state_of(cell: Cell, state: str) -> set[str]:
     if len(genes) < ENOUGH:
         return {"cannot", "no"} if not any(cell.value(g) for g in genes) else {"yes", "no", "cannot"}
     on = sum(bool(cell.value(g)) for g in genes)
-    return {"yes"} if on >= MANY else {"no", "cannot"} if on <= FEW else {"yes", "no", "cannot"}
+    return {"yes"} if on >= MANY[state] else {"no", "cannot"} if on <= FEW else {"yes", "no", "cannot"}
 
 
 def said_of_state(answer: str, state: str) -> set[str]:

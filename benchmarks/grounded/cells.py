@@ -110,11 +110,10 @@ class Cell:
 
     @property
     def mitochondrial(self) -> float | None:
-        """Percent of the counts; ``None`` where no mitochondrial gene is measured, or the data are no counts."""
+        """Percent of the counts, of the measured genes; ``None`` where no mitochondrial gene is among them."""
         columns = [j for j, symbol in enumerate(self.panel.symbols) if symbol.startswith("MT-")]
-        if not columns or not self.panel.is_counts:
-            return None
-        return float(100 * self.values[columns].sum() / max(self.n_counts, 1))
+        counts = self.values if self.panel.is_counts else np.expm1(self.values)
+        return float(100 * counts[columns].sum() / max(counts.sum(), 1e-9)) if columns else None
 
 
 def matrix_of(adata: AnnData) -> tuple[np.ndarray, Sequence[str], bool]:

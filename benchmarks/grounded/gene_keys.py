@@ -21,8 +21,8 @@ GOOD = re.compile(r"\bgood\b|\bfine\b|\bhigh quality|\bok(?:ay)?\b|healthy|usabl
 POOR = re.compile(r"\bpoor\b|\bbad\b|\blow quality|shallow|damaged|dying|\bdead\b|broken|thin\b", re.I)
 TOLERANCE = 0.02
 """Of a number: an answer may round it."""
-SHARE_TOLERANCE = 0.3
-"""Of percent of mitochondrial counts."""
+SHARE_TOLERANCE = 0.5
+"""Of percent of mitochondrial counts, which may be rounded to whole ones."""
 LOW_SHARE, HIGH_SHARE = 5.0, 15.0
 FEW_GENES, ENOUGH_GENES = 200, 500
 SHARED_WORDS = 2
@@ -57,15 +57,18 @@ def genes_detected(answer: str, question: Question, tables: Tables) -> str:
 
 
 def mitochondrial(answer: str, question: Question, tables: Tables) -> str:
+    """Of log-normalised data the share may be told or refused."""
     share, parts = question.cell.mitochondrial, asserted(answer)
     text = " ".join(parts)
     shares = [value for value, unit in numbers_in(text) if unit == "%"]
     if share is None:
         return "wrong" if shares else "right" if refuses(answer) else "beside"
     if not parts and refuses(answer):
-        return "refused"
+        return "refused" if question.cell.panel.is_counts else "right"
     if shares:
         return "right" if abs(shares[0] - share) <= SHARE_TOLERANCE else "wrong"
+    # "CD3E is high in T cells" is about something else
+    text = " ".join(part for part in parts if not genes_in(part))
     low = bool(re.search(r"\blow\b|\bnormal\b|not high|\bfine\b|\bno\b", text, re.I))
     high = not low and bool(re.search(r"\bhigh\b|\byes\b|raised|elevated", text, re.I))
     if not (low or high):

@@ -31,7 +31,7 @@ REFUSES = re.compile(
     r"|\bis not (?:a|an|any) (?:\w+ )?(?:gene|gene symbol|symbol)\b"
     r"|\b(?:no|not a) (?:\w+ )?(?:gene|symbol|type|pathway) (?:\w+ )?(?:of|with|by|called|named|known)\b"
     r"|\bno (?:such|information|facts?|data|entry|answer)\b|\bnothing (?:\w+ )?(?:is known|known|here says|says)\b"
-    r"|\b(?:does|do|did) not (?:say|tell|show|know|reveal|record|mention|cover|state|hold)\b(?! (?:any )?express)"
+    r"|\b(?:does|do|did) not (?:say|tell|know|reveal|record|mention|cover|state|hold)\b"
     r"|\b(?:can|could) only\b|\bonly answers?\b|\bbeyond (?:\w+ ){0,2}(?:facts?|data|cell)\b|\bout of scope\b"
     r"|\bnot something\b",
     re.I,
@@ -45,8 +45,10 @@ HEDGES = re.compile(
 FILLERS = re.compile(
     r"^\W*(?:(?:i am |i'm )?sorry|unfortunately|thanks?(?: you)?|hello|hi|ok|i see|no worries)\b[^a-z]*$", re.I
 )
-YES = re.compile(r"^\W*(?:yes|yep|yeah|correct|indeed|true|right)\b(?! not)\s*[,.:!-]*\s*", re.I)
-NO = re.compile(r"^\W*(?:no|nope|false|incorrect)\b(?=\s*(?:[,.:!]|-\s|$|it\b|this\b|that\b|the\b))\W*", re.I)
+YES = re.compile(r"^\W*(?:probably(?=[,.:])|yes|yep|yeah|correct|indeed|true|right)\b(?! not)\s*[,.:!-]*\s*", re.I)
+NO = re.compile(
+    r"^\W*(?:probably not|no|nope|false|incorrect)\b(?=\s*(?:[,.:!]|-\s|$|it\b|this\b|that\b|the\b))\W*", re.I
+)
 BARE = re.compile(r"^\W*(?:it|this|that) (?:is|does)( not)?\W*$", re.I)
 """An answer that leaves out all that the question says."""
 DENIES = re.compile(
