@@ -12,12 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grounded.tables import Tables, kin, marked_by
-from grounded.words import asserted, genes_in, refuses, types_in
+from grounded.words import asserted, genes_in, is_general, refuses, types_in
 
 if TYPE_CHECKING:
     from grounded.cells import Cell
 
 MARKING = re.compile(r"\bmark(?:s|er|ers|ing)?\b|typical|characteristic|specific", re.I)
+
+IN_THE_CELL = re.compile(
+    r"\b(?:express(?:es|ed|ing)?|detect(?:s|ed)?|counts?|positive|present|transcripts?|missing|absent|lack\w*)\b", re.I
+)
+"""A clause about what is on in the cell."""
+SAYS = re.compile(r"\b(?:is|are|was|were|has|have|does|do|marks?|shows?|belongs?|plays?|speaks?|bind\w*)\b", re.I)
 
 
 @dataclass(frozen=True)
@@ -74,16 +80,13 @@ def closed(key: Key) -> Key:
 def false_genes(answer: str, cell: Cell) -> list[str]:
     """Genes of an answer that are said to be on and are not, or to be off and are on.
 
-    Of a clause about what marks a type in general nothing is checked but what it says of expression.
+    A bare list of genes says that they are on; of a clause about a gene in general nothing is checked.
     """
     wrong = []
     for part in asserted(answer):
-        for m in genes_in(part):
-            value = cell.value(m.name)
-            if m.denied and value:
-                wrong.append(m.name)
-            elif not m.denied and not value and not (MARKING.search(part) and not re.search("express", part, re.I)):
-                wrong.append(m.name)
+        if is_general(part, cell.term) or not (IN_THE_CELL.search(part) or not SAYS.search(part)):
+            continue
+        wrong += [m.name for m in genes_in(part) if bool(cell.value(m.name)) == m.denied]
     return wrong
 
 
@@ -91,7 +94,7 @@ def false_markers(answer: str, cell: Cell) -> list[str]:
     """Genes that an answer calls markers, and that mark neither the label or a wider type nor a type named beside."""
     wrong = []
     for part in asserted(answer):
-        if MARKING.search(part):
+        if MARKING.search(part) and not re.search(r"\bnot specific", part):
             named = {t for m in types_in(part) for t in kin(m.name)}
             genes = [m.name for m in genes_in(part) if not m.denied]
             wrong += [g for g in genes if g not in cell.markers and not marked_by(g) & named]

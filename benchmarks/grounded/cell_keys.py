@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 from bioverse_sc.ontology import cell_ontology
 from grounded.asked import MARKING, Question, by_polarity, closed, false_genes, false_markers
 from grounded.tables import Tables, markers_of
-from grounded.words import ASIDE, ROOTS, Mention, asserted, denied, genes_in, numbers_in, polarity, refuses, types_in
+from grounded.words import (
+    ASIDE,
+    GENE_TALK,
+    ROOTS,
+    Mention,
+    asserted,
+    denied,
+    genes_in,
+    is_general,
+    numbers_in,
+    polarity,
+    refuses,
+    types_in,
+)
 
 if TYPE_CHECKING:
     from grounded.cells import Cell
@@ -27,6 +40,7 @@ UNSURE = re.compile(
     r"\blow\b|doubt|guess|weak|tentative|shaky|caution",
     re.I,
 )
+OTHER_NUMBER = re.compile(r"mitochond|\bcounts\b|\bgenes\b|\bid\b", re.I)
 MIDDLING = re.compile(r"fairly|moderate|rather|somewhat|reasonab|quite|likely|probabl|good", re.I)
 SURE = re.compile(r"\b(?:sure|certain|confident|confidence is high|high|safe|strong|clear|well supported)\b", re.I)
 STATES = {
@@ -50,9 +64,10 @@ FEW, ENOUGH = 1, 6
 """Detected genes of a state from which a cell is in it, up to which it is not, and measured ones that it takes."""
 
 
-def said_types(answer: str) -> list[str]:
-    """Terms that an answer says the cell is of."""
-    return [m.name for part in asserted(answer) if not ASIDE.search(part) for m in types_in(part) if not m.denied]
+def said_types(answer: str, *terms: str) -> list[str]:
+    """Terms that an answer says the cell is of; what is said of one of ``terms`` is said of the cell."""
+    parts = [part for part in asserted(answer) if not ASIDE.search(part) and not is_general(part, *terms)]
+    return [m.name for part in parts for m in types_in(part) if not m.denied]
 
 
 def is_above(wide: str, narrow: str) -> bool:
@@ -66,7 +81,7 @@ def lineage_of(term: str) -> set[str]:
 
 def identity(answer: str, question: Question, tables: Tables) -> str:
     term = question.cell.term
-    said = said_types(answer)
+    said = said_types(answer, term)
     if not term:
         unknown = refuses(answer) or re.search(r"\bunknown\b|no label|not labell?ed", answer, re.I)
         return "wrong" if said else "right" if unknown else "beside"
@@ -84,18 +99,20 @@ def is_type(answer: str, question: Question, tables: Tables) -> str:
     accepted = {"yes"} if label and is_above(name, label) else {"no"}
     if not label or (name != label and is_above(label, name)):
         accepted = {"cannot"}
-    said = polarity(answer, types_in, name, about=ANY, aside=ASIDE)
+    said = polarity(answer, types_in, name, about=ANY, aside=lambda part: ASIDE.search(part) or is_general(part, label))
     if accepted == {"cannot"} and NARROWER.search(answer) and said != {"no"}:
         # "it may be one" says neither yes nor no
         said = (said - {"yes"}) | {"cannot"}
-    if not said and accepted == {"no"} and label in said_types(answer):
+    if not said and accepted == {"no"} and label in said_types(answer, label):
         return "right"
     return by_polarity(said, accepted)
 
 
 @closed
 def certainty(answer: str, question: Question, tables: Tables) -> str:
-    sure, text = question.cell.sure, " ".join(asserted(answer))
+    sure, term = question.cell.sure, question.cell.term
+    parts = [p for p in asserted(answer) if not (genes_in(p) or ASIDE.search(p) or OTHER_NUMBER.search(p))]
+    text = " ".join(part for part in parts if not is_general(part, term))
     shares = [v / 100 if unit == "%" or 1 < v <= 100 else v for v, unit in numbers_in(text) if unit in ("", "%")]
     if shares:
         return "right" if all(min(abs(share - p) for p in sure) <= 0.03 for share in shares[:1]) else "wrong"
@@ -111,7 +128,7 @@ def certainty(answer: str, question: Question, tables: Tables) -> str:
 def runner_up(answer: str, question: Question, tables: Tables) -> str:
     cell = question.cell
     related = lineage_of(cell.term)
-    parts = asserted(answer)
+    parts = [part for part in asserted(answer) if not genes_in(part) and not is_general(part, cell.term)]
     named = [m.name for part in parts for m in types_in(part) if not m.denied and m.name not in related]
     if named:
         return "right" if named[0] in cell.runners else "wrong"
@@ -125,7 +142,8 @@ def runner_up(answer: str, question: Question, tables: Tables) -> str:
 @closed
 def wider(answer: str, question: Question, tables: Tables) -> str:
     term = question.slots.get("name") or question.cell.term
-    parts = [part for part in asserted(answer) if not (MARKING.search(part) or RUNNER.search(part))]
+    parts = [part for part in asserted(answer) if not (MARKING.search(part) or RUNNER.search(part) or genes_in(part))]
+    parts = [part for part in parts if not is_general(part, term, question.cell.term)]
     named = [m for part in parts for m in types_in(part) if m.name != term]
     above = cell_ontology().ancestors(term) - ROOTS
     if any((m.name in above) == m.denied for m in named):
@@ -190,7 +208,7 @@ def said_of_state(answer: str, state: str) -> set[str]:
         places = [match.span() for match in words.finditer(clause)]
         return [Mention(state, *place, denied(clause, *place)) for place in places]
 
-    return polarity(answer, named, state, about=words, aside=None)
+    return polarity(answer, named, state, about=words, aside=GENE_TALK.search)
 
 
 def in_state(answer: str, question: Question, tables: Tables) -> str:

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import re
 
+from rapidfuzz.distance import OSA
+
 from bioverse_sc.ontology import approved_symbol, cell_ontology
 from grounded.asked import Question, by_polarity, closed, false_genes
 from grounded.tables import Tables, kin, marked_by, markers_of, names_of, relatives
-from grounded.words import DENIES, Mention, asserted, clauses, genes_in, numbers_in, polarity, refuses, types_in
+from grounded.words import (
+    DENIES,
+    GENE_TALK,
+    NO,
+    YES,
+    Mention,
+    asserted,
+    clauses,
+    genes_in,
+    numbers_in,
+    polarity,
+    refuses,
+    types_in,
+)
 
 EXPRESSION = re.compile(
     r"express|detect|count|found|present|absent|transcript|positive|negative|\bon\b|seen|\bhas\b|\bhave\b", re.I
@@ -17,8 +32,10 @@ BARE_EXPRESSION = re.compile(
     r"|\b(?:does|do)( not)? express (?:it|that)\b|\bexpresses (?:it|that)\b",
     re.I,
 )
+OF_THE_CELL = re.compile(r"\W*(?:the (?:cell|label|share|next)|no other)\b", re.I)
 GOOD = re.compile(r"\bgood\b|\bfine\b|\bhigh quality|\bok(?:ay)?\b|healthy|usable|well covered|reasonable|normal", re.I)
 POOR = re.compile(r"\bpoor\b|\bbad\b|\blow quality|shallow|damaged|dying|\bdead\b|broken|thin\b", re.I)
+NOT_OF_CELL = re.compile(r"probab|confiden|certain|\bsure\b|\bid\b", re.I)
 TOLERANCE = 0.02
 """Of a number: an answer may round it."""
 SHARE_TOLERANCE = 0.5
@@ -32,6 +49,8 @@ SHARED_WORDS = 2
 def number(answer: str, unit: str, value: float) -> str:
     """The first number with this unit, or none, is the answer; the value with another unit is wrong."""
     for part in asserted(answer):
+        if genes_in(part) or NOT_OF_CELL.search(part):
+            continue
         for said, its_unit in numbers_in(part):
             near = abs(said - value) <= max(TOLERANCE * value, 0.5)
             if its_unit in ("", unit):
@@ -46,6 +65,7 @@ def counts(answer: str, question: Question, tables: Tables) -> str:
     cell, parts = question.cell, asserted(answer)
     if cell.panel.is_counts:
         return closed(lambda text, *_: number(text, "counts", cell.n_counts))(answer, question, tables)
+    parts = [part for part in parts if not genes_in(part) and not NOT_OF_CELL.search(part)]
     if any(unit in ("", "counts") for part in parts for _, unit in numbers_in(part)):
         return "wrong"
     return "right" if refuses(answer) else "beside"
@@ -82,7 +102,7 @@ def quality(answer: str, question: Question, tables: Tables) -> str:
     cell, parts = question.cell, asserted(answer)
     truth = {"counts": cell.n_counts if cell.panel.is_counts else None, "genes": cell.n_genes, "%": cell.mitochondrial}
     right = False
-    for said, unit in (pair for part in parts for pair in numbers_in(part)):
+    for said, unit in (pair for part in parts if not genes_in(part) for pair in numbers_in(part)):
         value = truth.get(unit)
         if value is not None:
             near = SHARE_TOLERANCE if unit == "%" else max(TOLERANCE * value, 0.5)
@@ -114,10 +134,12 @@ def expresses(answer: str, question: Question, tables: Tables) -> str:
     parts = clauses(answer)
     genes = {m.name for part in parts for m in named(part)}
     if genes and not genes & {symbol, gene}:
-        # another gene than the one that was asked about
-        return "wrong"
-    said = polarity(answer, named, symbol, about=EXPRESSION, aside=None)
-    said |= polarity(answer, named, gene, about=EXPRESSION, aside=None)
+        # another gene than the one that was asked about: a slip of the pen, or beside the question
+        slip = any(OSA.distance(other, gene) == 1 for other in genes)
+        leads = any(YES.match(part) or NO.match(part) for part in parts)
+        return "wrong" if slip or leads else "beside"
+    said = polarity(answer, named, symbol, about=EXPRESSION, aside=GENE_TALK.search)
+    said |= polarity(answer, named, gene, about=EXPRESSION, aside=GENE_TALK.search)
     for part in asserted(answer):
         if (bare := BARE_EXPRESSION.search(part)) and not named(part):
             said.add("no" if any(bare.groups()) else "yes")
@@ -144,7 +166,9 @@ def is_marker(answer: str, question: Question, tables: Tables) -> str:
         # that a gene marks some other type says nothing of this one
         elsewhere = [m for m in types_in(part) if m.name not in cell_ontology().ancestors(cell.term) and not m.denied]
         if not elsewhere or re.match(r"\W*(?:yes|no)\b", part, re.I):
-            said |= polarity(part, lambda c: genes_in(c, also=[gene]), symbol or gene, about=about, aside=None)
+            said |= polarity(
+                part, lambda c: genes_in(c, also=[gene]), symbol or gene, about=about, aside=lambda clause: False
+            )
     return by_polarity(said, accepted)
 
 
@@ -164,8 +188,9 @@ def function(answer: str, question: Question, tables: Tables) -> str:
     text = tables.about.get(symbol or "", "")
     if refuses(answer) and not asserted(answer):
         return "refused" if text else "right"
+    named = {m.name for part in asserted(answer) for m in genes_in(part, also=[gene])}
     if not text:
-        return "wrong"
+        return "beside" if named and gene not in named else "wrong"
     names = names_of(gene)
     others = {m.name for part in asserted(answer) for m in genes_in(part)} - names
     words = set(re.findall(r"[\w-]+", text))
@@ -176,14 +201,19 @@ def function(answer: str, question: Question, tables: Tables) -> str:
 
 def marks(answer: str, question: Question, tables: Tables) -> str:
     """Types that a gene marks, by the Accordion table; a relative of one that it marks is let pass."""
+    symbol = approved_symbol(question.slots["gene"])
     marked = marked_by(question.slots["gene"])
-    named = [m for part in asserted(answer) for m in types_in(part)]
+    parts = [part for part in asserted(answer) if any(m.name == symbol for m in genes_in(part)) or not genes_in(part)]
+    parts = [part for part in parts if not re.search(r"\bthe cell\b|\ba kind of\b", part, re.I)]
+    named = [m for part in parts for m in types_in(part)]
     if not marked:
         return "right" if refuses(answer) and not named else "wrong" if named else "beside"
     if refuses(answer) and not named:
         return "refused"
     near = {t for term in marked for t in relatives(term)}
-    if any((m.name in marked and m.denied) or (m.name not in near and not m.denied) for m in named):
+    # where a gene is highest is not in the table, and may be elsewhere
+    is_level = any(re.search(r"\bhigh", part) for part in parts)
+    if any((m.name in marked and m.denied) or (m.name not in near and not m.denied and not is_level) for m in named):
         return "wrong"
     return "right" if any(m.name in marked for m in named) else "beside"
 
@@ -191,10 +221,11 @@ def marks(answer: str, question: Question, tables: Tables) -> str:
 @closed
 def definition(answer: str, question: Question, tables: Tables) -> str:
     ontology, term = cell_ontology(), question.slots["name"]
-    above = {m.name for part in asserted(answer) for m in types_in(part) if not m.denied} - {term}
+    parts = [part for part in asserted(answer) if not (genes_in(part) or OF_THE_CELL.match(part))]
+    above = {m.name for part in parts for m in types_in(part) if not m.denied} - {term}
     related = set(ontology.ancestors(term))
     text = " ".join([ontology.definitions[term], *(ontology.names[t] for t in related)])
-    verdict = by_words(answer, text, tables.telling(ontology.names[term]), tables)
+    verdict = by_words(" ".join(parts), text, tables.telling(ontology.names[term]), tables)
     if verdict == "beside" and above and above <= related:
         return "right"
     return verdict
@@ -206,7 +237,12 @@ def type_markers(answer: str, question: Question, tables: Tables) -> str:
     if refuses(answer) and not asserted(answer):
         return "refused" if markers_of([term]) else "right"
     known = markers_of(kin(term))
-    mentions = [m for part in asserted(answer) for m in genes_in(part)]
+    mentions = []
+    for part in asserted(answer):
+        others = types_in(part)
+        is_elsewhere = others and not any(m.name in kin(term) for m in others)
+        if not (is_elsewhere or OF_THE_CELL.match(part) or re.search("encod|takes part", part)):
+            mentions += genes_in(part)
     if any((m.name in known) == m.denied for m in mentions):
         return "wrong"
     return "right" if mentions else "beside"

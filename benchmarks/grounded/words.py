@@ -28,9 +28,10 @@ REFUSES = re.compile(
     r"|\b(?:is|are|was|were) not (?:\w+ )?(?:in|part of|among|covered by) (?:the|this|these|my) "
     r"(?:\w+ )?(?:facts?|data|tables?|genes|panel|matrix)\b"
     r"|\b(?:is|are|remains?) unknown\b|\bunmeasured\b|\bnot measured\b"
-    r"|\bis not (?:a|an|any) (?:\w+ )?(?:gene|gene symbol|symbol)\b"
+    r"|\bis not (?:a|an|any|the) (?:\w+ )?(?:gene|gene symbol|symbol)\b"
     r"|\b(?:no|not a) (?:\w+ )?(?:gene|symbol|type|pathway) (?:\w+ )?(?:of|with|by|called|named|known)\b"
-    r"|\bno (?:such|information|facts?|data|entry|answer)\b|\bnothing (?:\w+ )?(?:is known|known|here says|says)\b"
+    r"|\bno (?:such|information|facts?|data|entry|answer)\b"
+    r"|\bnothing (?:\w+ )?(?:is known|known|here says|says|can be \w+)\b"
     r"|\b(?:does|do|did) not (?:say|tell|know|reveal|record|mention|cover|state|hold)\b"
     r"|\b(?:can|could) only\b|\bonly answers?\b|\bbeyond (?:\w+ ){0,2}(?:facts?|data|cell)\b|\bout of scope\b"
     r"|\bnot something\b",
@@ -56,7 +57,9 @@ DENIES = re.compile(
     r"exclud\w+|rul\w+ out|undetected|negative for|zero|(?<![.\d])0(?!\.\d))\b(?!-)",
     re.I,
 )
-RESTARTS = re.compile(r"(?:,|\band\b)\s+(?:(?:it|this cell|the cell)\s+)?(?:is|has|express(?:es)?|shows|are)\b(?! not)")
+RESTARTS = re.compile(
+    r"(?:[,:]|\band\b)\s+(?:of [^,:]*? )?(?:(?:it|this cell|the cell)\s+)?(?:is|has|express(?:es)?|shows|are)\b(?! not)"
+)
 """What stands behind is said anew: a "not" before it does not reach it."""
 SPLITS = re.compile(
     r"(?<=[.!?])\s+|[;\n]+|,?\s+(?:but|however|although|though|while|whereas|yet)\b,?\s*|,\s+(?=so\b)", re.I
@@ -66,12 +69,19 @@ DENIED_AFTER = frozenset("not no absent missing undetected zero 0 negative".spli
 DENIED_LATER = re.compile(r"\b(?:not|never) (?:\w+ )?(?:detected|expressed|found|seen|present|shown)\b")
 ASIDE = re.compile(
     r"\b(?:runner|second|next|alternative|compet\w+|mark(?:s|ed|er|ers|ing)?|typical|expressed (?:in|by|on)|compared|"
-    r"than|similar|unlike|if|less likely|against|such as|narrower|wider)\b",
+    r"than|similar|unlike|if|less likely|most likely|after it|against|such as|narrower|wider|would|each)\b",
     re.I,
 )
 """A clause that names types without saying that the cell is of them."""
+GENE_TALK = re.compile(
+    r"\b(?:encod\w+|takes? part|full name|molecular function|located|family|(?:high|higher|highest|low|lowest|specific|"
+    r"typical)\s+(?:in|to|of|for)|known markers?|occurs? in)\b",
+    re.I,
+)
+"""A clause about a gene or a type in general, not about the cell."""
+IS_SAID = re.compile(r"s?\s*(?::|\b(?:is|are|has|have|occurs?|express(?:es)?|develops?)\b)")
 NUMBER = re.compile(
-    r"(?<![\w.-])(\d{1,3}(?:[ ,]\d{3})+(?!\d)|\d+(?:\.\d+)?)(?![\w-])(\s*(?:%|percent\b|per cent\b))?"
+    r"(?<![\w.:-])(\d{1,3}(?:[ ,]\d{3})+(?!\d)|\d+(?:\.\d+)?)(?![\w-])(\s*(?:%|percent\b|per cent\b))?"
     r"(?:\s+(?:different|detected|distinct|expressed|unique|total|rna|mrna|human|raw))*"
     r"(?:\s*(genes?|counts?|umis?|reads|molecules|transcripts))?",
     re.I,
@@ -131,7 +141,8 @@ class Mention:
 
 def denied(clause: str, start: int, end: int) -> bool:
     """Whether a clause denies what it names between two places."""
-    before, after = clause[:start], clause[end:]
+    # "a T cell that has not met an antigen" is a T cell
+    before, after = clause[:start], re.split(r"\b(?:that|which|who)\b", clause[end:])[0]
     if lead := NO.match(before):
         before = before[lead.end() :]
     for restart in RESTARTS.finditer(before):
@@ -172,6 +183,15 @@ def types_in(clause: str) -> list[Mention]:
     return mentions
 
 
+def is_general(clause: str, *terms: str) -> bool:
+    """Whether a clause is about a gene in general, or about a type that is none of ``terms``."""
+    if GENE_TALK.search(clause):
+        return True
+    named = types_in(clause)
+    subject = bool(named) and re.fullmatch(r"\W*(?:(?:an?|the)\s+)?", clause[: named[0].start], re.I)
+    return bool(subject and named[0].name not in terms and IS_SAID.match(clause[named[0].end :]))
+
+
 def genes_in(clause: str, *, also: Iterable[str] = ()) -> list[Mention]:
     """Genes that a clause names, outside the names of types; ``also`` are words that count as genes."""
     also = {word: word for word in also}
@@ -204,7 +224,12 @@ def numbers_in(clause: str) -> list[tuple[float, str]]:
 
 
 def polarity(
-    answer: str, mentions: Callable[[str], list[Mention]], name: str, *, about: re.Pattern, aside: re.Pattern | None
+    answer: str,
+    mentions: Callable[[str], list[Mention]],
+    name: str,
+    *,
+    about: re.Pattern,
+    aside: Callable[[str], object],
 ) -> set[str]:
     """``"yes"``, ``"no"`` and ``"cannot"``, as far as an answer says them of ``name``.
 
@@ -221,7 +246,7 @@ def polarity(
             said.add("yes")
         elif bare := BARE.match(clause):
             said.add("no" if bare[1] else "yes")
-        if not about.search(clause) or (aside and aside.search(clause)):
+        if not about.search(clause) or aside(clause):
             continue
         said |= {"no" if m.denied else "yes" for m in mentions(clause) if m.name == name}
     return said
