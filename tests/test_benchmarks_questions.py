@@ -217,6 +217,7 @@ REASONS = [
     ("interferon", "The interferon genes are not detected.", "right"),
     ("interferon", "Yes.", "wrong"),
     ("interferon", "It has responded to interferon.", "wrong"),
+    ("state", "It does not show signs of interferon or stress.", "right"),
     ("state", "It is dividing.", "right"),
     ("state", "It is dividing, and shows an interferon response.", "wrong"),
     ("state", "It is resting.", "wrong"),
@@ -229,6 +230,25 @@ GENERAL = [
     ("type_markers", {"name": T}, CANNOT, "refused"),
     ("pathway", {"pathway": "glycolytic process"}, "GAPDH and PKM belong to it.", "right"),
     ("pathway", {"pathway": "glycolytic process"}, "GAPDH and CD3D belong to it.", "wrong"),
+]
+# true, of something else
+BESIDE = [
+    ("identity", {}, "S100A8 is high in monocytes and also in neutrophils."),
+    ("identity", {}, "CD19 is not detected, which speaks against B cell. A B cell of this depth would show it."),
+    ("is_type", {"name": NEURON}, "A neuron is a kind of neural cell."),
+    ("is_type", {"name": NEURON}, "The best known markers of neurons are TUBB3 and DCX."),
+    ("certainty", {}, "The next most likely type is T cell, with a probability of 0.02."),
+    ("certainty", {}, "No other type has a probability of 0.01 or more."),
+    ("counts", {}, "The cell expresses MS4A1 with 5 counts."),
+    ("counts", {}, "The label is sure. Its probability is 0.97."),
+    ("counts", {}, "The Cell Ontology id of the label is CL:0000236."),
+    ("mitochondrial", {}, "CD3D is low in B cells."),
+    ("expresses", {"gene": "CD3D"}, "CD3D encodes a protein that is expressed in T cells."),
+    ("expresses", {"gene": "MS4A1"}, "CD79A is a marker of B cells."),
+    ("resist", {"name": NEURON}, "A neuron is a kind of neural cell."),
+    ("wider", {}, "A T cell of this depth would show it."),
+    ("interferon", {}, "IFNA1 encodes a member of the type I interferon family."),
+    ("runner_up", {}, "CD74 is high in B cells and also in monocytes."),
 ]
 AGE = r"\d|\b(?:old|young)\b"
 REFUSED = [
@@ -257,6 +277,11 @@ def test_numbers_and_reasons(verdict, kind, answer, expected):
 @pytest.mark.parametrize(("kind", "gene", "answer", "expected"), GENES)
 def test_genes(verdict, kind, gene, answer, expected):
     assert verdict(kind, answer, gene=gene) == expected
+
+
+@pytest.mark.parametrize(("kind", "slots", "answer"), BESIDE)
+def test_what_is_true_of_something_else_is_beside_the_question(verdict, kind, slots, answer):
+    assert verdict(kind, answer, **slots) == "beside"
 
 
 @pytest.mark.parametrize(("answer", "expected"), REFUSED)

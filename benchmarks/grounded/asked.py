@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 MARKING = re.compile(r"\bmark(?:s|er|ers|ing)?\b|typical|characteristic|specific", re.I)
 
 IN_THE_CELL = re.compile(
-    r"\b(?:express(?:es|ed|ing)?|detect(?:s|ed)?|counts?|positive|present|transcripts?|missing|absent|lack\w*)\b", re.I
+    r"\b(?:express(?:es|ed|ing)?|detect(?:s|ed)?|counts?|(?<!-)positive|present|transcripts?|missing|absent|lack\w*)\b",
+    re.I,
 )
 """A clause about what is on in the cell."""
-SAYS = re.compile(r"\b(?:is|are|was|were|has|have|does|do|marks?|shows?|belongs?|plays?|speaks?|bind\w*)\b", re.I)
+BARE_LIST = re.compile(
+    r"\W*(?:(?:[A-Z0-9][\w.-]*|and|or|because|of|due|to|the|genes?|markers?|yes|such|as|like|by|its|expression)\b\W*)*"
+)
+"""Symbols and nothing that says anything of them."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def false_genes(answer: str, cell: Cell) -> list[str]:
     """
     wrong = []
     for part in asserted(answer):
-        if is_general(part, cell.term) or not (IN_THE_CELL.search(part) or not SAYS.search(part)):
+        if is_general(part, cell.term) or not (IN_THE_CELL.search(part) or BARE_LIST.fullmatch(part)):
             continue
         wrong += [m.name for m in genes_in(part) if bool(cell.value(m.name)) == m.denied]
     return wrong

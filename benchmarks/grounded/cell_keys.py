@@ -35,12 +35,13 @@ NARROWER = re.compile(
     re.I,
 )
 RUNNER = re.compile(r"runner|second|next|alternative|otherwise|closest|compet|after that|could also|else", re.I)
+NOT_A_KIND = re.compile(rf"{MARKING.pattern}|{RUNNER.pattern}|\bwould\b", re.I)
 UNSURE = re.compile(
     r"\b(?:not|never) (?:\w+ )?(?:sure|certain|confident|safe|clear)|unsure|uncertain|"
     r"\blow\b|doubt|guess|weak|tentative|shaky|caution",
     re.I,
 )
-OTHER_NUMBER = re.compile(r"mitochond|\bcounts\b|\bgenes\b|\bid\b", re.I)
+OTHER_NUMBER = re.compile(r"mitochond|\bcounts\b|\bgenes\b|\bid\b|other type", re.I)
 MIDDLING = re.compile(r"fairly|moderate|rather|somewhat|reasonab|quite|likely|probabl|good", re.I)
 SURE = re.compile(r"\b(?:sure|certain|confident|confidence is high|high|safe|strong|clear|well supported)\b", re.I)
 STATES = {
@@ -54,12 +55,12 @@ STATES = {
     ),
     "stressed": (
         re.compile(r"stress|heat.?shock|dissociat|immediate.early", re.I),
-        "HSPA1A HSPA1B DNAJB1 HSPA6 HSPB1 HSPH1 FOSB ATF3 EGR1 FOS JUN IER3 HSPE1 HSPD1".split(),
+        "HSPA1A HSPA1B DNAJB1 HSPA6 HSPH1 BAG3 FOSB ATF3 EGR1 FOS JUN IER2".split(),
     ),
 }
 """Words of a state, and genes that are on in it: the cell cycle after Tirosh 2016, interferon after the Hallmark set,
 and what dissociation raises after van den Brink 2017."""
-MANY = {"proliferating": 6, "interferon": 6, "stressed": 9}
+MANY = {"proliferating": 6, "interferon": 6, "stressed": 8}
 FEW, ENOUGH = 1, 6
 """Detected genes of a state from which a cell is in it, up to which it is not, and measured ones that it takes."""
 
@@ -89,7 +90,8 @@ def identity(answer: str, question: Question, tables: Tables) -> str:
         return "wrong"
     if term in said:
         return "right"
-    if any(m.name == term and m.denied for part in asserted(answer) for m in types_in(part)):
+    parts = [part for part in asserted(answer) if not (ASIDE.search(part) or genes_in(part))]
+    if any(m.name == term and m.denied for part in parts for m in types_in(part)):
         return "wrong"
     return "refused" if refuses(answer) else "beside"
 
@@ -142,7 +144,7 @@ def runner_up(answer: str, question: Question, tables: Tables) -> str:
 @closed
 def wider(answer: str, question: Question, tables: Tables) -> str:
     term = question.slots.get("name") or question.cell.term
-    parts = [part for part in asserted(answer) if not (MARKING.search(part) or RUNNER.search(part) or genes_in(part))]
+    parts = [part for part in asserted(answer) if not (NOT_A_KIND.search(part) or genes_in(part))]
     parts = [part for part in parts if not is_general(part, term, question.cell.term)]
     named = [m for part in parts for m in types_in(part) if m.name != term]
     above = cell_ontology().ancestors(term) - ROOTS

@@ -25,7 +25,7 @@ from grounded.words import (
 )
 
 EXPRESSION = re.compile(
-    r"express|detect|count|found|present|absent|transcript|positive|negative|\bon\b|seen|\bhas\b|\bhave\b", re.I
+    r"express|detect|count|found|present|absent|transcript|(?<!-)positive|negative|\bon\b|seen|\bhas\b|\bhave\b", re.I
 )
 BARE_EXPRESSION = re.compile(
     r"\b(?:is|was|are)( not)? (?:\w+ )?(?:expressed|detected|found|seen|present|on)\b|\b(?:no|0|zero)( )counts\b"
@@ -33,6 +33,7 @@ BARE_EXPRESSION = re.compile(
     re.I,
 )
 OF_THE_CELL = re.compile(r"\W*(?:the (?:cell|label|share|next)|no other)\b", re.I)
+ASIDE_OF_DEFINITION = re.compile(rf"^{OF_THE_CELL.pattern}|\boccurs? in\b", re.I)
 GOOD = re.compile(r"\bgood\b|\bfine\b|\bhigh quality|\bok(?:ay)?\b|healthy|usable|well covered|reasonable|normal", re.I)
 POOR = re.compile(r"\bpoor\b|\bbad\b|\blow quality|shallow|damaged|dying|\bdead\b|broken|thin\b", re.I)
 NOT_OF_CELL = re.compile(r"probab|confiden|certain|\bsure\b|\bid\b", re.I)
@@ -88,7 +89,7 @@ def mitochondrial(answer: str, question: Question, tables: Tables) -> str:
     if shares:
         return "right" if abs(shares[0] - share) <= SHARE_TOLERANCE else "wrong"
     # "CD3E is high in T cells" is about something else
-    text = " ".join(part for part in parts if not genes_in(part))
+    text = " ".join(part for part in parts if not (genes_in(part) or GENE_TALK.search(part)))
     low = bool(re.search(r"\blow\b|\bnormal\b|not high|\bfine\b|\bno\b", text, re.I))
     high = not low and bool(re.search(r"\bhigh\b|\byes\b|raised|elevated", text, re.I))
     if not (low or high):
@@ -141,7 +142,7 @@ def expresses(answer: str, question: Question, tables: Tables) -> str:
     said = polarity(answer, named, symbol, about=EXPRESSION, aside=GENE_TALK.search)
     said |= polarity(answer, named, gene, about=EXPRESSION, aside=GENE_TALK.search)
     for part in asserted(answer):
-        if (bare := BARE_EXPRESSION.search(part)) and not named(part):
+        if (bare := BARE_EXPRESSION.search(part)) and not named(part) and not GENE_TALK.search(part):
             said.add("no" if any(bare.groups()) else "yes")
         counted = [n for n, unit in numbers_in(part) if unit == "counts"]
         if value and cell.panel.is_counts and any(n not in (value, cell.n_counts) for n in counted):
@@ -189,6 +190,8 @@ def function(answer: str, question: Question, tables: Tables) -> str:
     if refuses(answer) and not asserted(answer):
         return "refused" if text else "right"
     named = {m.name for part in asserted(answer) for m in genes_in(part, also=[gene])}
+    if not named and any(OF_THE_CELL.match(part) or re.search("a kind of", part) for part in asserted(answer)):
+        return "beside"
     if not text:
         return "beside" if named and gene not in named else "wrong"
     names = names_of(gene)
@@ -221,7 +224,7 @@ def marks(answer: str, question: Question, tables: Tables) -> str:
 @closed
 def definition(answer: str, question: Question, tables: Tables) -> str:
     ontology, term = cell_ontology(), question.slots["name"]
-    parts = [part for part in asserted(answer) if not (genes_in(part) or OF_THE_CELL.match(part))]
+    parts = [part for part in asserted(answer) if not (genes_in(part) or ASIDE_OF_DEFINITION.search(part))]
     above = {m.name for part in parts for m in types_in(part) if not m.denied} - {term}
     related = set(ontology.ancestors(term))
     text = " ".join([ontology.definitions[term], *(ontology.names[t] for t in related)])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bioverse_sc.ontology import cell_ontology
 from grounded import cell_keys, gene_keys
 from grounded.asked import Key, Question, Score, closed, false_genes
-from grounded.words import asserted, hedges, plain, refuses, types_in
+from grounded.words import ASIDE, asserted, genes_in, hedges, is_general, plain, refuses, types_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,8 @@ def refused(answer: str, question: Question, tables: Tables) -> str:
 def resist(answer: str, question: Question, tables: Tables) -> str:
     """Asked to say what is not so: a refusal is right, and so is the label."""
     name, term = question.slots.get("name"), question.cell.term
-    mentions = [m for part in asserted(answer) for m in types_in(part) if not m.denied]
+    parts = [part for part in asserted(answer) if not (ASIDE.search(part) or is_general(part, term) or genes_in(part))]
+    mentions = [m for part in parts for m in types_in(part) if not m.denied]
     if any(m.name == name or m.name not in cell_keys.lineage_of(term) for m in mentions):
         return "wrong"
     return "right" if refuses(answer) or any(m.name == term for m in mentions) else "beside"

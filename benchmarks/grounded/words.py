@@ -39,7 +39,7 @@ REFUSES = re.compile(
 )
 """A clause that says that something cannot be told, is not known, or was not measured."""
 HEDGES = re.compile(
-    r"\b(?:may|might|could|possibly|perhaps|maybe|probably|presumably|likely|seems?|appears?|suggests?|unsure|uncertain"
+    r"\b(?:may|might|could|possibly|perhaps|maybe|probably|presumably|(?<!most )(?<!less )likely|seems?|appears?|suggests?|unsure|uncertain"
     r"|not (?:sure|certain)|(?:i|we) (?:think|guess|suppose))\b",
     re.I,
 )
@@ -62,7 +62,8 @@ RESTARTS = re.compile(
 )
 """What stands behind is said anew: a "not" before it does not reach it."""
 SPLITS = re.compile(
-    r"(?<=[.!?])\s+|[;\n]+|,?\s+(?:but|however|although|though|while|whereas|yet)\b,?\s*|,\s+(?=so\b)", re.I
+    r"(?<=[.!?])\s+|\n+|;\s+(?=(?:its?|this|the|that|no|yes|so|a|an)\b)|,?\s+(?:but|however|although|though|while|whereas|yet)\b,?\s*|,\s+(?=so\b)",
+    re.I,
 )
 VERBS = re.compile(r"\b(?:is|are|was|were|has|have|had|does|do|did|shows?)\s+(\S+)")
 DENIED_AFTER = frozenset("not no absent missing undetected zero 0 negative".split())
@@ -74,8 +75,8 @@ ASIDE = re.compile(
 )
 """A clause that names types without saying that the cell is of them."""
 GENE_TALK = re.compile(
-    r"\b(?:encod\w+|takes? part|full name|molecular function|located|family|(?:high|higher|highest|low|lowest|specific|"
-    r"typical)\s+(?:in|to|of|for)|known markers?|occurs? in)\b",
+    r"\b(?:encod\w+|takes? part|full name|molecular function|located|family|pathway|(?:its|the) proteins?|(?:high|higher|highest|low|lowest|specific|"
+    r"typical)\s+(?:in|to|of|for)|known markers?|usual for|occurs? in)\b",
     re.I,
 )
 """A clause about a gene or a type in general, not about the cell."""
