@@ -34,6 +34,9 @@ BARE_EXPRESSION = re.compile(
 )
 OF_THE_CELL = re.compile(r"\W*(?:the (?:cell|label|share|next)|no other)\b", re.I)
 ASIDE_OF_DEFINITION = re.compile(rf"^{OF_THE_CELL.pattern}|\boccurs? in\b", re.I)
+ASIDE_OF_FUNCTION = re.compile(
+    rf"^{OF_THE_CELL.pattern}|\bhigh(?:er|est)? in\b|\bmarkers?\b|full name|a kind of|not specific", re.I
+)
 GOOD = re.compile(r"\bgood\b|\bfine\b|\bhigh quality|\bok(?:ay)?\b|healthy|usable|well covered|reasonable|normal", re.I)
 POOR = re.compile(r"\bpoor\b|\bbad\b|\blow quality|shallow|damaged|dying|\bdead\b|broken|thin\b", re.I)
 NOT_OF_CELL = re.compile(r"probab|confiden|certain|\bsure\b|\bid\b", re.I)
@@ -184,22 +187,19 @@ def by_words(answer: str, text: str, known: set[str], tables: Tables) -> str:
 
 
 def function(answer: str, question: Question, tables: Tables) -> str:
+    """By words of the RefSeq summary and of GO; another gene than those that they name is wrong."""
     gene = question.slots["gene"]
-    symbol = approved_symbol(gene)
-    text = tables.about.get(symbol or "", "")
+    text = tables.about.get(approved_symbol(gene) or "", "")
     if refuses(answer) and not asserted(answer):
         return "refused" if text else "right"
-    named = {m.name for part in asserted(answer) for m in genes_in(part, also=[gene])}
-    if not named and any(OF_THE_CELL.match(part) or re.search("a kind of", part) for part in asserted(answer)):
-        return "beside"
+    parts = [part for part in asserted(answer) if not ASIDE_OF_FUNCTION.search(part)]
+    named = {m.name for part in parts for m in genes_in(part, also=[gene])}
     if not text:
-        return "beside" if named and gene not in named else "wrong"
-    names = names_of(gene)
-    others = {m.name for part in asserted(answer) for m in genes_in(part)} - names
+        return "beside" if not parts or (named and gene not in named) else "wrong"
     words = set(re.findall(r"[\w-]+", text))
-    if any(not names_of(other) & words for other in others):
+    if any(not names_of(other) & words for other in named - names_of(gene)):
         return "wrong"
-    return by_words(answer, text, set(), tables)
+    return by_words(" ".join(parts), text, set(), tables)
 
 
 def marks(answer: str, question: Question, tables: Tables) -> str:

@@ -39,8 +39,8 @@ REFUSES = re.compile(
 )
 """A clause that says that something cannot be told, is not known, or was not measured."""
 HEDGES = re.compile(
-    r"\b(?:may|might|could|possibly|perhaps|maybe|probably|presumably|(?<!most )(?<!less )likely|seems?|appears?|suggests?|unsure|uncertain"
-    r"|not (?:sure|certain)|(?:i|we) (?:think|guess|suppose))\b",
+    r"\b(?:may|might|could|possibly|perhaps|maybe|probably|presumably|(?<!most )(?<!less )likely|seems?|appears?|"
+    r"suggests?|unsure|uncertain|not (?:sure|certain)|(?:i|we) (?:think|guess|suppose))\b",
     re.I,
 )
 FILLERS = re.compile(
@@ -62,7 +62,8 @@ RESTARTS = re.compile(
 )
 """What stands behind is said anew: a "not" before it does not reach it."""
 SPLITS = re.compile(
-    r"(?<=[.!?])\s+|\n+|;\s+(?=(?:its?|this|the|that|no|yes|so|a|an)\b)|,?\s+(?:but|however|although|though|while|whereas|yet)\b,?\s*|,\s+(?=so\b)",
+    r"(?<=[.!?])\s+|\n+|;\s+(?=(?:its?|this|the|that|no|yes|so|a|an)\b)|"
+    r",?\s+(?:but|however|although|though|while|whereas|yet)\b,?\s*|,\s+(?=so\b)",
     re.I,
 )
 VERBS = re.compile(r"\b(?:is|are|was|were|has|have|had|does|do|did|shows?)\s+(\S+)")
