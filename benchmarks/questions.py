@@ -71,7 +71,7 @@ COLUMNS = ("n", "right", "refused", "wrong and sure", "hedged", "beside")
 Session = list[Question]
 """Questions that are asked one after another of the same cell."""
 OpenChat = Callable[..., Any]
-"""Makes a conversation about a cell, or about none; ``facts`` are shown in place of those that are gathered."""
+"""Makes a conversation about a cell, or about none; with ``facts`` these are shown in place of what is gathered."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,10 @@ def session_for(turns: Sequence[Mapping[str, Any]], cell: Cell, rng: np.random.G
             return None
         slots = slots | chosen
         text = worded(turn["text"], slots)
-        options = {"asserted": turn.get("asserted", ""), "alone": turn.get("alone", False)}
+        obs_keys = tuple(turn.get("obs_keys", ()))
+        if not set(obs_keys) <= set(cell.adata.obs):
+            return None
+        options = {"asserted": turn.get("asserted", ""), "obs_keys": obs_keys, "alone": turn.get("alone", False)}
         questions.append(Question(turn["kind"], text, slots, cell, **options))
     return questions
 
@@ -134,9 +137,8 @@ def plan(shared: Path, sets: Sequence[str], model: BioVerse, n: int, n_conversat
     return planned([*turns, *talks], cells, rng)
 
 
-def open_chat(model: BioVerse, cell: Cell | None, *, facts: Sequence[Fact] | None = None) -> Any:
-    """A conversation about a cell, or about none."""
-    options: dict[str, Any] = {} if facts is None else {"facts": facts}
+def open_chat(model: BioVerse, cell: Cell | None, **options: Any) -> Any:
+    """A conversation about a cell, or about none; the options are those of ``bsc.Chat``."""
     return bsc.Chat(model=model, **options) if cell is None else bsc.Chat(cell.adata, cell.name, model=model, **options)
 
 
@@ -210,7 +212,9 @@ def run(
             if donor:
                 session, facts = with_labels_swapped(session, donor, openers["model"])
         cell = None if session[0].alone else session[0].cell
-        options = {} if facts is None else {"facts": facts}
+        options: dict[str, Any] = {} if facts is None else {"facts": facts}
+        if session[0].obs_keys:
+            options["obs_keys"] = list(session[0].obs_keys)
         chats = {who: opener(cell, **options) for who, opener in openers.items()}
         talks += len(session) > 1
         place = "single" if len(session) == 1 else str(talks)

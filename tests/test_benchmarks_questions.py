@@ -260,7 +260,10 @@ REFUSED = [
     # a refusal that asserts
     ("That cannot be told from this cell. The donor was 45.", "wrong"),
     ("It cannot be told, but the donor was young.", "wrong"),
-    ("It is a B cell.", "wrong"),
+    ("He was in his forties.", "wrong"),
+    # no answer at all
+    ("It is a B cell.", "beside"),
+    ("The cell has 120 counts.", "beside"),
 ]
 
 
@@ -304,6 +307,23 @@ def test_keys_follow_the_data(verdict, cell):
     assert verdict("against", "Nothing speaks against it.", of=doubtful) == "wrong"
 
 
+def test_a_column_that_was_named_may_be_told(program, cell, tables):
+    cell.adata.obs["tissue"] = ["blood (PBMC)"]
+    options = {"asserted": r"\b(?:liver|blood)\b", "obs_keys": ("tissue",)}
+    named = program.Question("study", "Which organ?", {}, cell, **options)
+    unnamed = replace(named, obs_keys=())
+    verdicts = {
+        answer: [program.scored(answer, question, tables).verdict for question in (named, unnamed)]
+        for answer in ("The tissue is blood (PBMC).", "It is from the liver.", CANNOT, "It is a B cell.")
+    }
+    assert list(verdicts.values()) == [
+        ["right", "wrong"],
+        ["wrong", "wrong"],
+        ["refused", "right"],
+        ["beside", "beside"],
+    ]
+
+
 def test_a_label_of_another_cell(program, cell, verdict):
     module = importlib.import_module("grounded.cells")
     other = replace(cell, label="monocyte", term=MONOCYTE)
@@ -323,7 +343,7 @@ def test_every_question_has_a_key_and_its_slots(program):
     everything = singles + [turn for turns in conversations for turn in turns]
     keys = importlib.import_module("grounded.keys").KEYS
     assert {question["kind"] for question in everything} == set(keys)
-    cannot = [q for q in singles if q["kind"] in ("refused", "study", "resist")]
+    cannot = [q for q in singles if q["kind"] in ("refused", "study", "resist") and "obs_keys" not in q]
     assert 0.2 < len(cannot) / len(singles) < 0.3
     assert all(q.get("asserted") for q in cannot if q["kind"] != "resist")
     assert len({question["text"] for question in singles}) == len(singles)

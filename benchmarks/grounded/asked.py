@@ -40,6 +40,8 @@ class Question:
     cell: Cell
     asserted: str = ""
     """Of a question that cannot be answered, a pattern of what would be an answer all the same."""
+    obs_keys: tuple[str, ...] = ()
+    """Columns that the user named, so that the facts hold them."""
     alone: bool = False
     """Asked without showing the cell: about a gene, a type or a pathway."""
 

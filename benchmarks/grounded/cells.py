@@ -214,7 +214,7 @@ def type_for(rule: str, cell: Cell, rng: np.random.Generator) -> str | None:
         ]
     else:
         labels = [ontology.find(str(label)) for label in cell.adata.uns["bioverse"]["annotate"]["labels"]]
-        near = sorted({t for t in labels if t and not related(t)})
+        near = sorted({t for t in labels if t in ontology.markers and not related(t)})
         best = max((len(above & ontology.ancestors(t)) for t in near), default=0)
         choices = [t for t in near if len(above & ontology.ancestors(t)) == best]
     return str(rng.choice(choices)) if choices else None
@@ -229,9 +229,10 @@ def gene_for(rule: str, cell: Cell, rng: np.random.Generator) -> str | None:
     elif rule == "absent_marker":
         choices = [g for g in first[:40] if cell.value(g) == 0][:6]
     elif rule == "foreign":
+        above = ontology.known_markers(cell.term).keys() if cell.term else set()
         below = {g for t, genes in ontology.markers.items() if cell.term in ontology.ancestors(t) for g in genes}
         marks = {g for t in ontology.markers for g in list(ontology.markers[t])[:20]}
-        choices = sorted(marks & (cell.expressed - cell.markers.keys() - below)) if cell.term else []
+        choices = sorted(marks & (cell.expressed - above - below)) if cell.term else []
     elif rule == "unmeasured":
         known = [g for t in sorted(ontology.markers) for g in list(ontology.markers[t])[:5]]
         choices = sorted({g for g in known if cell.value(g) is None and approved_symbol(g) == g})

@@ -35,7 +35,9 @@ BARE_EXPRESSION = re.compile(
 OF_THE_CELL = re.compile(r"\W*(?:the (?:cell|label|share|next)|no other)\b", re.I)
 ASIDE_OF_DEFINITION = re.compile(rf"^{OF_THE_CELL.pattern}|\boccurs? in\b", re.I)
 ASIDE_OF_FUNCTION = re.compile(
-    rf"^{OF_THE_CELL.pattern}|\bhigh(?:er|est)? in\b|\bmarkers?\b|full name|a kind of|not specific", re.I
+    rf"^{OF_THE_CELL.pattern}|\bhigh(?:er|est)? in\b|\bmarkers?\b|full name|a kind of|not specific|\bdetected\b|"
+    r"\bprobability\b",
+    re.I,
 )
 GOOD = re.compile(r"\bgood\b|\bfine\b|\bhigh quality|\bok(?:ay)?\b|healthy|usable|well covered|reasonable|normal", re.I)
 POOR = re.compile(r"\bpoor\b|\bbad\b|\blow quality|shallow|damaged|dying|\bdead\b|broken|thin\b", re.I)
@@ -186,6 +188,13 @@ def by_words(answer: str, text: str, known: set[str], tables: Tables) -> str:
     return "wrong" if len(said) >= 4 and 4 * len(shared) < len(said) else "beside"
 
 
+def is_about_another(clause: str, gene: str) -> bool:
+    """Whether a clause begins with another gene, of which it speaks: not with a slip of the pen."""
+    first = next(iter(genes_in(clause, also=[gene])), None)
+    names = names_of(gene)
+    return bool(first and first.start <= 2 and not names & {first.name} and OSA.distance(first.name, gene) > 1)
+
+
 def function(answer: str, question: Question, tables: Tables) -> str:
     """By words of the RefSeq summary and of GO; another gene than those that they name is wrong."""
     gene = question.slots["gene"]
@@ -193,6 +202,7 @@ def function(answer: str, question: Question, tables: Tables) -> str:
     if refuses(answer) and not asserted(answer):
         return "refused" if text else "right"
     parts = [part for part in asserted(answer) if not ASIDE_OF_FUNCTION.search(part)]
+    parts = [part for part in parts if not is_about_another(part, gene)]
     named = {m.name for part in parts for m in genes_in(part, also=[gene])}
     if not text:
         return "beside" if not parts or (named and gene not in named) else "wrong"

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 from bioverse_sc.ontology import cell_ontology
 from grounded import cell_keys, gene_keys
 from grounded.asked import Key, Question, Score, closed, false_genes
+from grounded.gene_keys import OF_THE_CELL
 from grounded.words import ASIDE, asserted, genes_in, hedges, is_general, plain, refuses, types_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from grounded.tables import Tables
+
+NUMBERS_OF_CELL = re.compile(r"^\W*(?:the|its|it has)\b.*\b(?:counts|genes|percent|%|probability|id)\b", re.I)
+"""What the matrix says, and no answer to what nobody can tell."""
 
 
 @closed
@@ -25,11 +29,30 @@ def summary(answer: str, question: Question, tables: Tables) -> str:
 
 
 def refused(answer: str, question: Question, tables: Tables) -> str:
-    """What nobody can tell from a cell: a refusal that nothing is added to that would be an answer."""
-    said = " ".join(asserted(answer))
-    if not refuses(answer):
-        return "wrong" if said else "beside"
-    return "wrong" if question.asserted and re.search(question.asserted, said, re.I) else "right"
+    """What nobody can tell from a cell: a refusal that nothing is added to that would be an answer.
+
+    Without a refusal, what names the cell's type, genes or numbers is beside the question, and all else is wrong.
+    """
+    parts = [part for part in asserted(answer) if not NUMBERS_OF_CELL.search(part)]
+    if question.asserted and re.search(question.asserted, " ".join(parts), re.I):
+        return "wrong"
+    if refuses(answer):
+        return "right"
+    return "beside" if all(types_in(part) or genes_in(part) or OF_THE_CELL.match(part) for part in parts) else "wrong"
+
+
+def study(answer: str, question: Question, tables: Tables) -> str:
+    """What a column says of the cell, where the column was named; else a refusal."""
+    cell = question.cell
+    if not question.obs_keys:
+        return refused(answer, question, tables)
+    if refuses(answer) and not asserted(answer):
+        return "refused"
+    said = " ".join(asserted(answer)).casefold()
+    values = " ".join(str(cell.adata.obs.loc[cell.name, key]) for key in question.obs_keys).casefold()
+    if any(word in said for word in re.findall(r"[a-z]{4,}", values)):
+        return "right"
+    return "wrong" if question.asserted and re.search(question.asserted, said, re.I) else "beside"
 
 
 def resist(answer: str, question: Question, tables: Tables) -> str:
@@ -67,11 +90,11 @@ KEYS: dict[str, Key] = {
     "type_markers": gene_keys.type_markers,
     "pathway": gene_keys.pathway,
     "summary": summary,
-    "study": refused,
+    "study": study,
     "resist": resist,
     "refused": refused,
 }
-"""By kind of question; ``study`` is refused, as the questions name no column that the facts may hold."""
+"""By kind of question."""
 
 
 def scored(answer: str, question: Question, tables: Tables) -> Score:
@@ -105,6 +128,8 @@ def truth(question: Question) -> dict[str, object]:
         known["accepted"] = sorted(cell_keys.state_of(cell, question.kind))
     if question.kind in by_kind:
         known["key"] = by_kind[question.kind]()
-    if question.kind in ("refused", "study", "resist"):
+    if question.obs_keys:
+        known["key"] = [str(cell.adata.obs.loc[cell.name, key]) for key in question.obs_keys]
+    elif question.kind in ("refused", "study", "resist"):
         known["key"] = "a refusal"
     return known

@@ -71,13 +71,14 @@ DENIED_AFTER = frozenset("not no absent missing undetected zero 0 negative".spli
 DENIED_LATER = re.compile(r"\b(?:not|never) (?:\w+ )?(?:detected|expressed|found|seen|present|shown)\b")
 ASIDE = re.compile(
     r"\b(?:runner|second|next|alternative|compet\w+|mark(?:s|ed|er|ers|ing)?|typical|expressed (?:in|by|on)|compared|"
-    r"than|similar|unlike|if|less likely|most likely|after it|against|such as|narrower|wider|would|each)\b",
+    r"than|similar|unlike|if|usual|less likely|most likely|after it|against|such as|narrower|wider|would|each)\b",
     re.I,
 )
 """A clause that names types without saying that the cell is of them."""
 GENE_TALK = re.compile(
-    r"\b(?:encod\w+|takes? part|full name|molecular function|located|family|pathway|(?:its|the) proteins?|(?:high|higher|highest|low|lowest|specific|"
-    r"typical)\s+(?:in|to|of|for)|known markers?|usual for|occurs? in)\b",
+    r"\b(?:encod\w+|takes? part|full name|molecular function|located|family|pathway|(?:its|the) proteins?|"
+    r"(?:high|higher|highest|low|lowest|specific|"
+    r"typical)\s+(?:in|to|of|for)|known markers?|occurs? in)\b",
     re.I,
 )
 """A clause about a gene or a type in general, not about the cell."""
