@@ -313,7 +313,7 @@ def dump(records: Sequence[Record], seed: int, path: Path) -> None:
 
 def without_adapter(path: str) -> BioVerse:
     """A model of its own whose language model is as it was before LoRA."""
-    model = bsc.models.load(path)
+    model = bsc.models.load(path, merge_adapter=False)
     if not hasattr(model.language_model, "disable_adapter"):
         sys.exit(f"The language model of {path!r} has no adapter, so --backbone would ask the same model twice.")
     model.language_model.base_model.disable_adapter_layers()

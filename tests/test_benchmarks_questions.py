@@ -441,3 +441,12 @@ def test_swapped_facts_are_asked_and_keyed_by_the_label_given(program, cell, tab
         ["The label is monocyte.", "It has 120 counts."],
         ["The label is B cell.", "It has 120 counts."],
     ]
+
+
+def test_the_backbone_is_the_language_model_without_its_adapter(program):
+    from peft.tuners.lora import LoraLayer
+
+    model = program.without_adapter("mini")
+    layers = [module for module in model.language_model.modules() if isinstance(module, LoraLayer)]
+    assert layers
+    assert all(layer.disable_adapters for layer in layers)
