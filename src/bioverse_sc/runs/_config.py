@@ -138,9 +138,9 @@ class InstructRun:
     """JSON lines, Arrow or Parquet in the place of columns; see :func:`bioverse_sc.train.read_examples`."""
     train_projectors: bool = True
     keep_alignment: bool = False
-    """Whether stage 1's contrastive loss goes on beside, where there are labels; it takes no ``micro_batch_size``."""
-    description: str = "{description}"
-    """Template of the texts that stage 1 aligned with."""
+    """Whether stage 1's contrastive loss goes on beside, where there are texts; it takes no ``micro_batch_size``."""
+    description: str | None = None
+    """Template of the texts that stage 1 aligned with; ``{description}`` by default, where there are labels."""
     load_in_4bit: bool = False
 
 

@@ -107,7 +107,7 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     -------
     What is in ``output/metrics.json``: the validation metrics before and after.
     """
-    mod, has_texts = config.mod, config.data.labels_key is not None
+    mod, has_texts = config.mod, config.data.labels_key is not None or config.description is not None
     _begin(config, compares=config.keep_alignment and has_texts)
     if config.records is not None:
         existing(config.records, "records")
@@ -116,7 +116,7 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     if hasattr(model.language_model, "peft_config"):
         logger.warning("%s has an adapter already: it is trained on, and 'lora' is not used", config.start)
     vectors = entities.vectors(model, sorted(model.config.projectors))
-    texts = entities.descriptions(config.description) if has_texts else None
+    texts = entities.descriptions(config.description or "{description}") if has_texts else None
     if config.records is None:
         trained, measured = _examples_of_columns(config, entities, model)
     else:

@@ -168,16 +168,17 @@ class Chat:
         with finish_log(f"showing {listed} to {self._model.config.name!r}, from a copy: the data are not changed"):
             subjects = [Subject(Results(part, Keys()), self._model, name, reading) for name, part in parts.items()]
             self._nearest: list[Sequence[str]] = []
-            self._abouts: list[About] = []
+            self.abouts: list[About] = []
+            """What is known of each entity, which facts are made of; change it to correct what is not so."""
             for subject in subjects:
                 _check_known(subject)
                 log_use(subject, retrieve=retrieve)
                 rows = np.arange(subject.adata.n_obs)
                 self._nearest += shown(subject, rows, retrieve=retrieve).nearest
                 if self._is_grounded:
-                    self._abouts += _known(subject, rows, obs_keys)
-            self._abouts = [
-                replace(about, name=name) for about, name in zip(self._abouts, names, strict=self._is_grounded)
+                    self.abouts += _known(subject, rows, obs_keys)
+            self.abouts = [
+                replace(about, name=name) for about, name in zip(self.abouts, names, strict=self._is_grounded)
             ]
             self._soft_tokens = _soft_tokens(self._model, subjects)
         self._said: list[_Said] = []
@@ -292,14 +293,14 @@ class Chat:
         """What is known of what a question is about; those facts first that were not shown before."""
         if not self._is_grounded or not isinstance(question, str):
             return []
-        return facts_about(question, self._abouts, earlier=[said.turn.question for said in self._said])
+        return facts_about(question, self.abouts, earlier=[said.turn.question for said in self._said])
 
     def _turn(self, question: str, text: str, facts: list[Fact], *, is_over: bool) -> Turn:
         """A turn as far as it is written; of an answer that is held to facts, the sentences that are whole."""
         if not self._is_grounded:
             return Turn(question, text)
         whole = text if is_over else _whole_sentences(text)
-        held = grounded(self._model, whole, self._held_to(facts), self._abouts)
+        held = grounded(self._model, whole, self._held_to(facts), self.abouts)
         answer = held.answer if is_over or any(s.verdict in SUPPORTED for s in held.sentences) else ""
         return Turn(question, answer, text, held.facts, held.sentences)
 

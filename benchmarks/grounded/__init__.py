@@ -1,0 +1,1 @@
+"""Questions about real cells, their keys, and who answers them; for ``benchmarks/questions.py``."""
