@@ -4,8 +4,9 @@
         [--seeds 0 1 2] [--types-file held_out.txt] [--backbone] [--swap] [--dump answers.jsonl]
         [--parts cells entities]
 
-What the part about proteins and molecules measures is written in ``grounded/entities.py``. Of cells: the questions (``benchmarks/data/questions.yaml``) are worded as biologists type them, apart from the wordings of any
-training. Each is asked of another real cell, in sets that nothing was trained on; the conversations have two to four
+What the part about proteins and molecules measures is written in ``grounded/entities.py``. The questions about cells
+(``benchmarks/data/questions.yaml``) are worded as biologists type them, apart from the wordings of any training. Each
+is asked of another real cell, in sets that nothing was trained on; the conversations have two to four
 turns. About a quarter cannot be answered from a cell. Who is asked:
 
 - shown: ``bsc.Chat(...).ask``, without the sentences that the facts do not support.
@@ -50,8 +51,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes/mini"))
 
-from grounded.asked import Question, Score
 from grounded import entities as famous
+from grounded.asked import Question, Score
 from grounded.cells import SETS, Cell, filled, real_cells, relabelled, worded
 from grounded.keys import scored, truth
 from grounded.tables import Tables, read_tables
@@ -178,10 +179,10 @@ def asked(session: Session, tables: Tables, chats: Mapping[str, Any], place: str
         answers = {"shown": chats["model"].ask(question.text)}
         seconds = time.perf_counter() - began
         facts = list(chats["model"].facts)
-        answers |= {"raw": chats["model"].transcript[-1].written, "nearest fact": nearest_fact(question.text, facts)}
+        answers |= {"raw": chats["model"].grounds[-1].written, "nearest fact": nearest_fact(question.text, facts)}
         if "backbone" in chats:
             chats["backbone"].ask(question.text)
-            answers["backbone"] = chats["backbone"].transcript[-1].written
+            answers["backbone"] = chats["backbone"].grounds[-1].written
         scores = {who: scored(answer, question, tables) for who, answer in answers.items()}
         claims = {who: check(answers[who], facts) for who in answers if who != "nearest fact"}
         turn = place if place == "single" else f"{place}.{number}"

@@ -81,7 +81,7 @@ DOUBTFUL = (
     "With a probability of {p} the label is {certainty}.",
     "The evidence does not settle it: the label is {certainty} ({p}).",
 )
-_SHOWS = re.compile(r"The cell shows (.+): it expresses (.+)\.")
+_SHOWS = re.compile(r"The (?:cell|cluster) shows (.+): it expresses (.+)\.")
 UNSETTLED = (
     "No type is likely enough for a label.",
     "The cell is like no known type.",
@@ -94,6 +94,8 @@ def explained(cell: CellFacts, rng: np.random.Generator) -> tuple[str, list[Fact
 
     def form(forms: Sequence[str], **values: str) -> str:
         text = forms[int(rng.integers(len(forms)))].format(**values)
+        if cell.is_group:
+            text = text.replace("The cell", "The cluster").replace("the cell", "the cluster")
         return text[:1].upper() + text[1:]
 
     facts = cell.facts("Cell")

@@ -50,7 +50,7 @@ from bioverse_sc.facts import (
 from bioverse_sc.models import PROMPTS, Entity, label_probabilities, question_prompt
 from bioverse_sc.ontology import UNKNOWN, approved_symbol, cell_ontology
 from bioverse_sc.read import whole_matrix
-from bioverse_sc.reasoning import detected
+from bioverse_sc.reasoning import detected, why_labelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,8 @@ TEMPLATES = PROMPTS | {"facts": "Facts:\n{facts}\n", "ask": "Question: {question
 """Those of ``align_cells.yaml``."""
 REAL_SHARE = 0.3
 """Of the cells, those that are real, with all their genes."""
+GROUP_SHARE = 0.1
+"""Of the cells, those that stand for a group of their like, as a cluster."""
 STUDY = {
     "tissue": ["blood", "lung", "liver", "bone marrow", "ileum", "kidney", "pancreas", "skin", "spleen", "brain"],
     "disease": ["healthy", "COVID-19", "lupus", "Crohn disease", "none"],
@@ -325,7 +327,7 @@ class CellTalk:
 
     def why(self) -> Turn:
         """The reasoning, as annotate asks for it."""
-        question = f"Why is this cell labelled {self.cell.label}?"
+        question = why_labelled(self.cell)
         text, used = explained(self.cell, self.writer.rng)
         facts = self.asked(question)
         return self.writer.turn(question, [text], [*used, *self.cell.facts("Cell"), *facts], needed=used)
@@ -437,8 +439,26 @@ def real_and_simulated(
         parts.append(part)
         facts += known_cells(whole[chosen].copy(), rng)
     joined = ad.concat(parts)
+    groups = rng.choice(simulated.n_obs, size=int(n * GROUP_SHARE), replace=False)
+    for i, group in zip(groups.tolist(), groups_like(simulated, adata, groups, rng), strict=True):
+        facts[i] = group
     keep = [i for i, cell in enumerate(facts) if cell.label not in HELD_OUT_TYPES]
     return joined[keep].copy(), [facts[i] for i in keep]
+
+
+def groups_like(some: ad.AnnData, adata: ad.AnnData, rows: np.ndarray, rng: np.random.Generator) -> list[CellFacts]:
+    """What is known of groups of cells that have the labels of some cells, as of clusters."""
+    labels = adata.obs["label"].astype(str).to_numpy()
+    made = []
+    for label in some.obs["label"].astype(str).iloc[rows]:
+        alike = np.flatnonzero(labels == label)
+        counts = csr_matrix(adata.X[rng.choice(alike, size=min(len(alike), int(rng.integers(8, 60))), replace=False)])
+        others = rng.choice(np.unique(labels), size=2, replace=False)
+        likely = [label, *(other for other in others if other != label)]
+        probabilities = rng.dirichlet([rng.choice([60.0, 8.0]), *[1.0] * (len(likely) - 1)])[None]
+        total, shares = csr_matrix(counts.sum(axis=0)), csr_matrix(detected(counts).mean(axis=0))
+        made += cell_facts(total, shares, list(adata.var_names), likely, [label], probabilities, logged=False)
+    return made
 
 
 def known_cells(adata: ad.AnnData, rng: np.random.Generator) -> list[CellFacts]:

@@ -8,9 +8,10 @@ from bioverse_sc.reasoning._claims import (
     known_symbols,
     supported_counts,
 )
-from bioverse_sc.reasoning._write import REASONING_TOKENS, write_reasoning
+from bioverse_sc.reasoning._write import EXPLANATION_TOKENS, REASONING_TOKENS, explain, why_labelled, write_reasoning
 
 __all__ = [
+    "EXPLANATION_TOKENS",
     "GENES_SHOWN",
     "REASONING_TOKENS",
     "Case",
@@ -20,8 +21,10 @@ __all__ = [
     "check_reasoning",
     "claims_of",
     "detected",
+    "explain",
     "informative_genes",
     "known_symbols",
     "supported_counts",
+    "why_labelled",
     "write_reasoning",
 ]

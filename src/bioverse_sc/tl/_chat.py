@@ -40,12 +40,17 @@ class Turn(NamedTuple):
 
     question: str
     answer: str
-    written: str = ""
-    """What the model wrote, before it was held to the facts; ``""`` where answers are not held to any."""
-    facts: Sequence[Fact] = ()
-    """What the model was shown, or its answer was held to."""
-    sentences: Sequence[CheckedSentence] = ()
-    """What it wrote, with a verdict on each sentence."""
+
+
+class Ground(NamedTuple):
+    """What an answer was written from, and whether it holds to it."""
+
+    written: str
+    """What the model wrote, before it was held to the facts."""
+    facts: Sequence[Fact]
+    """Those of the question first, then those of the turns before."""
+    sentences: Sequence[CheckedSentence]
+    """What the model wrote, with a verdict on each sentence."""
 
 
 class ChatEntity(NamedTuple):
@@ -59,9 +64,10 @@ class ChatEntity(NamedTuple):
 
 
 class _Said(NamedTuple):
-    """A turn, and the token ids of the conversation up to its last written token, without the end of the answer."""
+    """A turn, its ground, and the token ids of the conversation up to its last written token, without the end."""
 
     turn: Turn
+    ground: Ground
     ids: list[int]
 
 
@@ -208,9 +214,14 @@ class Chat:
         return self._model.config.grounding != ""
 
     @property
+    def grounds(self) -> list[Ground]:
+        """Of each turn, what its answer was written from and whether it holds to it."""
+        return [said.ground for said in self._said]
+
+    @property
     def facts(self) -> list[Fact]:
-        """What the last question was to be answered from."""
-        return list(self._said[-1].turn.facts) if self._said else []
+        """What the last question was to be answered from, then the facts of the turns before."""
+        return list(self._said[-1].ground.facts) if self._said else []
 
     @property
     def entities(self) -> list[ChatEntity]:
@@ -270,11 +281,11 @@ class Chat:
             if not is_end:
                 written.append(token)
             is_over = is_end or len(written) == self._decoding.max_new_tokens
-            turn = self._turn(question, self._text(written, is_over=is_over), facts, is_over=is_over)
+            so_far, ground = self._held(self._text(written, is_over=is_over), facts, is_over=is_over)
             # what has been given out cannot be taken back
-            piece = turn.answer[len(answer) :] if turn.answer.startswith(answer) else ""
-            answer = turn.answer if is_over else answer + piece
-            said = _Said(turn._replace(answer=answer), prompt + written)
+            piece = so_far[len(answer) :] if so_far.startswith(answer) else ""
+            answer = so_far if is_over else answer + piece
+            said = _Said(Turn(question, answer), ground, prompt + written)
             # one step, between which and the next the loop may be left or interrupted
             self._said[number:] = [said]
             if piece:
@@ -295,19 +306,15 @@ class Chat:
             return []
         return facts_about(question, self.abouts, earlier=[said.turn.question for said in self._said])
 
-    def _turn(self, question: str, text: str, facts: list[Fact], *, is_over: bool) -> Turn:
-        """A turn as far as it is written; of an answer that is held to facts, the sentences that are whole."""
+    def _held(self, text: str, facts: list[Fact], *, is_over: bool) -> tuple[str, Ground]:
+        """An answer as far as it is written and the facts support it; before its end only whole sentences of it."""
         if not self._is_grounded:
-            return Turn(question, text)
-        whole = text if is_over else _whole_sentences(text)
-        held = grounded(self._model, whole, self._held_to(facts), self.abouts)
-        answer = held.answer if is_over or any(s.verdict in SUPPORTED for s in held.sentences) else ""
-        return Turn(question, answer, text, held.facts, held.sentences)
-
-    def _held_to(self, facts: list[Fact]) -> list[Fact]:
-        """All facts that were shown so far, those of the question first."""
-        before = [fact for said in reversed(self._said) for fact in said.turn.facts]
-        return list(dict.fromkeys([*facts, *before]))
+            return text, Ground(text, [], [])
+        before = [fact for said in reversed(self._said) for fact in said.ground.facts]
+        known = list(dict.fromkeys([*facts, *before]))
+        held = grounded(self._model, text if is_over else _whole_sentences(text), known, self.abouts)
+        is_told = is_over or any(sentence.verdict in SUPPORTED for sentence in held.sentences)
+        return held.answer if is_told else "", Ground(text, known, held.sentences)
 
     def reset(self) -> None:
         """Forget all turns; the entities stay."""
@@ -329,7 +336,7 @@ class Chat:
             raise ValueError(msg)
 
         is_shown = self._model.config.grounding == "shown"
-        shown_before = {fact for said in self._said for fact in said.turn.facts}
+        shown_before = {fact for said in self._said for fact in said.ground.facts}
         new = [fact.text for fact in facts if fact not in shown_before] if is_shown else []
 
         def ids(turns: Sequence[tuple[str, str | None]], shown_facts: Sequence[Sequence[str]]) -> list[int]:
