@@ -115,7 +115,8 @@ def explained(cell: CellFacts, rng: np.random.Generator) -> tuple[str, list[Fact
         sentences.append(functions[0])
     others = [c for c in cell.runners_up if c.label != UNKNOWN]
     if others:
-        values = {"other": others[0].label, "An_other": with_article(others[0].label).capitalize()}
+        named = with_article(others[0].label)
+        values = {"other": others[0].label, "An_other": named[:1].upper() + named[1:]}
         sentences.append(form(RUNNER_UP, p=shown_probability(others[0].probability), **values))
         sentences += [_against(absence, form) for absence in cell.absences_of_runner_up[:1]]
     elif rng.random() < 0.5:
