@@ -33,23 +33,47 @@ def treated(cells, names):
 
 
 def answers(mdata):
+    """What the model wrote, each answer whole, and what is shown of it."""
     bsc.tl.ask(mdata, QUESTION, mod=["rna", "molecule"], retrieve=False)
-    return mdata.obs["bioverse_answer"].to_numpy()
+    sentences = mdata.uns["bioverse"]["ask"]["sentences"]
+    wrote = sentences.groupby("observation")["sentence"].agg(" ".join).reindex(mdata.obs_names)
+    return wrote.to_numpy(), mdata.obs["bioverse_answer"].to_numpy()
 
 
 def test_another_compound_changes_what_is_said_of_the_compound(cells):
     names = list(MOLECULES)
-    first, again = answers(treated(cells, names)), answers(treated(cells, names))
-    other = answers(treated(cells, names[1:] + names[:1]))
+    (first, shown), (again, _) = answers(treated(cells, names)), answers(treated(cells, names))
+    other, _ = answers(treated(cells, names[1:] + names[:1]))
     assert first.tolist() == again.tolist()
     assert (first != other).all()
     # what is said of the cell is the first sentence
     assert np.mean([a.split(". ")[0] == b.split(". ")[0] for a, b in zip(first, other, strict=True)]) >= 0.5
+    # what it writes of a compound is not in the facts, and is left out
+    assert not any("The molecule is" in answer for answer in shown)
+
+
+def test_answers_are_kept_with_their_facts_and_verdicts(cells):
+    mdata = treated(cells, list(MOLECULES))
+    bsc.tl.ask(mdata, QUESTION, mod=["rna", "molecule"], retrieve=False)
+    asked = mdata.uns["bioverse"]["ask"]
+    assert set(asked["facts"]["observation"]) == set(mdata.obs_names)
+    assert {"Cell", "Molecule"} <= set(asked["facts"]["about"])
+    is_label = asked["sentences"]["sentence"].str.startswith("The cell is")
+    assert (asked["sentences"].loc[is_label, "verdict"] == "supported").mean() >= 0.5
+    dropped = asked["sentences"].query("verdict in ['contradicted', 'not in the facts']")
+    assert len(dropped)
+    for observation, sentence in zip(dropped["observation"], dropped["sentence"], strict=True):
+        assert sentence not in mdata.obs.loc[observation, "bioverse_answer"]
+
+
+def test_what_mini_cannot_put_in_words_is_refused_and_the_other_model_named(cells):
+    bsc.tl.ask(cells, "What will it turn into?")
+    assert all("smollm2-135m" in answer or "cannot be told" in answer for answer in cells.obs["bioverse_answer"])
 
 
 def test_another_cell_changes_what_is_said_of_the_cell(cells):
     same = ["quercetin"] * 4
-    said = [answer.split(". ")[0] for answer in answers(treated(cells, same))]
+    said = [answer.split(". ")[0] for answer in answers(treated(cells, same))[0]]
     assert len(set(said)) >= 3
     assert "monocyte" in said[1]
 

@@ -74,7 +74,7 @@ def test_relatives_are_told_as_such_and_what_is_below_the_threshold_is_left_out(
     facts = entity_facts("protein", "MKTA-yiak*", near)
     assert texts(facts, "properties") == ["Protein is 8 residues long."]
     assert texts(facts, "nearest") == [
-        "A known protein that is very similar to Protein (similarity 0.66): Insulin (INS), human. It binds.",
+        "A known protein that is very similar to Protein (similarity 0.66): Insulin (INS), human.",
         "A known protein that is distantly similar to Protein (similarity 0.15): Relaxin.",
     ]
     family = "It is probably a member of the same family as Insulin (INS), human. Which member it is cannot be told."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bioverse_sc.facts._mentions import Span, named_spans
+from bioverse_sc.facts._paraphrases import plain
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])|\n+")
 _TOKEN = re.compile(r"<(\d+)>|CL:\d+|\d+(?:,\d{3})+|\d+(?:\.\d+)?|[A-Za-z]+(?:['-][A-Za-z]+)*|[;:,()%]")
@@ -152,7 +153,8 @@ def clauses_of(text: str, fact: int) -> tuple[Clause, ...]:
     fact
         Index to note with them.
     """
-    return tuple(clause for sentence in sentences_of(text) for clause in _of_sentence(sentence, fact))
+    said = (part for sentence in sentences_of(text) for part in sentences_of(plain(sentence)))
+    return tuple(clause for sentence in said for clause in _of_sentence(sentence, fact))
 
 
 def _of_sentence(sentence: str, fact: int) -> list[Clause]:

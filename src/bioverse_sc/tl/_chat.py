@@ -381,7 +381,7 @@ class Chat:
 
     def to_markdown(self) -> str:
         """The entities and the turns as Markdown."""
-        return as_markdown(self._entities, self.transcript)
+        return as_markdown(self._entities, self.transcript, self.grounds)
 
     def __str__(self) -> str:
         return as_text(self._entities, self.transcript)
@@ -392,7 +392,7 @@ class Chat:
         return f"<Chat with {self._model.config.name!r} about observations: {shown}; turns: {len(self._said)}>"
 
     def _repr_html_(self) -> str:
-        return as_html(self._entities, self.transcript, self._model.config.name, self._decoding)
+        return as_html(self._entities, self.transcript, self.grounds, self._model.config.name, self._decoding)
 
 
 def _known(subject: Subject, rows: np.ndarray, obs_keys: Sequence[str]) -> list[About]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log, logger
+from bioverse_sc._modality import modality_of
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Slot
+from bioverse_sc.tl._known import Grounded, abouts_of, facts_of_prompts, grounded, tables
 from bioverse_sc.tl._nearest import Nearest, memory_of
 from bioverse_sc.tl._prompts import Shown, check_request, log_use, provenance, written
 from bioverse_sc.tl._subject import Reading, modalities_read, subjects
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -103,8 +106,9 @@ def describe(
         Text of the nearest known one, and how similar it is, between 0 and 1: the cosine of words of four residues, or
         the Tanimoto similarity. Of proteins and molecules, when these are looked up.
     ``.uns["bioverse"]["describe"]``
-        Provenance; ``same``, ``related``, ``distant`` and ``unknown`` count the observations that are known, that the
-        model wrote about, and that cannot be told.
+        Provenance, and of a model that is shown facts the tables ``facts`` and ``sentences`` of
+        :func:`bioverse_sc.tl.ask`; ``same``, ``related``, ``distant`` and ``unknown`` count the observations that are
+        known, that the model wrote about, and that cannot be told.
 
     Raises
     ------
@@ -134,9 +138,9 @@ def describe(
             log_use(subject, retrieve=retrieve)
             memory = memory_of(subject) if retrieve else None
             nearest = None if memory is None else Nearest.of(subject, memory)
-            texts = _texts(subject, nearest, decoding)
+            texts, details = _texts(subject, nearest, decoding)
             values = {slot: pd.Series(texts, index=adata.obs_names, dtype=object)}
-            params = provenance(loaded, decoding, retrieve=retrieve) | {"vectors": subject.vectors_slot.key}
+            params = provenance(loaded, decoding, retrieve=retrieve) | {"vectors": subject.vectors_slot.key} | details
             if nearest is None:
                 subject.results.remove(near_slots)
             else:
@@ -147,29 +151,78 @@ def describe(
     return data if copy else None
 
 
-def _texts(subject: Subject, nearest: Nearest | None, decoding: Decoding) -> np.ndarray:
-    """What is said of each observation: what the model writes, where what is near does not say it already."""
+def _texts(subject: Subject, nearest: Nearest | None, decoding: Decoding) -> tuple[np.ndarray, dict[str, Any]]:
+    """What is said of each observation: what the model writes, where what is near does not say it already.
+
+    And the facts and sentences beside, of a model that is shown facts.
+    """
+    rows = np.arange(subject.adata.n_obs) if nearest is None else nearest.to_write
+    names = subject.adata.obs_names
+    if subject.model.config.grounding == "shown":
+        held = _held(subject, rows, decoding)
+        texts, details = np.array([answer.answer for answer in held], dtype=object), tables(names[rows], held)
+    else:
+        before = [()] * len(rows) if nearest is None else [[k.text for k in nearest.known[row]] for row in rows]
+        texts, details = _described(subject, rows, before, decoding), {}
+    if nearest is None:
+        return texts, details
+    logger.info(
+        "    %d known, %d with a relative near, %d with a distant one, %d with nothing known near",
+        *nearest.counted.values(),
+    )
+    of_row = dict(zip(rows.tolist(), texts, strict=True))
+    if details:
+        said = [of_row.get(row) or nearest.description(row, "") for row in range(len(names))]
+    else:
+        n_kept = sum(nearest.is_written(row, text) for row, text in of_row.items())
+        logger.info("    %d of %d texts name one that was shown, and are kept where that is so", n_kept, len(of_row))
+        said = [nearest.description(row, of_row.get(row, "")) for row in range(len(names))]
+    return np.array(said, dtype=object), details
+
+
+def _described(subject: Subject, rows: np.ndarray, before: Sequence[Sequence[str]], decoding: Decoding) -> np.ndarray:
+    """What the model writes of some observations, shown the nearest known texts."""
     from bioverse_sc.models import description_prompt
 
-    rows = np.arange(subject.adata.n_obs) if nearest is None else nearest.to_write
-    before = [()] * len(rows) if nearest is None else [[k.text for k in nearest.known[row]] for row in rows]
-    model_texts = written(
+    prompts = subject.model.config.prompts
+    return written(
         subject.model,
-        [description_prompt(subject.mod, nearest=near, prompts=subject.model.config.prompts) for near in before],
+        [description_prompt(subject.mod, nearest=near, prompts=prompts) for near in before],
         [Shown(subject, rows, before)],
         subject.adata.obs_names[rows],
         decoding,
         batch_size=subject.reading.batch_size,
         description="describe",
     )
-    if nearest is None:
-        return model_texts
-    logger.info(
-        "    %d known, %d with a relative near, %d with a distant one, %d with nothing known near",
-        *nearest.counted.values(),
+
+
+def _held(subject: Subject, rows: np.ndarray, decoding: Decoding) -> list[Grounded]:
+    """What a model that is shown facts writes of some observations, held to these facts."""
+    from bioverse_sc.models import question_prompt
+
+    entry = modality_of(subject.mod)
+    question = f"Describe this {entry.noun}."
+    abouts = abouts_of(subject, rows, entry.title)
+    facts = facts_of_prompts(question, [abouts])
+    prompts = [
+        question_prompt(
+            [subject.mod],
+            [(question, None)],
+            facts=[[fact.text for fact in known]],
+            prompts=subject.model.config.prompts,
+        )
+        for known in facts
+    ]
+    texts = written(
+        subject.model,
+        prompts,
+        [Shown(subject, rows, [()] * len(rows))],
+        subject.adata.obs_names[rows],
+        decoding,
+        batch_size=subject.reading.batch_size,
+        description="describe",
     )
-    of_row = dict(zip(rows.tolist(), model_texts, strict=True))
-    n_kept = sum(nearest.is_written(row, text) for row, text in of_row.items())
-    logger.info("    %d of %d texts name one that was shown, and are kept where that is so", n_kept, len(of_row))
-    texts = [nearest.description(row, of_row.get(row, "")) for row in range(subject.adata.n_obs)]
-    return np.array(texts, dtype=object)
+    return [
+        grounded(subject.model, text, known, [about]) if text else Grounded("", known, [])
+        for text, known, about in zip(texts, facts, abouts, strict=True)
+    ]

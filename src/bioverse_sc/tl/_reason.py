@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from bioverse_sc._logging import logger, progress
+from bioverse_sc.facts import cell_facts
 from bioverse_sc.groups import label_in_cluster, mean_by_cluster, propagate, representatives
-from bioverse_sc.read import CONNECTIVITIES, neighbors_graph
-from bioverse_sc.reasoning import CaseMaker, check_reasoning, detected, known_symbols, supported_counts, write_reasoning
+from bioverse_sc.read import CONNECTIVITIES, neighbors_graph, whole_matrix
+from bioverse_sc.reasoning import (
+    CaseMaker,
+    check_reasoning,
+    detected,
+    explain,
+    known_symbols,
+    supported_counts,
+    write_reasoning,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
+    from bioverse_sc.read import GeneMatrix
     from bioverse_sc.tl._label import Labels
     from bioverse_sc.tl._subject import Subject
 
@@ -108,8 +119,16 @@ class Reasoner:
     """
 
     def __init__(self, subject: Subject, cells: LabelledCells, labels: Sequence[str]) -> None:
-        self.subject, self.cells = subject, cells
+        self.subject, self.cells, self.labels = subject, cells, list(labels)
         self.maker = CaseMaker(subject.model, subject.matrix.genes, labels)
+
+    @cached_property
+    def matrix(self) -> GeneMatrix:
+        """What the texts are written from: facts are of all genes, and otherwise those of the model do."""
+        matrix = self.subject.matrix
+        if self.subject.model.config.grounding != "shown":
+            return matrix
+        return whole_matrix(self.subject.adata, matrix.source, gene_symbols=matrix.gene_symbols)
 
     def of_cells(self) -> Reasoning:
         """About each cell."""
@@ -144,28 +163,41 @@ class Reasoner:
 
     def _written(self, rows: np.ndarray) -> np.ndarray:
         """Texts about some of the cells; ``""`` for the others. Shape (cells,)."""
-        matrix, subject = self.subject.matrix, self.subject
-        texts = np.full(subject.adata.n_obs, "", dtype=object)
+        matrix = self.matrix
+        texts = np.full(self.subject.adata.n_obs, "", dtype=object)
         with progress(total=len(rows), description="reason", unit="cell") as bar:
             for span, chunk in matrix.chunks():
                 chosen = rows[(rows >= span.start) & (rows < span.stop)]
                 if not len(chosen):
                     continue
                 expression = chunk[chosen - span.start]  # (chosen, genes)
-                part = self.cells.rows(chosen)
-                cases = self.maker.cases(
-                    expression,
-                    detected(expression),
-                    part.names,
-                    part.confidence,
-                    part.probabilities,
-                    logged=matrix.is_logged,
-                )
-                texts[chosen] = write_reasoning(
-                    subject.model, part.vectors, cases, self.maker.symbols, batch_size=subject.reading.batch_size
+                texts[chosen] = self._texts(
+                    expression, detected(expression), self.cells.rows(chosen), logged=matrix.is_logged
                 )
                 bar.update(len(chosen))
         return texts
+
+    def _texts(
+        self, expression: csr_matrix, expressed: csr_matrix, cells: LabelledCells, *, logged: bool
+    ) -> np.ndarray:
+        """Texts about cells or groups, of their expression and the shares of their cells, shape (rows, genes)."""
+        model, batch_size = self.subject.model, self.subject.reading.batch_size
+        if model.config.grounding == "shown":
+            known = cell_facts(
+                expression,
+                expressed,
+                self.matrix.genes,
+                self.labels,
+                cells.names,
+                cells.probabilities,
+                logged=logged,
+            )
+            known = [replace(one, probability=float(p)) for one, p in zip(known, cells.confidence, strict=True)]
+            return explain(model, cells.vectors, known, batch_size=batch_size)[0]
+        cases = self.maker.cases(
+            expression, expressed, cells.names, cells.confidence, cells.probabilities, logged=logged
+        )
+        return write_reasoning(model, cells.vectors, cases, self.maker.symbols, batch_size=batch_size)
 
     def _checked(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How many claims about genes each cell's text makes that hold in the cell, and that do not."""
@@ -182,7 +214,7 @@ class Reasoner:
 
     def _of_groups(self, group: pd.Categorical[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Text of each group of cells with one label, and how many of its claims hold in the group and do not."""
-        matrix, subject, cells = self.subject.matrix, self.subject, self.cells
+        matrix, cells = self.matrix, self.cells
         n_groups, n_cells = len(group.categories), len(group)
         # (groups, cells)
         member = csr_matrix((np.ones(n_cells), (group.codes, np.arange(n_cells))), (n_groups, n_cells))
@@ -202,9 +234,6 @@ class Reasoner:
         total = csr_matrix(sum(expression[1:], expression[0]))  # (groups, genes)
         shares = csr_matrix(csr_matrix(sum(expressing[1:], expressing[0])).multiply(1 / np.asarray(member.sum(axis=1))))
         shares.sort_indices()
-        cases = self.maker.cases(total, shares, groups.names, groups.confidence, groups.probabilities, logged=False)
-        texts = write_reasoning(
-            subject.model, groups.vectors, cases, self.maker.symbols, batch_size=subject.reading.batch_size
-        )
+        texts = self._texts(total, shares, groups, logged=False)
         claims = check_reasoning(texts, groups.names, shares, matrix.genes, terms=groups.terms)
         return texts, *supported_counts(claims, n_groups)

@@ -1,0 +1,74 @@
+"""Usual ways to say what the facts say in other words, so that an answer may have a style of its own."""
+
+from __future__ import annotations
+
+import re
+
+_PROBABILITY = r"(?:more than |less than )?\d\.\d+"
+_STATE = r"(?:signs of|a response to) .+"
+_SAID = tuple(
+    (re.compile(pattern), instead)
+    for pattern, instead in (
+        # what comes next
+        (r"^(?:Next comes|After it comes|The runner-up is|The alternative is) ", "The next most likely type is "),
+        (r"^An? (.+) is the next candidate, with", r"The next most likely type is \1, with"),
+        (
+            r"^(?:No other type comes near|There is no other candidate)\.",
+            "No other type has a probability of 0.01 or more.",
+        ),
+        # how sure the label is
+        (rf"^With a probability of ({_PROBABILITY}) the label is (.+)\.$", r"The label is \2. Its probability is \1."),
+        (r"^(?:The evidence does not settle it: the|So the|In all, the) label is ", "The label is "),
+        (r"^That makes the label ", "The label is "),
+        (r": its probability is (?:only )?", ". Its probability is "),
+        (rf"^(The label is .+?),? (?:at|with) a probability of ({_PROBABILITY})\.$", r"\1. Its probability is \2."),
+        (rf"^(The label is .+) \(({_PROBABILITY})\)\.$", r"\1. Its probability is \2."),
+        (rf" \(({_PROBABILITY})\)\.$", r", with a probability of \1."),
+        (rf", with ({_PROBABILITY})\.$", r", with a probability of \1."),
+        # markers
+        (r", so the label rests on the whole profile", ""),
+        (r"^(?:The label rests on|The wider type shows in) (.+), (a marker|markers) of ", r"\1, \2 of "),
+        (r"^Among the genes of the (?:cell|cluster) (?:is|are) ", ""),
+        (r"^With (.+) the (?:cell|cluster) has known (?:a marker|markers) of ", r"\1, markers of "),
+        (r"^Its (?=[A-Z0-9]{2})", ""),
+        (r", (?:is|are) there\.$", "."),
+        (r"\b(?:points? to|speaks? for|fits?) (?=an? )", "are markers of "),
+        (r"\b(?:is expressed and marks|are expressed and mark|marks?) (?:the wider type, )?", "are markers of "),
+        (
+            r"^(?:None of the known markers of (.+) is detected|No known marker of (.+) itself is expressed)\.$",
+            r"The cell expresses no known marker of \1\2 itself.",
+        ),
+        # what is absent
+        (
+            r"^Against (.+) speaks that (\S+) is not detected: such a cell would show it with a probability of (.+)$",
+            r"\2 is not detected. A \1 of this depth would show it with a probability of \3",
+        ),
+        (
+            r"^(\S+) is (?:missing, though|not detected, which) (an? .+) of this depth would show(?: it)? with a ",
+            r"\1 is not detected. \2 of this depth would show it with a ",
+        ),
+        (
+            r"^(An? .+) would show (\S+) with a probability of (.+), and it is not detected\.$",
+            r"\2 is not detected. \1 of this depth would show it with a probability of \3.",
+        ),
+        # what is unusual, and states
+        (r"^(?:Unusual|What does not fit) are (.+), specific to ", r"The cell expresses \1, which are specific to "),
+        (rf"^It shows ({_STATE}), by (.+)\.$", r"The cell shows \1. It expresses \2."),
+        (rf"^(?!The cell|The cluster)(\S.+) shows? ({_STATE})\.$", r"The cell shows \2. It expresses \1."),
+    )
+)
+
+_BEGINS_SMALL = re.compile(r"\. [a-z](?=[a-z]* )")
+
+
+def plain(sentence: str) -> str:
+    """The sentence in the words of the facts.
+
+    Parameters
+    ----------
+    sentence
+        Of an answer.
+    """
+    for pattern, instead in _SAID:
+        sentence = pattern.sub(instead, sentence)
+    return _BEGINS_SMALL.sub(lambda match: match[0].upper(), sentence)
