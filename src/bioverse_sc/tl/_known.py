@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bioverse_sc._modality import CELLS, modality_of
-from bioverse_sc.facts import About, cell_facts, facts_about, refusal_about, shown_answer
+from bioverse_sc.facts import SUPPORTED, About, cell_facts, facts_about, refusal_about, shown_answer
 from bioverse_sc.ontology import UNKNOWN, back_off
 from bioverse_sc.read import whole_matrix
 from bioverse_sc.reasoning import detected
@@ -109,6 +109,8 @@ def _known_cells(subject: Subject, rows: np.ndarray, obs_keys: Sequence[str]) ->
 def grounded(model: BioVerse, written: str, facts: Sequence[Fact], abouts: Sequence[About]) -> Grounded:
     """Hold an answer to the facts: what these do not support is left out, and where nothing remains it is a refusal.
 
+    Of a model that is not shown the facts an answer is refused as a whole.
+
     Parameters
     ----------
     model
@@ -120,13 +122,10 @@ def grounded(model: BioVerse, written: str, facts: Sequence[Fact], abouts: Seque
     abouts
         What the question is about.
     """
-    refusal = refusal_about(abouts)
-    if model.config.grounding == "checked":
-        refusal = (
-            f"{model.config.name!r} cannot put this into words. Ask the model {CONVERSING!r}, which answers free "
-            f"questions: model={CONVERSING!r}."
-        )
-    answer, sentences = shown_answer(written, facts, refusal=refusal)
+    answer, sentences = shown_answer(written, facts, refusal=refusal_about(abouts))
+    # a model that does not read the facts has not understood a question where it strays from them
+    if model.config.grounding == "checked" and not all(s.verdict in SUPPORTED for s in sentences):
+        answer = f"{model.config.name!r} cannot put this into words; model={CONVERSING!r} answers free questions."
     return Grounded(answer, list(facts), sentences)
 
 
