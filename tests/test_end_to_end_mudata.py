@@ -66,11 +66,11 @@ def test_answers_are_kept_with_their_facts_and_verdicts(cells):
         assert sentence not in mdata.obs.loc[observation, "bioverse_answer"]
 
 
-def test_what_mini_cannot_put_in_words_is_refused_and_the_other_model_named(cells):
+def test_what_mini_cannot_put_in_words_is_refused(cells):
     bsc.tl.ask(cells, "What is this cell?")
     assert "monocyte" in cells.obs["bioverse_answer"].iloc[1]
     bsc.tl.ask(cells, "What will it turn into?")
-    assert cells.obs["bioverse_answer"].str.contains("smollm2-135m").sum() >= 3
+    assert cells.obs["bioverse_answer"].str.contains("'mini' cannot put this into words").sum() >= 3
 
 
 def test_another_cell_changes_what_is_said_of_the_cell(cells):

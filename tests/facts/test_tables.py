@@ -4,7 +4,7 @@ import pytest
 from bioverse_sc.facts import expression_letters, gene_facts, pathway_facts, type_facts
 from bioverse_sc.facts._reference import reference, relevant
 from bioverse_sc.facts._tables import expression_table, gene_entries, letter_means, pathways
-from bioverse_sc.facts._words import a, brief, listed, plural, probability
+from bioverse_sc.facts._words import brief, in_plural, listed, shown_probability, with_article
 from bioverse_sc.ontology import cell_ontology
 from tests.facts.making import texts
 
@@ -97,15 +97,21 @@ def test_pathway_facts():
 
 
 def test_words():
-    assert [a("erythroblast"), a("unipolar brush cell"), a("T cell"), a("L5/6 neuron"), a("NK cell")] == [
+    assert [
+        with_article("erythroblast"),
+        with_article("unipolar brush cell"),
+        with_article("T cell"),
+        with_article("L5/6 neuron"),
+        with_article("NK cell"),
+    ] == [
         "an erythroblast",
         "a unipolar brush cell",
         "a T cell",
         "an L5/6 neuron",
         "an NK cell",
     ]
-    assert plural("natural killer cell, human") == "natural killer cells, human"
-    assert plural("endothelial cell of hepatic sinusoid") == "endothelial cells of hepatic sinusoid"
+    assert in_plural("natural killer cell, human") == "natural killer cells, human"
+    assert in_plural("endothelial cell of hepatic sinusoid") == "endothelial cells of hepatic sinusoid"
     assert listed(["a", "b, c", "d"]) == "a; b, c and d"
-    assert [probability(p) for p in (1.0, 0.5, 0.001)] == ["more than 0.99", "0.50", "less than 0.01"]
+    assert [shown_probability(p) for p in (1.0, 0.5, 0.001)] == ["more than 0.99", "0.50", "less than 0.01"]
     assert brief("A first one. A second one.", 15) == "A first one."

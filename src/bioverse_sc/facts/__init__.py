@@ -16,9 +16,7 @@ from bioverse_sc.facts._mentions import Mentions, mentions
 from bioverse_sc.facts._reference import Specificity
 from bioverse_sc.facts._tables import expression_letters
 from bioverse_sc.facts._types import type_facts
-from bioverse_sc.facts._words import a as with_article
-from bioverse_sc.facts._words import plural as in_plural
-from bioverse_sc.facts._words import probability as shown_probability
+from bioverse_sc.facts._words import in_plural, shown_probability, with_article
 
 __all__ = [
     "CERTAINTY",

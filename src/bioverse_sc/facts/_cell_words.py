@@ -8,7 +8,7 @@ from bioverse_sc.facts._fact import Fact
 from bioverse_sc.facts._genes import gene_facts
 from bioverse_sc.facts._states import FEW_COUNTS, STATES
 from bioverse_sc.facts._types import MARKER_TABLE
-from bioverse_sc.facts._words import a, capital, counted, listed, percent, plural, probability
+from bioverse_sc.facts._words import capital, counted, in_plural, listed, percent, shown_probability, with_article
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def is_a(cell: CellFacts, name: str, label: str, how: str = "") -> str:
     """``"The cell is a T cell"``, ``"The cluster consists of T cells"``; ``how`` may be ``"probably not"``."""
     who = subject(cell, name)
     if not cell.is_group:
-        return f"{who} is {f'{how} ' if how else ''}{a(label)}"
+        return f"{who} is {f'{how} ' if how else ''}{with_article(label)}"
     denies = how.endswith("not")
     adverb = how.removesuffix("not").strip()
     verb = "does not consist" if denies else "consists"
     verb = f"{adverb} {verb}" if adverb else verb
-    return f"{who} {verb} of {plural(label)}"
+    return f"{who} {verb} of {in_plural(label)}"
 
 
 def cell_sentences(cell: CellFacts, name: str) -> list[Fact]:
@@ -61,7 +61,7 @@ def label_sentence(cell: CellFacts, name: str) -> str:
     if cell.is_outdone:
         return f"{subject(cell, name)} is labelled {cell.label}, but another type is more likely."
     how = "" if cell.probability >= 0.5 else "most likely"
-    if cell.label.casefold() in (ontology_name.casefold(), plural(ontology_name).casefold()):
+    if cell.label.casefold() in (ontology_name.casefold(), in_plural(ontology_name).casefold()):
         return f"{is_a(cell, name, ontology_name, how)}."
     return f"{subject(cell, name)} is labelled {cell.label}. {is_a(cell, name, ontology_name, how)}."
 
@@ -72,9 +72,9 @@ def certainty_sentence(cell: CellFacts) -> str:
         best = [c for c in cell.candidates if c.label != UNKNOWN]
         if not best:
             return "No type is likely enough for a label."
-        likeliest = f"The likeliest is {best[0].label}, with a probability of {probability(best[0].probability)}."
+        likeliest = f"The likeliest is {best[0].label}, with a probability of {shown_probability(best[0].probability)}."
         return f"No type is likely enough for a label. {likeliest}"
-    return f"The label is {cell.certainty}. Its probability is {probability(cell.probability)}."
+    return f"The label is {cell.certainty}. Its probability is {shown_probability(cell.probability)}."
 
 
 def runner_up_sentence(cell: CellFacts) -> str:
@@ -83,9 +83,9 @@ def runner_up_sentence(cell: CellFacts) -> str:
     if not others:
         return "No other type has a probability of 0.01 or more."
     which = "A more likely type" if cell.is_outdone else "The next most likely type"
-    first = f"{which} is {others[0].label}, with a probability of {probability(others[0].probability)}."
+    first = f"{which} is {others[0].label}, with a probability of {shown_probability(others[0].probability)}."
     if len(others) > 1 and others[1].probability >= 0.05:
-        first += f" After it comes {others[1].label}, with {probability(others[1].probability)}."
+        first += f" After it comes {others[1].label}, with {shown_probability(others[1].probability)}."
     return first
 
 
@@ -104,8 +104,12 @@ def _label(cell: CellFacts, name: str) -> list[tuple[str, str, str]]:
         said.append((runner_up_sentence(cell), "runner-up", ""))
         said += [(text, "runner-up", MARKER_TABLE) for text in [rival_sentence(cell, name)] if text]
     if cell.wider:
-        kinds = [plural(kind) if cell.is_group else kind for kind in cell.wider]
-        who = plural(cell_ontology().names[cell.term]) if cell.is_group else a(cell_ontology().names[cell.term])
+        kinds = [in_plural(kind) if cell.is_group else kind for kind in cell.wider]
+        who = (
+            in_plural(cell_ontology().names[cell.term])
+            if cell.is_group
+            else with_article(cell_ontology().names[cell.term])
+        )
         verb = "are kinds of" if cell.is_group else "is a kind of"
         said.append((f"{capital(who)} {verb} {listed(kinds)}.", "type", "Cell Ontology"))
     if cell.term:
@@ -117,21 +121,25 @@ def _markers(cell: CellFacts, name: str) -> list[tuple[str, str, str]]:
     markers, who = cell.markers, subject(cell, name)
     if not markers:
         if cell.term:
-            return [(f"{who} expresses no known marker of {plural(cell_ontology().names[cell.term])}.", "markers", "")]
+            return [
+                (f"{who} expresses no known marker of {in_plural(cell_ontology().names[cell.term])}.", "markers", "")
+            ]
         return []
     label = cell_ontology().names[cell.term]
     mine = [m.gene for m in markers if m.marks == label][:NAMED]
     said = []
     if mine:
         many = "markers" if len(mine) > 1 else "marker"
-        said.append((f"{who} expresses the {many} {listed(mine)} of {plural(label)}.", "markers", MARKER_TABLE))
+        said.append((f"{who} expresses the {many} {listed(mine)} of {in_plural(label)}.", "markers", MARKER_TABLE))
     else:
-        said.append((f"{who} expresses no known marker of {plural(label)} itself.", "markers", MARKER_TABLE))
+        said.append((f"{who} expresses no known marker of {in_plural(label)} itself.", "markers", MARKER_TABLE))
     wider = [m for m in markers if m.marks != label and m.specificity.home]
     if wider and len(mine) < NAMED:
         same = [m.gene for m in wider if m.marks == wider[0].marks][:3]
         many = "markers" if len(same) > 1 else "a marker"
-        said.append((f"{who} expresses {listed(same)}, {many} of {plural(wider[0].marks)}.", "markers", MARKER_TABLE))
+        said.append(
+            (f"{who} expresses {listed(same)}, {many} of {in_plural(wider[0].marks)}.", "markers", MARKER_TABLE)
+        )
     told = sorted(markers, key=lambda m: -m.worth)[:TOLD]
     said += [(marker_sentences(m, cell, name), "markers", "CellProfileLibrary") for m in told]
     if function := function_sentence(told):
@@ -166,9 +174,9 @@ def amount_sentence(cell: CellFacts, name: str, gene: str) -> str:
 
 def absence_sentence(absence: Absence) -> str:
     """That a gene is not detected, how likely it would be, and what this speaks against."""
-    chance = probability(absence.probability)
+    chance = shown_probability(absence.probability)
     return (
-        f"{absence.gene} is not detected, which speaks against {absence.label}. {capital(a(absence.label))} of this "
+        f"{absence.gene} is not detected, which speaks against {absence.label}. {capital(with_article(absence.label))} of this "
         f"depth would show it with a probability of {chance}."
     )
 
@@ -205,13 +213,13 @@ def _unusual(cell: CellFacts, name: str) -> list[tuple[str, str, str]]:
     said, who = [], subject(cell, name)
     other, genes = cell.strangers
     if genes:
-        text = f"{who} also expresses {listed(genes[:3])}, which are specific to {plural(other)}."
+        text = f"{who} also expresses {listed(genes[:3])}, which are specific to {in_plural(other)}."
         why = (
             "Some of its cells may be of another type."
             if cell.is_group
             else "It may be two cells, or hold RNA of others."
         )
-        said.append((f"{text} This is unusual in {plural(cell.label)}. {why}", "unusual", ""))
+        said.append((f"{text} This is unusual in {in_plural(cell.label)}. {why}", "unusual", ""))
     if cell.has_haemoglobin:
         text = f"{who} has haemoglobin although it is no red cell. This is often RNA of burst red cells."
         said.append((text, "unusual", ""))

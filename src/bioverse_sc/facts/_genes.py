@@ -10,7 +10,7 @@ from bioverse_sc.facts._fact import Fact
 from bioverse_sc.facts._reference import LEAST_LEVEL, reference
 from bioverse_sc.facts._tables import gene_entries, pathways
 from bioverse_sc.facts._types import MARKER_TABLE, types_marked
-from bioverse_sc.facts._words import capital, counted, listed, plural
+from bioverse_sc.facts._words import capital, counted, in_plural, listed
 from bioverse_sc.ontology import approved_symbol, cell_ontology
 
 TYPES_SHOWN = 3
@@ -70,7 +70,7 @@ def _gene_facts(symbol: str) -> tuple[Fact, ...]:
 def marker_sentence(symbol: str) -> str:
     """The types that a gene marks by most sources, in words; ``""`` for none."""
     marked = types_marked().get(symbol, {})
-    names = [plural(cell_ontology().names[term]) for term in list(marked)[:TYPES_SHOWN]]
+    names = [in_plural(cell_ontology().names[term]) for term in list(marked)[:TYPES_SHOWN]]
     if not names:
         return ""
     many = f", and of {counted(len(marked) - len(names), 'other type')}" if len(marked) > len(names) else ""
@@ -90,7 +90,7 @@ def highest_sentence(symbol: str) -> str:
     said = known.specificity(symbol, known.terms[order[0]])
     if said.is_specific:
         return said.sentence(symbol)
-    return f"{symbol} is highest in {listed(plural(known.names[i]) for i in order[:TYPES_SHOWN])}."
+    return f"{symbol} is highest in {listed(in_plural(known.names[i]) for i in order[:TYPES_SHOWN])}."
 
 
 def pathway_facts(name: str) -> list[Fact]:

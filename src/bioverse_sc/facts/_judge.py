@@ -16,7 +16,7 @@ from bioverse_sc.facts._genes import marker_sentence
 from bioverse_sc.facts._reference import reference, relevant
 from bioverse_sc.facts._tables import pathways
 from bioverse_sc.facts._types import sources_of, types_marked
-from bioverse_sc.facts._words import a, capital, counted, listed, plural, probability
+from bioverse_sc.facts._words import capital, counted, in_plural, listed, shown_probability, with_article
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 
 OPEN = 0.75
@@ -53,7 +53,7 @@ def judge_type(cell: CellFacts, term: str, name: str) -> list[str]:
             return [f"{is_a(cell, name, asked)}. This is {cell.certainty}."]
         return [f"{is_a(cell, name, asked, 'most likely')}, but this is not certain."]
     if term in ontology.ancestors(cell.term):
-        kind = f"because {plural(label)} are {plural(asked)}"
+        kind = f"because {in_plural(label)} are {in_plural(asked)}"
         how = "" if chance >= 0.5 else "most likely"
         return [f"{is_a(cell, name, asked, how)}, {kind}. This is {certainty(chance)}."]
     if cell.term in ontology.ancestors(term):
@@ -63,7 +63,7 @@ def judge_type(cell: CellFacts, term: str, name: str) -> list[str]:
         return [f"It cannot be told whether {is_a_lower(cell, name, asked)}. {_label_instead(cell, name, narrow)}"]
     if chance >= OPEN * cell.probability and chance >= POSSIBLE:
         told = [f"It is not certain whether {is_a_lower(cell, name, asked)}.", _chance(asked, chance)]
-        told.append(f"The label {label} has a probability of {probability(cell.probability)}.")
+        told.append(f"The label {label} has a probability of {shown_probability(cell.probability)}.")
     elif chance >= POSSIBLE or cell.probability < 0.5:
         told = [f"{is_a(cell, name, asked, 'probably not')}. {_label_instead(cell, name, label)}"]
         if chance >= POSSIBLE:
@@ -93,7 +93,7 @@ def _label_instead(cell: CellFacts, name: str, label: str) -> str:
 
 
 def _chance(asked: str, chance: float) -> str:
-    return f"{capital(a(asked))} is possible, with a probability of {probability(chance)}."
+    return f"{capital(with_article(asked))} is possible, with a probability of {shown_probability(chance)}."
 
 
 def judge_gene(cell: CellFacts, gene: str, name: str) -> list[str]:
@@ -128,12 +128,13 @@ def _not_detected(cell: CellFacts, gene: str, within: str) -> str:
     start = f"{gene} is not detected in {within}"
     if chance >= TELLING:
         label = cell_ontology().names[cell.term]
-        return f"{start}. {capital(a(label))} of this depth would show it with a probability of {probability(chance)}."
+        shown = f"would show it with a probability of {shown_probability(chance)}"
+        return f"{start}. {capital(with_article(label))} of this depth {shown}."
     known = reference()
     if cell.term and gene in known.row:
         level, most = known.level(gene, cell.term), float(known.mean[known.row[gene]].max())
         if level < RARE * most and most >= 1:
-            return f"{start}, as is usual for {plural(cell_ontology().names[cell.term])}."
+            return f"{start}, as is usual for {in_plural(cell_ontology().names[cell.term])}."
     return f"{start}, which says little at this depth."
 
 
@@ -142,17 +143,17 @@ def _marks_label(cell: CellFacts, gene: str) -> str:
     ontology = cell_ontology()
     label = ontology.names[cell.term]
     if n := sources_of(cell.term).get(gene):
-        return f"{gene} is a marker of {plural(label)}, named by {counted(n, 'source')}."
+        return f"{gene} is a marker of {in_plural(label)}, named by {counted(n, 'source')}."
     near = [t for t in types_marked().get(gene, {}) if t in ontology.ancestors(cell.term)]
     known = reference()
     if near and gene in known.row and known.level(gene, cell.term) < LOW * known.mean[known.row[gene]].max():
-        return f"{gene} is a marker of {plural(ontology.names[near[0]])}, but it is low in {plural(label)}."
+        return f"{gene} is a marker of {in_plural(ontology.names[near[0]])}, but it is low in {in_plural(label)}."
     if near:
-        return f"{gene} is a marker of {plural(ontology.names[near[0]])}, and {plural(label)} are among them."
+        return f"{gene} is a marker of {in_plural(ontology.names[near[0]])}, and {in_plural(label)} are among them."
     other = marker_sentence(gene)
     if other:
-        return f"{gene} is no known marker of {plural(label)}. {other}"
-    return f"{gene} is no known marker of {plural(label)}."
+        return f"{gene} is no known marker of {in_plural(label)}. {other}"
+    return f"{gene} is no known marker of {in_plural(label)}."
 
 
 def judge_unknown(word: str) -> str:
@@ -206,7 +207,7 @@ def judge_call(cell: CellFacts, name: str) -> list[str]:
     if against:
         told.append(f"The absence of {listed(against)} speaks against {label}.")
     if genes:
-        told.append(f"{listed(genes[:3])} speak against {label}, because they are specific to {plural(other)}.")
+        told.append(f"{listed(genes[:3])} speak against {label}, because they are specific to {in_plural(other)}.")
     if rivals := rival_sentence(cell, name):
         told.append(rivals)
     if not against and not genes and not rivals:

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from bioverse_sc.facts._tables import expression_table
-from bioverse_sc.facts._words import listed, plural
+from bioverse_sc.facts._words import in_plural, listed
 from bioverse_sc.ontology import LINEAGES, cell_ontology
 
 DISPERSION = 1.5
@@ -56,13 +56,13 @@ class Specificity:
 
     def sentence(self, gene: str) -> str:
         """In words; ``""`` where the reference does not say."""
-        others = listed(plural(other) for other in self.others[:2])
+        others = listed(in_plural(other) for other in self.others[:2])
         if self.is_specific:
-            return f"{gene} is specific to {plural(self.home)}."
+            return f"{gene} is specific to {in_plural(self.home)}."
         if self.home and not others:
-            return f"{gene} is much higher in {plural(self.home)} than in other types."
+            return f"{gene} is much higher in {in_plural(self.home)} than in other types."
         if self.home:
-            return f"{gene} is high in {plural(self.home)} and also in {others}."
+            return f"{gene} is high in {in_plural(self.home)} and also in {others}."
         return f"{gene} is not specific; it is also high in {others}." if others else ""
 
 

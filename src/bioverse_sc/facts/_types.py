@@ -6,7 +6,7 @@ from functools import cache
 
 from bioverse_sc.facts._fact import Fact
 from bioverse_sc.facts._reference import reference, relevant
-from bioverse_sc.facts._words import a, brief, capital, counted, listed, plural
+from bioverse_sc.facts._words import brief, capital, counted, in_plural, listed, with_article
 from bioverse_sc.ontology import LINEAGES, approved_symbol, cell_ontology, known_tissues, terms_of_tissue
 
 ONTOLOGY, MARKER_TABLE = "Cell Ontology", "Cell Marker Accordion"
@@ -52,15 +52,15 @@ def _facts(term: str) -> tuple[Fact, ...]:
     if 1 < len(definition) <= MOST_DEFINITION:
         facts.append(Fact(f"{capital(name)}: {definition}", "type", name, ONTOLOGY))
     if wider := wider_names(term):
-        facts.append(Fact(f"{capital(a(name))} is a kind of {listed(wider)}.", "type", name, ONTOLOGY))
+        facts.append(Fact(f"{capital(with_article(name))} is a kind of {listed(wider)}.", "type", name, ONTOLOGY))
     if markers := best_markers(term):
-        text = f"The best known markers of {plural(name)} are {listed(markers[:MARKERS_SHOWN])}."
+        text = f"The best known markers of {in_plural(name)} are {listed(markers[:MARKERS_SHOWN])}."
         facts.append(Fact(text, "markers", name, MARKER_TABLE))
     said = [reference().specificity(gene, term).sentence(gene) for gene in markers[:MARKERS_SHOWN]]
     specific = [text for text in said if text and "not specific" not in text]
     facts += [Fact(text, "markers", name, "CellProfileLibrary") for text in specific[:2]]
     if tissues := tissues_of(term):
-        facts.append(Fact(f"{capital(plural(name))} occur in the {listed(tissues)}.", "type", name, MARKER_TABLE))
+        facts.append(Fact(f"{capital(in_plural(name))} occur in the {listed(tissues)}.", "type", name, MARKER_TABLE))
     return tuple(facts)
 
 
@@ -110,7 +110,7 @@ def tissues_of(term: str) -> tuple[str, ...]:
 
 def evidence(gene: str, term: str, n_sources: int) -> str:
     """``"MZB1 is a marker of plasma cells, by 11 sources."``"""
-    return f"{gene} is a marker of {plural(cell_ontology().names[term])}, by {counted(n_sources, 'source')}."
+    return f"{gene} is a marker of {in_plural(cell_ontology().names[term])}, by {counted(n_sources, 'source')}."
 
 
 def ascii_only(text: str) -> str:

@@ -18,14 +18,14 @@ _SOUNDS_LIKE_CONSONANT = re.compile(r"^(uni|ure|eu|one|use|ut)", re.IGNORECASE)
 
 
 @cache
-def a(noun: str) -> str:
+def with_article(noun: str) -> str:
     """The noun with its article, ``"an erythroblast"``."""
     starts_with_vowel = noun[:1].lower() in "aeiou" and not _SOUNDS_LIKE_CONSONANT.match(noun)
     return f"{'an' if starts_with_vowel or _SPELLED_WITH_VOWEL.match(noun) else 'a'} {noun}"
 
 
 @cache
-def plural(noun: str) -> str:
+def in_plural(noun: str) -> str:
     """The plural of a cell type: ``"T cells"``, ``"endothelial cells of hepatic sinusoid"``."""
     behind = match[0] if (match := _BEHIND_NOUN.search(noun)) else ""
     head = noun.removesuffix(behind) if behind else noun
@@ -46,7 +46,7 @@ def listed(items: Iterable[str], last: str = "and") -> str:
     return f"{comma.join(items[:-1])} {last} {items[-1]}"
 
 
-def probability(value: float) -> str:
+def shown_probability(value: float) -> str:
     """A probability with two digits, never rounded to certainty."""
     return "more than 0.99" if value > 0.995 else "less than 0.01" if value < 0.005 else f"{value:.2f}"
 

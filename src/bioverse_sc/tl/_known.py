@@ -125,8 +125,15 @@ def grounded(model: BioVerse, written: str, facts: Sequence[Fact], abouts: Seque
     answer, sentences = shown_answer(written, facts, refusal=refusal_about(abouts))
     # a model that does not read the facts has not understood a question where it strays from them
     if model.config.grounding == "checked" and not all(s.verdict in SUPPORTED for s in sentences):
-        answer = f"{model.config.name!r} cannot put this into words; model={CONVERSING!r} answers free questions."
+        answer = f"{model.config.name!r} cannot put this into words.{_other_model()}"
     return Grounded(answer, list(facts), sentences)
+
+
+def _other_model() -> str:
+    """The model that can, where it is there."""
+    from bioverse_sc.models import bundled_models
+
+    return f" Ask model={CONVERSING!r}, which answers free questions." if CONVERSING in bundled_models() else ""
 
 
 def facts_of_prompts(question: str, abouts: Sequence[Sequence[About]]) -> list[list[Fact]]:
