@@ -174,10 +174,10 @@ def amount_sentence(cell: CellFacts, name: str, gene: str) -> str:
 
 def absence_sentence(absence: Absence) -> str:
     """That a gene is not detected, how likely it would be, and what this speaks against."""
-    chance = shown_probability(absence.probability)
+    chance, named = shown_probability(absence.probability), capital(with_article(absence.label))
     return (
-        f"{absence.gene} is not detected, which speaks against {absence.label}. {capital(with_article(absence.label))} of this "
-        f"depth would show it with a probability of {chance}."
+        f"{absence.gene} is not detected, which speaks against {absence.label}. {named} of this depth would show it with "
+        f"a probability of {chance}."
     )
 
 
