@@ -176,8 +176,8 @@ def absence_sentence(absence: Absence) -> str:
     """That a gene is not detected, how likely it would be, and what this speaks against."""
     chance, named = shown_probability(absence.probability), capital(with_article(absence.label))
     return (
-        f"{absence.gene} is not detected, which speaks against {absence.label}. {named} of this depth would show it with "
-        f"a probability of {chance}."
+        f"{absence.gene} is not detected, which speaks against {absence.label}. {named} of this depth would show it "
+        f"with a probability of {chance}."
     )
 
 
@@ -189,11 +189,12 @@ def state_sentence(cell: CellFacts, name: str, state: str, genes: tuple[str, ...
 def no_state_sentence(cell: CellFacts, name: str, state: str) -> str:
     """That a state does not show."""
     genes = [gene for gene in STATES[state].genes if cell.amount(gene)]
-    seen = (
+    only = (
         f"of the genes for this it expresses only {listed(genes[:3])}"
         if genes
         else "none of the genes for this is detected"
     )
+    seen = f"it expresses {len(genes)} of the genes for this, which is no more than usual" if len(genes) > 3 else only
     if not any(gene in cell.panel.column for gene in STATES[state].genes):
         return f"Whether {subject(cell, name).replace('The', 'the', 1)} shows {STATES[state].name} cannot be told."
     return f"{subject(cell, name)} does not show {STATES[state].name}: {seen}."

@@ -55,6 +55,13 @@ CALL_WORDS = f"{TOPIC_WORDS['certainty']}|why|against|evidence|support|reason"
 UNUSUAL_WORDS = TOPIC_WORDS["unusual"]
 
 
+_BACK = re.compile(
+    r"\b(it|that|they|those)\b.*\bdo\b|\bthat (gene|one)\b|\bthe other one\b",
+    re.IGNORECASE,
+)
+"""What points back to something that was named before."""
+
+
 def gather(
     question: str,
     cells: Mapping[str, CellFacts] | CellFacts | None = None,
@@ -106,7 +113,8 @@ def gather(
 def remembered(question: str, earlier: Sequence[str]) -> Mentions:
     """What a question names; where it names nothing, what the last question before it names that does."""
     asked = mentions(question)
-    if asked or topics_of(question) - {"type", "gene", "markers", "pathway", "label"}:
+    is_back = bool(_BACK.search(question))
+    if asked or (not is_back and topics_of(question) - {"type", "gene", "markers", "pathway", "label"}):
         return asked
     return next((before for text in reversed(earlier) if (before := mentions(text))), asked)
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
+from bioverse_sc.datasets import everyday_texts
 from bioverse_sc.facts._genes import pathway_names
 from bioverse_sc.facts._tables import gene_entries
 from bioverse_sc.ontology import approved_symbol, cell_ontology, match_labels
@@ -53,8 +54,8 @@ USUAL_NAMES = {
 }
 """What genes are called in the laboratory, where HGNC has no such alias or several genes with it."""
 NO_GENES = frozenset(
-    "DNA RNA MRNA SCRNA PBMC PBMCS UMAP TSNE PCA COVID COVID-19 SARS SARS-COV-2 HIV MHC TCR BCR FACS CITE-SEQ 10X GO "
-    "CL HGNC UMI UMIS QC G1 G2 G2M G1S M1 M2 TH1 TH2 TH17 ID OK USA AI".split()
+    "IFN IFNS DNA RNA MRNA SCRNA PBMC PBMCS UMAP TSNE PCA COVID COVID-19 SARS SARS-COV-2 HIV MHC TCR BCR "
+    "FACS CITE-SEQ 10X GO CL HGNC UMI UMIS QC G1 G2 G2M G1S M1 M2 TH1 TH2 TH17 ID OK USA AI".split()
 )
 """Written like symbols, and no genes."""
 PATHWAY_ENDINGS = ("", " pathway", " signaling pathway", " process")
@@ -206,10 +207,10 @@ def _gene(span: str, *, is_shouted: bool) -> str:
         if (exact := approved_symbol(span)) and (exact == span or len(span) > 2):
             return exact
         return _approved(upper) if any(map(str.isdigit, span)) else ""
-    # in lower case, or with a capital in front as of the mouse
-    if any(map(str.isdigit, span)) or (not is_word and len(span) > 2):
+    # in lower case, or with a capital in front as of the mouse; an alias without a number is too often a word
+    if any(map(str.isdigit, span)):
         return _approved(upper)
-    return ""
+    return upper if not is_word and len(span) > 2 and approved_symbol(upper) == upper else ""
 
 
 def _approved(upper: str) -> str:
@@ -227,8 +228,14 @@ def _is_like_gene(word: str, *, asks_of_genes: bool) -> bool:
 
 @cache
 def english() -> frozenset[str]:
-    """Words in lower case that stand in definitions and summaries, and a few of questions."""
+    """Words in lower case that stand in definitions, summaries and everyday sentences, and a few of questions."""
     texts = [*cell_ontology().definitions.values(), *(entry.summary for entry in gene_entries().values())]
     words = {word for text in texts for word in re.findall(r"\b[a-z]{2,}\b", text)}
-    more = "was can set type cell is it does has have why what how sure call kind else rest ask tell say hi hey impact"
+    words |= {word for text in everyday_texts() for word in re.findall(r"[a-z]{2,}", text.lower())}
+    more = (
+        "was can set type cell is it does has have why what how sure call kind else rest ask tell say hi hey "
+        "impact she he sit sum mind guess bet trust safe man woman best fine good odd weird lunch pip cat dog "
+        "fat bad bid gap art ark fix hit ice ink jam jar map mat mix nap net nut oak oat pad pan pen pet pig "
+        "pot rag ram rat rug sad sea sky sun tan tap tea tip toy tub van war wax web win zip"
+    )
     return frozenset(words | set(more.split()))
