@@ -41,6 +41,7 @@ CHAT = [("tl.Chat", Chat)] + [
 ]
 # a parameter that means something else than that of the same name elsewhere, and why
 MEANS_SOMETHING_ELSE = {
+    ("tl.Chat", "data"): "there may be none",
     ("tl.Chat", "mod"): "the modalities of the observations that `entities` names",
     ("tl.ask", "mod"): "several modalities may be in one prompt",
     ("tl.embed", "mod"): "an encoder has a modality",

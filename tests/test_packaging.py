@@ -19,6 +19,7 @@ EXTRAS = {extra: [Requirement(line) for line in lines] for extra, lines in PROJE
 EVERYTHING = DEPENDENCIES + [one for extra in EXTRAS.values() for one in extra]
 # what the package declares and never imports, and why
 NOT_IMPORTED = {
+    "gguf": "transformers reads GGUF files with it",
     "ipywidgets": "tqdm imports it, for bars in notebooks",
 }
 # of each lock, what it holds for one interpreter on Linux

@@ -269,7 +269,7 @@ def test_an_encoder_that_the_projector_does_not_know_is_an_error(saved, tmp_path
 
 def test_a_missing_language_model_says_what_to_do(tmp_path):
     save(make_model(language_model=str(tmp_path / "nowhere")), tmp_path / "model", include_language_model=False)
-    with pytest.raises(OSError, match=r"nowhere' could not be loaded.*pass its folder: .*language_model=FOLDER"):
+    with pytest.raises(OSError, match=r"nowhere' could not be loaded.*pass its path: .*language_model=FOLDER"):
         load(tmp_path / "model")
 
 
@@ -472,7 +472,7 @@ def test_the_bundled_model_is_intact_and_small_enough(mini):
     assert mini.encoders["rna"].name == "scgpt"
     assert len(mini.config.labels) > 50
     size = sum(p.stat().st_size for p in (files("bioverse_sc") / "bundled" / "mini").rglob("*") if p.is_file())
-    assert size < 40e6
+    assert size < 45e6
 
 
 def test_the_bundled_model_writes_its_answers_with_its_end(mini):

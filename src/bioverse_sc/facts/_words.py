@@ -19,14 +19,26 @@ _SOUNDS_LIKE_CONSONANT = re.compile(r"^(uni|ure|eu|one|use|ut)", re.IGNORECASE)
 
 @cache
 def with_article(noun: str) -> str:
-    """The noun with its article, ``"an erythroblast"``."""
+    """The noun with its article, ``"an erythroblast"``.
+
+    Parameters
+    ----------
+    noun
+        Such as the name of a cell type.
+    """
     starts_with_vowel = noun[:1].lower() in "aeiou" and not _SOUNDS_LIKE_CONSONANT.match(noun)
     return f"{'an' if starts_with_vowel or _SPELLED_WITH_VOWEL.match(noun) else 'a'} {noun}"
 
 
 @cache
 def in_plural(noun: str) -> str:
-    """The plural of a cell type: ``"T cells"``, ``"endothelial cells of hepatic sinusoid"``."""
+    """The plural of a cell type: ``"T cells"``, ``"endothelial cells of hepatic sinusoid"``.
+
+    Parameters
+    ----------
+    noun
+        Name of the type.
+    """
     behind = match[0] if (match := _BEHIND_NOUN.search(noun)) else ""
     head = noun.removesuffix(behind) if behind else noun
     if head.endswith(("s", "sperm", "ae", "ia")):
@@ -47,7 +59,13 @@ def listed(items: Iterable[str], last: str = "and") -> str:
 
 
 def shown_probability(value: float) -> str:
-    """A probability with two digits, never rounded to certainty."""
+    """A probability with two digits, never rounded to certainty.
+
+    Parameters
+    ----------
+    value
+        Of 0 to 1.
+    """
     return "more than 0.99" if value > 0.995 else "less than 0.01" if value < 0.005 else f"{value:.2f}"
 
 

@@ -107,7 +107,8 @@ def run_instruct(config: InstructRun) -> dict[str, Any]:
     -------
     What is in ``output/metrics.json``: the validation metrics before and after.
     """
-    mod, has_texts = config.mod, config.data.labels_key is not None or config.description is not None
+    mod, is_kept = config.mod, config.keep_alignment and config.description is not None
+    has_texts = config.data.labels_key is not None or is_kept
     _begin(config, compares=config.keep_alignment and has_texts)
     if config.records is not None:
         existing(config.records, "records")

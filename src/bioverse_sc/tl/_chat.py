@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,13 +10,21 @@ import numpy as np
 
 from bioverse_sc._keys import Keys
 from bioverse_sc._logging import finish_log
-from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results
 from bioverse_sc.facts import SUPPORTED, facts_about
 from bioverse_sc.tl._chat_display import as_html, as_markdown, as_text
 from bioverse_sc.tl._chat_entities import chosen_names, part_of
-from bioverse_sc.tl._known import CONVERSING, abouts_of, check_obs_keys, grounded
+from bioverse_sc.tl._chat_parts import (
+    ChatEntity,
+    Ground,
+    Turn,
+    check_known,
+    known_of,
+    soft_tokens_of,
+    whole_sentences,
+)
+from bioverse_sc.tl._known import CONVERSING, grounded
 from bioverse_sc.tl._prompts import check_request, log_use, shown
 from bioverse_sc.tl._subject import Reading, Subject
 
@@ -25,42 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import torch
     from anndata import AnnData
     from mudata import MuData
 
-    from bioverse_sc.facts import About, CheckedSentence, Fact
+    from bioverse_sc.facts import About, Fact
     from bioverse_sc.models import BioVerse, Read
-
-_SENTENCE_END = re.compile(r"[.!?](?=\s)")
-
-
-class Turn(NamedTuple):
-    """A question, and its answer."""
-
-    question: str
-    answer: str
-
-
-class Ground(NamedTuple):
-    """What an answer was written from, and whether it holds to it."""
-
-    written: str
-    """What the model wrote, before it was held to the facts."""
-    facts: Sequence[Fact]
-    """Those of the question first, then those of the turns before."""
-    sentences: Sequence[CheckedSentence]
-    """What the model wrote, with a verdict on each sentence."""
-
-
-class ChatEntity(NamedTuple):
-    """An observation that a chat is about."""
-
-    name: str
-    """What the prompt calls it: ``Cell``, or ``Protein 1`` and ``Protein 2`` where there are several."""
-    mod: str
-    """Its modality."""
-    observation: str
 
 
 class _Said(NamedTuple):
@@ -177,16 +153,16 @@ class Chat:
             self.abouts: list[About] = []
             """What is known of each entity, which facts are made of; change it to correct what is not so."""
             for subject in subjects:
-                _check_known(subject)
+                check_known(subject)
                 log_use(subject, retrieve=retrieve)
                 rows = np.arange(subject.adata.n_obs)
                 self._nearest += shown(subject, rows, retrieve=retrieve).nearest
                 if self._is_grounded:
-                    self.abouts += _known(subject, rows, obs_keys)
+                    self.abouts += known_of(subject, rows, obs_keys)
             self.abouts = [
                 replace(about, name=name) for about, name in zip(self.abouts, names, strict=self._is_grounded)
             ]
-            self._soft_tokens = _soft_tokens(self._model, subjects)
+            self._soft_tokens = soft_tokens_of(self._model, subjects)
         self._said: list[_Said] = []
         self._read: Read | None = None
 
@@ -312,7 +288,7 @@ class Chat:
             return text, Ground(text, [], [])
         before = [fact for said in reversed(self._said) for fact in said.ground.facts]
         known = list(dict.fromkeys([*facts, *before]))
-        held = grounded(self._model, text if is_over else _whole_sentences(text), known, self.abouts)
+        held = grounded(self._model, text if is_over else whole_sentences(text), known, self.abouts)
         is_told = is_over or any(sentence.verdict in SUPPORTED for sentence in held.sentences)
         return held.answer if is_told else "", Ground(text, known, held.sentences)
 
@@ -393,39 +369,3 @@ class Chat:
 
     def _repr_html_(self) -> str:
         return as_html(self._entities, self.transcript, self.grounds, self._model.config.name, self._decoding)
-
-
-def _known(subject: Subject, rows: np.ndarray, obs_keys: Sequence[str]) -> list[About]:
-    """What is known of the observations of a modality."""
-    if subject.mod == CELLS:
-        check_obs_keys(subject, obs_keys)
-    return abouts_of(subject, rows, subject.mod, obs_keys=obs_keys)
-
-
-def _whole_sentences(text: str) -> str:
-    """The sentences of a text that are whole; what comes next may still change the last one."""
-    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    return text[: ends[-1]] if ends else ""
-
-
-def _check_known(subject: Subject) -> None:
-    """Raise when the model cannot see one of the observations."""
-    if not subject.is_known.all():
-        msg = (
-            f"The vector of {subject.adata.obs_names[~subject.is_known][0]!r} is zero, as of a cell without any known "
-            "gene: the model has nothing to see. Leave it out of entities."
-        )
-        raise ValueError(msg)
-
-
-def _soft_tokens(model: BioVerse, subjects: Sequence[Subject]) -> torch.Tensor:
-    """Soft tokens of all entities, shape (slots, width)."""
-    import torch
-
-    if not subjects:
-        return model.embeddings.weight.new_zeros((0, model.embeddings.weight.shape[1]))
-    with torch.inference_mode():
-        projected = [
-            model.project(subject.mod, torch.from_numpy(subject.vectors).to(model.device)) for subject in subjects
-        ]  # (entities, n_tokens, width) each
-        return torch.cat([tokens.flatten(0, 1) for tokens in projected])

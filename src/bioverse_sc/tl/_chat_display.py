@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bioverse_sc.models import Decoding
-    from bioverse_sc.tl._chat import ChatEntity, Ground, Turn
+    from bioverse_sc.tl._chat_parts import ChatEntity, Ground, Turn
 
 LEFT_OUT = ("contradicted", "not in the facts")
 """Verdicts of sentences that an answer is shown without."""

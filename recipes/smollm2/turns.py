@@ -1,0 +1,385 @@
+"""Questions with their answers and the facts that are shown before: which facts answer is decided by the rules here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from explain import explained
+from known import STUDY
+
+from bioverse_sc.facts import (
+    About,
+    CellFacts,
+    Fact,
+    facts_about,
+    gather,
+    gene_facts,
+    in_plural,
+    pathway_facts,
+    refusal_about,
+    type_facts,
+    with_article,
+)
+from bioverse_sc.ontology import approved_symbol, cell_ontology
+from bioverse_sc.reasoning import why_labelled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+OPENERS = ("", "", "", "", "Hi! ", "Please: ", "One question. ", "OK. ", "Hm. ", "Next: ", "Well, ", "So, ")
+NAMING = ("is_type", "expresses", "is_marker", "pathway", "study")
+"""Kinds of questions that name something."""
+FOLLOW_UPS = (
+    "And what does it do?",
+    "What does that gene do?",
+    "What is it good for?",
+    "What is its function?",
+    "And its role?",
+    "What does it do in general?",
+)
+Turn = tuple[str, str, list[str]]
+"""Question, answer, facts that are shown before it."""
+
+
+@dataclass
+class Writer:
+    """Writes turns about one entity after another."""
+
+    rng: np.random.Generator
+    wordings: dict[str, Any]
+    genes: list[str]
+    """Symbols that are asked about."""
+    types: list[str]
+    """Cell Ontology ids that are asked about."""
+    pathways: list[str]
+    earlier: list[str] = field(default_factory=list)
+    shown: set[str] = field(default_factory=set)
+
+    def pick(self, items: Sequence[Any]) -> Any:
+        return items[int(self.rng.integers(len(items)))]
+
+    def worded(self, wordings: Sequence[str], **slots: str) -> str:
+        """A question in one of its wordings, sometimes typed carelessly."""
+        text = str(self.pick(wordings))
+        for key, value in slots.items():
+            text = text.replace(f"{{{key}}}", value)
+        text = text[:1].upper() + text[1:] if self.rng.random() < 0.7 else text
+        text = self.pick(OPENERS) + text
+        if self.rng.random() < 0.12:
+            text = text.rstrip("?.!")
+        if self.rng.random() < 0.06 and not slots:
+            text = text.lower()
+        return text
+
+    def named(self, term: str) -> dict[str, str]:
+        """A type's name for the slots of a wording."""
+        name = cell_ontology().names[term]
+        return {"name": name, "a": with_article(name).split(" ", maxsplit=1)[0], "names": in_plural(name)}
+
+    def turn(
+        self, question: str, answers: Sequence[Fact | str], facts: Sequence[Fact], *, needed: Sequence[Fact] = ()
+    ) -> Turn:
+        """A turn whose answer is taken from facts, which stand among others in any order."""
+        answer = " ".join(fact.text if isinstance(fact, Fact) else fact for fact in answers)
+        needed_texts = [fact.text for fact in [*needed, *answers] if isinstance(fact, Fact)]
+        others = [fact.text for fact in facts if fact.text not in needed_texts]
+        # in the order of their worth for the question as at use, or in any
+        most = int(self.rng.integers(4, 19)) if self.rng.random() < 0.3 else int(self.rng.integers(3, 10))
+        chosen = [*needed_texts, *others[:most]]
+        if self.rng.random() < 0.6:
+            chosen = [chosen[i] for i in self.rng.permutation(len(chosen))]
+        chosen = [text for text in dict.fromkeys(chosen) if text not in self.shown]
+        self.shown.update(chosen)
+        self.earlier.append(question)
+        return question, answer, chosen
+
+    def begin(self) -> None:
+        self.earlier, self.shown = [], set()
+
+
+def polar(fact: Fact) -> list[str]:
+    """The word that an answer to a yes-or-no question begins with, by what its fact says."""
+    text = fact.text
+    if "cannot be told" in text or "nothing can be told" in text:
+        return []
+    if "probably not" in text:
+        return ["Probably not."]
+    if "which says little" in text:
+        return []
+    if "most likely" in text.split(". ")[0]:
+        return ["Probably."]
+    negative = re.search(r"\b(is not|are not|does not|no known|not detected|none of|no known marker|nothing)\b", text)
+    return ["No."] if negative and negative.start() < 90 else ["Yes."]
+
+
+def of(facts: Sequence[Fact], *topics: str) -> list[Fact]:
+    """The facts of some topics."""
+    return [fact for fact in facts if fact.topic in topics]
+
+
+@dataclass
+class CellTalk:
+    """Turns about one cell."""
+
+    writer: Writer
+    cell: CellFacts
+
+    @property
+    def about(self) -> About:
+        """The cell, as a question is about it."""
+        return About("Cell", cell=self.cell)
+
+    def asked(self, question: str) -> list[Fact]:
+        """The facts that are gathered for a question."""
+        return gather(question, {"Cell": self.cell}, earlier=self.writer.earlier, most=30)
+
+    def plain(self, kind: str) -> Turn:
+        """A question that names nothing."""
+        question = self.writer.worded(self.writer.wordings["cell"][kind])
+        facts, own = self.asked(question), self.cell.facts("Cell")
+        canonical = {
+            "against": "What speaks against the label?",
+            "unusual": "Is there anything unusual?",
+            "proliferating": "Is it proliferating?",
+            "interferon": "Is there an interferon response?",
+            "stressed": "Is it stressed?",
+        }
+        judged = [f for f in self.asked(canonical[kind]) if f.topic == "judgment"] if kind in canonical else []
+        answers: list[Fact | str] = []
+        if kind == "identity":
+            answers = [*of(own, "label")[:1]]
+            if self.cell.probability < 0.8:
+                answers += [*of(own, "certainty"), *of(own, "runner-up")]
+        elif kind == "certainty":
+            answers = [*of(own, "certainty")]
+            if self.cell.probability < 0.8:
+                answers += of(own, "runner-up")
+        elif kind == "runner_up":
+            answers = [*of(own, "runner-up")]
+        elif kind == "wider":
+            answers = [fact for fact in of(own, "type") if "kind of" in fact.text][:1]
+        elif kind == "markers":
+            answers = [*of(own, "markers")[: 2 + int(self.writer.rng.random() < 0.5)]]
+        elif kind == "against":
+            answers = [f for f in judged if "against" in f.text][:2] or [*of(own, "absence")[:1]]
+        elif kind == "unusual":
+            answers = (
+                [f for f in judged if f.topic == "judgment"][-1:] if not of(own, "unusual") else of(own, "unusual")
+            )
+        elif kind in ("proliferating", "interferon", "stressed"):
+            states = {"proliferating": "prolif", "interferon": "interferon", "stressed": "stress"}
+            told = [f for f in judged if states[kind] in f.text][:1]
+            answers = [*polar(told[0]), *told] if told else []
+        elif kind == "state":
+            answers = [*of(own, "state")]
+        elif kind in ("counts", "genes_detected"):
+            answers = [*of(own, "numbers")[:1]]
+        elif kind == "mitochondrial":
+            answers = [f for f in own if "mitochondrial counts" in f.text][:1]
+        elif kind == "quality":
+            answers = [*of(own, "numbers"), *of(own, "unusual")[:1]]
+        elif kind == "summary":
+            answers = [*of(own, "label")[:1], *of(own, "certainty"), *of(own, "markers")[:2], *of(own, "numbers")[:1]]
+            answers += [*of(own, "unusual")[:1], *of(own, "state")[:1]]
+        if not answers:
+            return self.refused(question)
+        return self.writer.turn(question, answers, facts)
+
+    def refused(self, question: str = "") -> Turn:
+        """What no fact tells."""
+        question = question or self.writer.worded(self.writer.wordings["refused"])
+        return self.writer.turn(question, [refusal_about([self.about])], self.asked(question))
+
+    def is_type(self) -> Turn:
+        ontology, cell, rng = cell_ontology(), self.cell, self.writer.rng
+        term = str(self.writer.pick(self.writer.types))
+        draw = rng.random()
+        if cell.term and draw < 0.3:
+            term = cell.term
+        elif cell.term and draw < 0.55:
+            wider = sorted(ontology.ancestors(cell.term) - {cell.term, "CL:0000000", "CL:0000255", "CL:0000548"})
+            term = self.writer.pick(wider) if wider else cell.term
+        elif cell.runners_up and draw < 0.7 and cell.runners_up[0].term:
+            term = cell.runners_up[0].term
+        elif cell.term and draw < 0.78:
+            kinds = [t for t in self.writer.types if cell.term in ontology.ancestors(t) and t != cell.term]
+            term = self.writer.pick(kinds) if kinds else term
+        question = self.writer.worded(self.writer.wordings["cell"]["is_type"], **self.writer.named(term))
+        facts = self.asked(question)
+        judged = [f for f in self.asked(f"Is it a {ontology.names[term]}?") if f.topic == "judgment"]
+        if not judged:
+            return self.refused(question)
+        return self.writer.turn(question, [*polar(judged[0]), judged[0]], facts)
+
+    def gene(self) -> str:
+        """A gene to ask about: one that is a marker, expressed, absent, not measured, or none at all."""
+        rng, cell = self.writer.rng, self.cell
+        draw = rng.random()
+        if draw < 0.3 and cell.markers:
+            return str(self.writer.pick(cell.markers).gene)
+        if draw < 0.45 and cell.amounts:
+            return str(self.writer.pick(list(cell.amounts)))
+        if draw < 0.55 and cell.absences:
+            return str(self.writer.pick(cell.absences).gene)
+        if draw < 0.64:
+            letters = "".join(rng.choice(list("ABCDEFGHKLMNPQRSTUVXZ"), size=int(rng.integers(3, 6))))
+            invented = f"{letters}{rng.integers(1, 99)}"
+            return invented if approved_symbol(invented) is None else "QXZ17"
+        return str(self.writer.pick(self.writer.genes))
+
+    def expresses(self, gene: str = "") -> Turn:
+        gene = gene or self.gene()
+        question = self.writer.worded(self.writer.wordings["cell"]["expresses"], gene=gene)
+        judged = [f for f in self.asked(f"Does it express {gene}?") if f.topic == "judgment"]
+        if not judged:
+            return self.refused(question)
+        answers: list[Fact | str] = [*polar(judged[0]), judged[0]]
+        return self.writer.turn(question, answers, self.asked(question))
+
+    def is_marker(self) -> Turn:
+        gene = self.gene()
+        question = self.writer.worded(self.writer.wordings["cell"]["is_marker"], gene=gene)
+        judged = [f for f in self.asked(f"Does it express {gene}?") if f.topic == "judgment"]
+        marks = [f for f in judged if "marker" in f.text][:1] or judged[:1]
+        return (
+            self.writer.turn(question, [*polar(marks[0]), marks[0]], self.asked(question))
+            if marks
+            else self.refused(question)
+        )
+
+    def pathway(self) -> Turn:
+        name = str(self.writer.pick(self.writer.pathways))
+        question = self.writer.worded(self.writer.wordings["cell"]["pathway"], pathway=name)
+        judged = [f for f in self.asked(f"Is {name} active?") if f.topic == "judgment"]
+        return self.writer.turn(question, judged[:2], self.asked(question)) if judged else self.refused(question)
+
+    def study(self) -> Turn:
+        key = str(self.writer.pick(list(STUDY)))
+        question = self.writer.worded(self.writer.wordings["cell"]["study"], column=key)
+        facts = self.asked(question)
+        told = of(self.cell.facts("Cell"), "study")
+        if not told:
+            return self.refused(question)
+        is_named = [f for f in told if f"'s {key} is" in f.text] if f" {key}" in question else []
+        if f" {key}" in question and not is_named:
+            return self.refused(question)
+        if not is_named and "what do you know" not in question.lower() and "say" not in question:
+            is_named = [f for f in told if "tissue" in f.text]
+            if not is_named:
+                return self.refused(question)
+        return self.writer.turn(question, is_named or told, facts)
+
+    def why(self) -> Turn:
+        """The reasoning, as annotate asks for it."""
+        question = why_labelled(self.cell)
+        text, used = explained(self.cell, self.writer.rng)
+        facts = self.asked(question)
+        return self.writer.turn(question, [text], [*used, *self.cell.facts("Cell"), *facts], needed=used)
+
+
+def table_turn(writer: Writer) -> Turn:
+    """A question about a gene, a type or a pathway."""
+    kind = str(writer.pick(["gene", "gene", "gene", "type", "type", "pathway"]))
+    if kind == "gene":
+        gene = str(writer.pick(writer.genes))
+        topic = str(writer.pick(["function", "function", "function", "name", "marks", "process", "location"]))
+        question = writer.worded(writer.wordings["gene"][topic], gene=gene)
+        known = gene_facts(gene)
+        answers = {
+            "function": [f for f in known if f.source == "RefSeq"][:1] or of(known, "gene")[:2],
+            "name": [f for f in known if "full name" in f.text],
+            "marks": of(known, "markers")[:1],
+            "process": [f for f in known if " takes part in " in f.text],
+            "location": [f for f in known if " is located in " in f.text],
+        }[topic]
+    elif kind == "type":
+        term = str(writer.pick(writer.types))
+        topic = str(writer.pick(["definition", "definition", "markers", "wider", "tissue"]))
+        question = writer.worded(writer.wordings["type"][topic], **writer.named(term))
+        known = type_facts(term)
+        answers = {
+            "definition": of(known, "type")[:1],
+            "markers": of(known, "markers")[:1],
+            "wider": [f for f in known if "kind of" in f.text],
+            "tissue": [f for f in known if " occur in " in f.text],
+        }[topic]
+    else:
+        name = str(writer.pick(writer.pathways))
+        topic = str(writer.pick(["genes", "genes", "number", "about"]))
+        question = writer.worded(writer.wordings["pathway"][topic], pathway=name)
+        known = pathway_facts(name)
+        listed = [f for f in known if f.text.startswith("Genes of")]
+        answers = {"genes": listed, "number": known[:1], "about": [*known[:1], *listed]}[topic]
+    return writer.turn(question, answers or [refusal_about()], [*gather(question, earlier=writer.earlier), *known])
+
+
+def entity_turn(writer: Writer, about: About) -> Turn:
+    """A question about a protein or a molecule."""
+    wordings = writer.wordings[about.mod]
+    kind = str(writer.pick(["identity", "identity", "identity", *wordings]))
+    question = writer.worded(wordings[kind])
+    facts = facts_about(question, [about], earlier=writer.earlier)
+    mine = [fact for fact in facts if fact.about == about.name]
+    judged, identity = of(mine, "judgment")[:1], of(mine, "identity")
+    unless_known = [] if identity else judged
+    answers = {
+        "identity": identity[:1] or judged,
+        "function": identity[:1] or judged,
+        "role": identity[:1] or judged,
+        "class": identity[:1] or judged,
+        "organism": [f for f in identity if " is from " in f.text] or unless_known,
+        "gene": [f for f in identity if "gene of" in f.text] or unless_known,
+        "enzyme": [f for f in identity[:1] if "EC " in f.text] or unless_known,
+        "length": of(mine, "properties")[:1],
+        "formula": of(mine, "properties")[:1],
+        "mass": of(mine, "properties")[:1],
+        "near": of(mine, "nearest")[:2],
+        "certainty": judged,
+        "refused": [],
+    }[kind]
+    return writer.turn(question, answers or [refusal_about([about])], facts)
+
+
+def several_turn(writer: Writer, abouts: list[About]) -> Turn:
+    """Whether a molecule binds proteins, or what it does to a cell."""
+    kind = "treated" if any(about.cell for about in abouts) else "binding"
+    question = writer.worded(writer.wordings[kind])
+    facts = facts_about(question, abouts)
+    together = [fact for fact in facts if " and " in fact.about and fact.topic == "judgment"]
+    return writer.turn(question, together, facts)
+
+
+def of_gene(gene: str) -> list[Fact]:
+    """What a gene does."""
+    known = gene_facts(gene) if approved_symbol(gene) else []
+    return [f for f in known if f.source == "RefSeq"][:1] or of(known, "gene")[:1]
+
+
+def conversation(talk: CellTalk) -> list[Turn]:
+    """One to three turns about a cell."""
+    writer = talk.writer
+    writer.begin()
+    plain = [kind for kind in writer.wordings["cell"] if kind not in NAMING]
+    kinds = [*plain, *["refused"] * 6, *["is_type"] * 5, *["expresses"] * 6, *["why"] * 5, "is_marker", "is_marker"]
+    kinds += ["pathway", "study", "study", "table", "table", "identity", "markers"]
+    turns: list[Turn] = []
+    n_turns = int(writer.rng.choice([1, 2, 3], p=[0.6, 0.28, 0.12]))
+    while len(turns) < n_turns:
+        kind = str(writer.pick(kinds))
+        if kind == "expresses" and len(turns) + 1 < n_turns:
+            gene = talk.gene()
+            turns.append(talk.expresses(gene))
+            if (function := of_gene(gene)) and writer.rng.random() < 0.6:
+                question = writer.worded(FOLLOW_UPS)
+                turns.append(writer.turn(question, function, talk.asked(question)))
+        elif kind == "table":
+            turns.append(table_turn(writer))
+        elif kind in ("refused", "is_type", "expresses", "why", "is_marker", "pathway", "study"):
+            turns.append(getattr(talk, kind)())
+        else:
+            turns.append(talk.plain(kind))
+    return turns
