@@ -340,8 +340,13 @@ def test_records_with_prompts_of_their_own(here, spied):
     assert len(set(np.round(kwargs["weights"], 6))) > 1
     assert bsc.models.load(here / "tuned" / "model").config.labels == ("old",)
     # no labels are needed then
-    tuned(here, output="t2", records="r.jsonl", data={"labels_key": None})
+    tuned(here, output="t2", records="r.jsonl", data={"labels_key": None}, description=...)
     assert spied["instruct"][1]["descriptions"] is None
+    # the texts that stage 1 aligned with may be those of any column
+    tuned(here, output="t3", records="r.jsonl", data={"labels_key": None}, description="From {tissue}.")
+    assert set(spied["instruct"][1]["descriptions"]["rna"].texts) == {
+        f"From {tissue}." for tissue in make_cells().obs["tissue"]
+    }
 
 
 def test_records_of_one_side_only_are_an_error(here):
