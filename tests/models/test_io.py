@@ -18,6 +18,7 @@ from bioverse_sc.models import (
     ModelConfig,
     _io,
     bundled_models,
+    create,
     generate_text,
     label_log_probabilities,
     label_prompt,
@@ -26,7 +27,7 @@ from bioverse_sc.models import (
 )
 from bioverse_sc.models._folder import write_checksums
 from bioverse_sc.models._language_model import load_language_model
-from tests.tiny import CONFIGS, make_encoder, make_model, make_vectors
+from tests.tiny import CONFIGS, make_encoder, make_language_model, make_model, make_vectors
 
 
 def outputs(model):
@@ -482,3 +483,27 @@ def test_the_bundled_model_writes_its_answers_with_its_end(mini):
     assert len(set(sequences)) == len(sequences)
     for label, ids in zip(mini.config.labels, sequences, strict=True):
         assert mini.tokenizer.decode(ids, skip_special_tokens=True).strip() == label
+
+
+def test_a_model_shares_what_a_bundled_one_has(tmp_path):
+    mini = load("mini", device="cpu")
+    language_model, tokenizer = make_language_model()
+    language_model.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    model = create(tmp_path / "lm", dict(mini.encoders), name="sharing", device="cpu")
+    model.gene_reference, model.memory = mini.gene_reference, mini.memory
+    save(model, tmp_path / "shared", shared_with="mini")
+    names = {path.name for path in (tmp_path / "shared").iterdir()}
+    assert names == {"bioverse.json", "projectors.safetensors", "checksums.json"}
+    again = load(tmp_path / "shared", device="cpu")
+    assert {mod: encoder.fingerprint for mod, encoder in again.encoders.items()} == {
+        mod: encoder.fingerprint for mod, encoder in mini.encoders.items()
+    }
+    assert again.gene_reference == mini.gene_reference
+    assert len(again.memory["protein"]) == len(mini.memory["protein"])
+
+
+def test_another_encoder_cannot_be_shared(saved, tmp_path):
+    model, _ = saved
+    with pytest.raises(ValueError, match=r"is not that of 'mini'.*; save without shared_with"):
+        save(model, tmp_path / "shared", shared_with="mini")

@@ -197,3 +197,12 @@ def test_what_a_cell_lacks_and_how_certain_its_label_is_follow_its_genes():
         == " Genes: CD3E, CD2. Missing: CD19, MS4A1 of the B cell and LYZ of the monocyte. Confidence: low. Next: B "
         "cell. Why?*"
     )
+
+
+def test_facts_stand_before_the_question_of_their_turn():
+    turns = [("What?", "This."), ("Why?", None)]
+    segments = question_prompt(["rna"], turns, facts=[["One.", "Two."], []])
+    assert segments == [
+        *(Text("Cell:"), Entity("rna"), Text(" "), Text("Facts: One.\nTwo. Question: What? Answer:"), Answer("This.")),
+        *(Text(" Question: Why? Answer:"), Answer()),
+    ]

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather, parquet
 
+from bioverse_sc.models import Answer, Entity
 from bioverse_sc.train import read_examples, read_pairs, read_table
 from tests.train.test_data import words
 
@@ -249,3 +250,21 @@ def test_missing_columns_of_pairs_are_named(tmp_path):
 def test_numbers_name_entities_of_pairs(tmp_path):
     rows, _ = read_pairs(write(tmp_path, "jsonl", [{"rna": 7, "text": "x"}]), ["12", "7"])
     assert list(rows) == [1]
+
+
+def test_a_conversation_is_a_list_whose_answers_are_all_learned(tmp_path):
+    prompt = ["Cell:[BIO] Which type is {it}?", "A B cell.", "Sure?"]
+    file = write(tmp_path, "jsonl", [{"rna": "b", "prompt": prompt, "answer": "Yes."}])
+    (example,) = read_examples(file, NAMES)
+    assert [getattr(segment, "text", segment) for segment in example.segments] == [
+        *("Cell:", Entity("rna"), " Which type is {it}?", "A B cell.", "Sure?", "Yes.")
+    ]
+    assert [isinstance(segment, Answer) for segment in example.segments] == [False, False, False, True, False, True]
+    assert example.rows == (NAMES["rna"].index("b"),)
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], [], ["a", "", "c"], ["a", 3, "c"], 3])
+def test_a_conversation_ends_with_a_question(prompt, tmp_path):
+    file = write(tmp_path, "jsonl", [{"prompt": prompt, "answer": "x"}])
+    with pytest.raises(ValueError, match=r"record 1: the prompt is .*; expected a text, or a list of question, answer"):
+        read_examples(file, NAMES)

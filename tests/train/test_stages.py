@@ -339,3 +339,21 @@ def test_another_device_than_the_first_says_what_to_do(monkeypatch):
         pytest.raises(ValueError, match="start Python with CUDA_VISIBLE_DEVICES=1"),
     ):
         train.align(make_model(), vectors, Descriptions(TEXTS, which), CONFIG)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "attention", ("q_proj", "down_proj")])
+def test_adapters_of_the_last_layers_alone(targets):
+    model = make_model()
+    add_adapter(model, LoraSettings(rank=2, targets=targets, last_layers=1))
+    adapted = {name for name, _ in model.language_model.named_parameters() if "lora_A" in name}
+    assert adapted
+    assert all(".layers.1." in name for name in adapted)
+    every = make_model()
+    add_adapter(every, LoraSettings(rank=2, targets=targets))
+    both = {name for name, _ in every.language_model.named_parameters() if "lora_A" in name}
+    assert adapted == {name for name in both if ".layers.1." in name}
+
+
+def test_more_layers_than_there_are_is_an_error():
+    with pytest.raises(ValueError, match=r"lora\.last_layers is 3; .* has 2 layers"):
+        add_adapter(make_model(), LoraSettings(last_layers=3))
