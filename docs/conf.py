@@ -105,6 +105,8 @@ nitpick_ignore_regex = [
     (r"py:.*", rf"({_others}|typing)(\..*)?"),
     # what a public function takes or gives, and nobody makes by hand
     (r"py:class", r"bioverse_sc\..*\._\w+\.\w+"),
+    # of tuple[str, ...]
+    (r"py:data", "Ellipsis"),
 ]
 
 html_theme = "sphinx_book_theme"

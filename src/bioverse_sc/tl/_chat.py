@@ -65,9 +65,9 @@ class Chat:
     An answer that is interrupted, or whose stream is left early, stays in the conversation as far as it was written.
 
     A model whose answers are held to facts is shown what is known of the observations, and of the genes, types and
-    pathways that a question names (see :mod:`bioverse_sc.facts`); the facts are in :attr:`facts`. Sentences of its
+    pathways that a question names (see ``bioverse_sc.facts``); the facts are in :attr:`facts`. Sentences of its
     answer that they do not support are left out, by a rule, and where nothing remains the answer is a refusal. Such a
-    model also answers without data, about genes, types and pathways: ``bsc.Chat(model="smollm2-135m")``.
+    model also answers without data, about genes, types and pathways: ``bsc.Chat(model=...)``.
 
     Source: dialogue about entities as soft tokens of one prompt, BioVERSE (arXiv 2510.01428).
 
