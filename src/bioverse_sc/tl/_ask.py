@@ -15,7 +15,7 @@ from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc.facts import VERDICTS
 from bioverse_sc.tl._current import vectors_expected
-from bioverse_sc.tl._known import Grounded, abouts_of, check_obs_keys, facts_of_prompts, grounded, tables
+from bioverse_sc.tl._known import abouts_of, check_obs_keys, facts_of_prompts, held_answers, tables
 from bioverse_sc.tl._prompts import check_request, log_use, provenance, shown, written
 from bioverse_sc.tl._questions import (
     check_beside,
@@ -232,11 +232,7 @@ class _Asked:
         """What is shown of the answers, and the facts, sentences and counts beside."""
         if not self.is_grounded:
             return texts, {}
-        things = zip(*self.abouts, strict=True)
-        held = [
-            grounded(self.model, text, facts, abouts) if text else Grounded("", facts, [])
-            for text, facts, abouts in zip(texts, self.facts, things, strict=True)
-        ]
+        held = held_answers(self.model, texts, self.facts, self.abouts)
         verdicts = Counter(sentence.verdict for answer in held for sentence in answer.sentences)
         logger.info("    sentences: %s", ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS))
         return np.array([answer.answer for answer in held], dtype=object), tables(names, held)

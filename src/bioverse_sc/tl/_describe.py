@@ -12,7 +12,7 @@ from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modality import modality_of
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Slot
-from bioverse_sc.tl._known import Grounded, abouts_of, facts_of_prompts, grounded, tables
+from bioverse_sc.tl._known import abouts_of, facts_of_prompts, held_answers, tables
 from bioverse_sc.tl._nearest import Nearest, memory_of
 from bioverse_sc.tl._prompts import Shown, check_request, log_use, provenance, written
 from bioverse_sc.tl._subject import Reading, modalities_read, subjects
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from bioverse_sc.models import BioVerse, Decoding
+    from bioverse_sc.tl._known import Grounded
     from bioverse_sc.tl._subject import Subject
 
 
@@ -222,7 +223,4 @@ def _held(subject: Subject, rows: np.ndarray, decoding: Decoding) -> list[Ground
         batch_size=subject.reading.batch_size,
         description="describe",
     )
-    return [
-        grounded(subject.model, text, known, [about]) if text else Grounded("", known, [])
-        for text, known, about in zip(texts, facts, abouts, strict=True)
-    ]
+    return held_answers(subject.model, texts, facts, [abouts])

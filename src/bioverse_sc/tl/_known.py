@@ -129,6 +129,16 @@ def grounded(model: BioVerse, written: str, facts: Sequence[Fact], abouts: Seque
     return Grounded(answer, list(facts), sentences)
 
 
+def held_answers(
+    model: BioVerse, texts: np.ndarray, facts: Sequence[list[Fact]], abouts: Sequence[Sequence[About]]
+) -> list[Grounded]:
+    """Answers held to the facts of each prompt, an empty one as it is; ``abouts`` are by place, then by prompt."""
+    return [
+        grounded(model, text, known, things) if text else Grounded("", known, [])
+        for text, known, things in zip(texts, facts, zip(*abouts, strict=True), strict=True)
+    ]
+
+
 def _other_model() -> str:
     """The model that can, where it is there."""
     from bioverse_sc.models import bundled_models
