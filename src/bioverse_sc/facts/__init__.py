@@ -7,7 +7,7 @@ from bioverse_sc.facts._about import SUPPORTED, About, facts_about, refusal_abou
 from bioverse_sc.facts._cell_facts import cell_facts
 from bioverse_sc.facts._cells import CERTAINTY, EXPRESSED_SHARE, TELLING, Absence, Candidate, CellFacts, Marker
 from bioverse_sc.facts._check import REFUSAL, VERDICTS, CheckedSentence, check_answer
-from bioverse_sc.facts._entities import binding_facts, closeness, entity_facts, refusal, short_name
+from bioverse_sc.facts._entities import binding_facts, closeness, entity_facts, nothing_near, short_name
 from bioverse_sc.facts._fact import TOPICS, Fact
 from bioverse_sc.facts._gather import gather
 from bioverse_sc.facts._genes import gene_facts, pathway_facts, pathway_names
@@ -48,9 +48,9 @@ __all__ = [
     "gene_facts",
     "in_plural",
     "mentions",
+    "nothing_near",
     "pathway_facts",
     "pathway_names",
-    "refusal",
     "refusal_about",
     "short_name",
     "shown_answer",

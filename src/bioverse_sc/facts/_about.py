@@ -35,8 +35,8 @@ class About:
     """Of a cell or a group of cells."""
     text: str = ""
     """Of a protein its sequence, of a molecule its SMILES."""
-    nearest: Sequence[Known] = ()
-    """The known ones that are nearest to it; see :meth:`Memory.nearest`."""
+    nearest: Sequence[Known] | None = ()
+    """The known ones that are nearest to it; see :meth:`Memory.nearest`. ``None`` where it was not looked up."""
 
     @property
     def noun(self) -> str:
@@ -90,9 +90,8 @@ def _together(abouts: Sequence[About]) -> list[Fact]:
     facts = []
     for molecule in molecules:
         for protein in proteins:
-            both = binding_facts(
-                molecule.nearest, protein.nearest, molecule_name=molecule.noun, protein_name=protein.noun
-            )
+            near = molecule.nearest or (), protein.nearest or ()
+            both = binding_facts(*near, molecule_name=molecule.noun, protein_name=protein.noun)
             facts += [replace(fact, text=_within(_within(fact.text, molecule.noun), protein.noun)) for fact in both]
         for cell in cells:
             text = f"Nothing known says what {molecule.noun} does to {cell.noun}."

@@ -214,7 +214,7 @@ class _Asked:
         self.abouts: list[list[About]] = []
         if self.is_grounded:
             named = zip(places, entity_names(self.mods), strict=True)
-            self.abouts = [abouts_of(place.subject, place.rows, name, obs_keys=obs_keys) for place, name in named]
+            self.abouts = [abouts_of(place, name, obs_keys=obs_keys) for place, name in named]
         self.facts = facts_of_prompts(question, self.abouts)
 
     def prompts(self) -> list[list[Segment]]:
@@ -225,7 +225,7 @@ class _Asked:
         if self.model.config.grounding == "shown":
             shown_facts = ([fact.text for fact in facts] for facts in self.facts)
             return [question_prompt(self.mods, turns, facts=[texts], prompts=prompts) for texts in shown_facts]
-        nearest = zip(*(place.nearest for place in self.places), strict=True)
+        nearest = zip(*(place.texts for place in self.places), strict=True)
         return [question_prompt(self.mods, turns, nearest=near, prompts=prompts) for near in nearest]
 
     def answers(self, texts: np.ndarray, names: pd.Index) -> tuple[np.ndarray, dict[str, Any]]:
