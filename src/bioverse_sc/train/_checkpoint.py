@@ -145,7 +145,11 @@ class Checkpoints:
         stored = json.loads((folder / STATE).read_text(encoding="utf-8"))
         now = json.loads(json.dumps(asdict(config)))
         keys = (now.keys() | stored["config"].keys()) - MAY_CHANGE
-        if differs := sorted(k for k in keys if stored["config"].get(k) != now.get(k)):
+        differs = sorted(k for k in keys if stored["config"].get(k) != now.get(k))
+        # whether there are micro-batches decides which examples a step has
+        if (stored["config"].get("micro_batch_size") is None) != (config.micro_batch_size is None):
+            differs.append("micro_batch_size")
+        if differs:
             msg = f"{folder} was written with another configuration ({', '.join(differs)}); use a new folder."
             raise ValueError(msg)
         weights = load_file(folder / WEIGHTS)
