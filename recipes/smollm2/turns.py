@@ -346,10 +346,12 @@ def conversation(talk: CellTalk) -> list[Turn]:
     writer = talk.writer
     writer.begin()
     plain = [kind for kind in writer.wordings["cell"] if kind not in NAMING]
-    kinds = [*plain, *["refused"] * 6, *["is_type"] * 5, *["expresses"] * 6, *["why"] * 3, "is_marker", "is_marker"]
-    kinds += ["pathway", "study", "study", "table", "table", "identity", "markers"]
+    # what the first turn already shows takes few tokens to ask for
+    kinds = [*plain, *plain, *["wider", "against", "quality", "certainty", "identity", "markers"], *["refused"] * 10]
+    kinds += [*["is_type"] * 6, *["expresses"] * 6, *["is_marker"] * 5, *["why"] * 4, *["table"] * 4, *["study"] * 3]
+    kinds += ["pathway"]
     turns: list[Turn] = []
-    n_turns = int(writer.rng.choice([1, 2, 4, 6, 8], p=[0.2, 0.1, 0.2, 0.25, 0.25]))
+    n_turns = int(writer.rng.choice([1, 2, 5, 8, 10], p=[0.15, 0.1, 0.2, 0.25, 0.3]))
     while len(turns) < n_turns:
         kind = str(writer.pick(kinds))
         if kind == "expresses" and len(turns) + 1 < n_turns:
