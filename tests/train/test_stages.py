@@ -320,7 +320,6 @@ def test_what_changes_no_number_may_change_when_a_run_goes_on(tmp_path, monkeypa
     examples = examples_of(which)
     train.instruct(make_model(), examples, {"rna": vectors}, CONFIG, folder=tmp_path)
     for change in (
-        {"micro_batch_size": 2},
         {"gradient_checkpointing": True},
         {"log_every": 3},
         {"checkpoint_every": 1},
