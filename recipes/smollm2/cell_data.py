@@ -1,4 +1,4 @@
-"""Cells to train on, as a file: simulated ones, views of real ones without labels, and strangers, which have no type.
+"""Cells to train on, as a file: simulated ones, mixtures of two, views of real ones, and strangers, which have no type.
 
     python recipes/smollm2/cell_data.py --shared ../shared --out runs/smollm2/cells.h5ad
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy.sparse import vstack
+from scipy.sparse import csr_matrix, vstack
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "mini"))
 
@@ -31,10 +31,34 @@ from bioverse_sc.ontology import UNKNOWN, cell_ontology
 
 SEED = 40
 UNKNOWN_TEXT = "This is not a cell of a known type."
+SAME_SET = 0.7
+"""Share of the mixtures whose two cells are of one tissue's profiles."""
 
 
-def make(shared: Path, work: Path, *, simulated: int, views: int, strangers: int) -> ad.AnnData:
-    """Counts of all three kinds, with labels and texts."""
+def mixtures(counts: csr_matrix, sets: np.ndarray, n: int, rng: np.random.Generator) -> csr_matrix:
+    """Molecules of one cell with some of another, as ambient RNA and doublets give, shape (n, genes).
+
+    What ``mini`` calls them shows where it draws the line between types.
+    """
+    first = rng.integers(counts.shape[0], size=n)
+    second = rng.integers(counts.shape[0], size=n)
+    for i in np.flatnonzero(rng.random(n) < SAME_SET):
+        second[i] = rng.choice(np.flatnonzero(sets == sets[first[i]]))
+    share = rng.uniform(0.5, 1, size=n)
+    return csr_matrix(_thinned(counts[first], share, rng) + _thinned(counts[second], 1 - share, rng))
+
+
+def _thinned(counts: csr_matrix, share: np.ndarray, rng: np.random.Generator) -> csr_matrix:
+    """Each molecule of a row stays with the probability of the row."""
+    stays = np.repeat(share, np.diff(counts.indptr))
+    left = rng.binomial(counts.data.astype(np.int64), stays).astype(np.float32)
+    thinned = csr_matrix((left, counts.indices, counts.indptr), shape=counts.shape)
+    thinned.eliminate_zeros()
+    return thinned
+
+
+def make(shared: Path, work: Path, *, simulated: int, mixed: int, views: int, strangers: int) -> ad.AnnData:
+    """Counts of all four kinds, with labels and texts."""
     data, refinement = Data(shared, work, Recipe()), Refinement()
     config = SimulationConfig(ambient=refinement.ambient)
     made = cells.simulate(data.profiles, simulated, seed=SEED, balance=0.5, config=config)
@@ -43,8 +67,10 @@ def make(shared: Path, work: Path, *, simulated: int, views: int, strangers: int
     strange = cells.simulate_strangers(
         data.profiles, strangers, seed=SEED, n_profiles=refinement.strange_profiles, shares=refinement.kinds_at_last
     )
-    counts = vstack([made.counts, real_cells.views(real, rows, seed=SEED), strange], format="csr").astype(np.float32)
-    kinds = np.repeat(["simulated", "real", "stranger"], [simulated, views, strangers])
+    both = mixtures(made.counts, data.profiles.sets[made.profile], mixed, np.random.default_rng(SEED + 1))
+    parts = [made.counts, real_cells.views(real, rows, seed=SEED), strange, both]
+    counts = vstack(parts, format="csr").astype(np.float32)
+    kinds = np.repeat(["simulated", "real", "stranger", "mixed"], [part.shape[0] for part in parts])
     adata = ad.AnnData(counts, obs=pd.DataFrame({"kind": kinds}), var=pd.DataFrame(index=data.profiles.genes))
     adata.obs_names = [f"cell{i}" for i in range(adata.n_obs)]
     adata = adata[np.diff(counts.indptr) >= cells.MIN_GENES].copy()
@@ -65,11 +91,12 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="folder with the reference data")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--simulated", type=int, default=45_000)
+    parser.add_argument("--mixed", type=int, default=20_000)
     parser.add_argument("--views", type=int, default=14_000)
     parser.add_argument("--strangers", type=int, default=5_000)
     a = parser.parse_args()
     a.out.parent.mkdir(parents=True, exist_ok=True)
-    adata = make(a.shared, a.out.parent, simulated=a.simulated, views=a.views, strangers=a.strangers)
+    adata = make(a.shared, a.out.parent, simulated=a.simulated, mixed=a.mixed, views=a.views, strangers=a.strangers)
     print(adata.obs.groupby("kind", observed=True)["label"].agg(["size", "nunique"]))
     adata.write_h5ad(a.out, compression="lzf")
 

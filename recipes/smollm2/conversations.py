@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=3000)
     parser.add_argument("--per-cell", type=int, default=1, help="conversations about each cell")
     parser.add_argument("--entities", type=int, default=700, help="proteins, and as many molecules")
-    parser.add_argument("--labels", type=int, default=32_000, help="cells that are asked for their label alone")
+    parser.add_argument("--labels", type=int, default=16_000, help="cells that are asked for their label alone")
     a = parser.parse_args()
     records = make(a.shared, a.out, n_cells=a.cells, n_entities=a.entities, per_cell=a.per_cell, n_labels=a.labels)
     with (a.out / "conversations.jsonl").open("w", encoding="utf-8") as file:
