@@ -24,7 +24,7 @@ from known import HELD_OUT_TYPES, TEMPLATES, real_and_simulated, with_labelled  
 
 from data import Data
 from recipe import Recipe
-from turns import CellTalk, Turn, Writer, conversation, entity_turn, several_turn, table_turn
+from turns import CellTalk, Turn, Writer, conversation, entity_turn, several_turns, table_turn
 
 from bioverse_sc.facts import About, pathway_names
 from bioverse_sc.models import Entity, question_prompt
@@ -88,7 +88,7 @@ def make(
             shown, names = [first, abouts["protein"][protein]], [*names, mods["protein"].obs_names[protein]]
         else:
             shown, names = [first, About("Cell", "rna", facts[cell])], [*names, cells.obs_names[cell]]
-        records.append(record([about.mod for about in shown], names, [several_turn(writer, shown)]))
+        records.append(record([about.mod for about in shown], names, several_turns(writer, shown)))
     for _ in range(n_entities):
         writer.begin()
         records.append(record([], [], [table_turn(writer) for _ in range(int(rng.integers(1, 5)))]))

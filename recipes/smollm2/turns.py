@@ -31,8 +31,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 OPENERS = ("", "", "", "", "Hi! ", "Please: ", "One question. ", "OK. ", "Hm. ", "Next: ", "Well, ", "So, ")
+TELEGRAPHIC, MISTYPED = 0.12, 0.08
+"""Shares of the questions without their small words, and with a typing error."""
+SMALL_WORDS = frozenset("a an the is are was of in it its this that do does did i me you please for to there".split())
 NAMING = ("is_type", "expresses", "is_marker", "pathway", "study")
 """Kinds of questions that name something."""
+OF_ONE_BESIDE = ("What is the {thing}?", "Tell me what the {thing} is.", "And the {thing}?", "Which {thing} is it?")
+OF_CELL_BESIDE = ("What is the cell?", "Which type is the cell?", "And the cell?", "Name the cell's type.")
 FOLLOW_UPS = (
     "And what does it do?",
     "What does that gene do?",
@@ -68,6 +73,12 @@ class Writer:
     def worded(self, wordings: Sequence[str], **slots: str) -> str:
         """A question in one of its wordings, sometimes typed carelessly."""
         text = str(self.pick(wordings))
+        if self.rng.random() < TELEGRAPHIC:
+            # of short questions nothing would be left
+            words = [word for word in text.split() if word.lower() not in SMALL_WORDS]
+            text = " ".join(words) if len(words) > 1 else text
+        if self.rng.random() < MISTYPED:
+            text = self.mistyped(text)
         for key, value in slots.items():
             text = text.replace(f"{{{key}}}", value)
         text = text[:1].upper() + text[1:] if self.rng.random() < 0.7 else text
@@ -77,6 +88,16 @@ class Writer:
         if self.rng.random() < 0.06 and not slots:
             text = text.lower()
         return text
+
+    def mistyped(self, text: str) -> str:
+        """One letter of one longer word is left out or exchanged with the next."""
+        words = text.split(" ")
+        if long := [i for i, word in enumerate(words) if len(word) > 4 and word.isalpha()]:
+            i = self.pick(long)
+            word, at = words[i], int(self.rng.integers(1, len(words[i]) - 1))
+            left_out = self.rng.random() < 0.5
+            words[i] = word[:at] + ("" if left_out else word[at + 1] + word[at]) + word[at + 1 + (not left_out) :]
+        return " ".join(words)
 
     def named(self, term: str) -> dict[str, str]:
         """A type's name for the slots of a wording."""
@@ -91,10 +112,11 @@ class Writer:
         needed_texts = [fact.text for fact in [*needed, *answers] if isinstance(fact, Fact)]
         others = [fact.text for fact in facts if fact.text not in needed_texts]
         # the first turn shows most of what the later ones ask for; at use too a later turn shows only what is new
-        most = int(self.rng.integers(0, 3)) if self.earlier else int(self.rng.integers(4, 17))
-        # in the order of their worth for the question as at use, or in any
-        chosen = [*needed_texts, *others[:most]]
-        if self.rng.random() < 0.6:
+        most = int(self.rng.integers(0, 3)) if self.earlier else int(self.rng.integers(4, 20))
+        # in the order of their worth for the question as at use, where judgments come first, or in any
+        kept, gathered = {*needed_texts, *others[:most]}, [fact.text for fact in facts]
+        chosen = [text for text in [*(t for t in needed_texts if t not in gathered), *gathered] if text in kept]
+        if self.rng.random() < 0.4:
             chosen = [chosen[i] for i in self.rng.permutation(len(chosen))]
         chosen = [text for text in dict.fromkeys(chosen) if text not in self.shown]
         self.shown.update(chosen)
@@ -299,12 +321,15 @@ def table_turn(writer: Writer) -> Turn:
     return writer.turn(question, answers or [refusal_about()], [*gather(question, earlier=writer.earlier), *known])
 
 
-def entity_turn(writer: Writer, about: About) -> Turn:
-    """A question about a protein or a molecule."""
+def entity_turn(writer: Writer, about: About, shown: Sequence[About] = ()) -> Turn:
+    """A question about a protein or a molecule, which it names where others are shown beside."""
     wordings = writer.wordings[about.mod]
     kind = str(writer.pick(["identity", "identity", "identity", *wordings]))
-    question = writer.worded(wordings[kind])
-    facts = facts_about(question, [about], earlier=writer.earlier)
+    naming = [wording for wording in wordings[kind] if re.search(rf"\b{about.mod}\b", wording, re.IGNORECASE)]
+    if shown and not naming:
+        kind, naming = "identity", OF_ONE_BESIDE
+    question = writer.worded(naming if shown else wordings[kind], thing=about.mod)
+    facts = facts_about(question, shown or [about], earlier=writer.earlier)
     mine = [fact for fact in facts if fact.about == about.name]
     judged, identity = of(mine, "judgment")[:1], of(mine, "identity")
     unless_known = [] if identity else judged
@@ -323,10 +348,26 @@ def entity_turn(writer: Writer, about: About) -> Turn:
         "certainty": judged,
         "refused": [],
     }[kind]
-    return writer.turn(question, answers or [refusal_about([about])], facts)
+    return writer.turn(question, answers or [refusal_about(shown or [about])], facts)
 
 
-def several_turn(writer: Writer, abouts: list[About]) -> Turn:
+def several_turns(writer: Writer, abouts: list[About]) -> list[Turn]:
+    """What some of the things are that are shown together, and whether one acts on another."""
+    turns = []
+    for _ in range(int(writer.rng.integers(1, 5))):
+        about = writer.pick(abouts)
+        if writer.rng.random() < 0.4:
+            turns.append(acting_turn(writer, abouts))
+        elif about.cell is not None:
+            question = writer.worded(OF_CELL_BESIDE)
+            facts = facts_about(question, abouts, earlier=writer.earlier)
+            turns.append(writer.turn(question, of(about.cell.facts(about.name), "label")[:1], facts))
+        else:
+            turns.append(entity_turn(writer, about, abouts))
+    return turns
+
+
+def acting_turn(writer: Writer, abouts: list[About]) -> Turn:
     """Whether a molecule binds proteins, or what it does to a cell."""
     kind = "treated" if any(about.cell for about in abouts) else "binding"
     question = writer.worded(writer.wordings[kind])
@@ -351,7 +392,7 @@ def conversation(talk: CellTalk) -> list[Turn]:
     kinds += [*["is_type"] * 6, *["expresses"] * 6, *["is_marker"] * 5, *["why"] * 4, *["table"] * 4, *["study"] * 3]
     kinds += ["pathway"]
     turns: list[Turn] = []
-    n_turns = int(writer.rng.choice([1, 2, 5, 8, 10], p=[0.15, 0.1, 0.2, 0.25, 0.3]))
+    n_turns = int(writer.rng.choice([1, 2, 4, 6, 8], p=[0.3, 0.15, 0.2, 0.2, 0.15]))
     while len(turns) < n_turns:
         kind = str(writer.pick(kinds))
         if kind == "expresses" and len(turns) + 1 < n_turns:

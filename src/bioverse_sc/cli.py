@@ -271,7 +271,12 @@ def info() -> None:
         typer.echo(f"{package} {version(package)}")
     typer.echo(f"device {bsc.settings.torch_device()}")
     for name in bsc.models.bundled_models():
-        model = bsc.models.load(name)
+        try:
+            model = bsc.models.load(name)
+        except OSError as error:
+            # its language model is elsewhere, and not there yet
+            typer.echo(f"model {name}: {error}")
+            continue
         encoder = model.encoders[CELLS]
         n_genes = len(bsc.encoders.genes_of(encoder))
         parameters = sum(p.numel() for p in model.language_model.parameters())

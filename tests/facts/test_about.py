@@ -83,6 +83,13 @@ FACTS = [
         ("Yes. The donor is old.", "refused"),
         ("Yes. That cannot be told from this cell.", "That cannot be told from this cell."),
         ("", "refused"),
+        # what was said before, in the same or in other words
+        ("The cell is a B cell. The cell is a B cell.", "The cell is a B cell."),
+        ("The cell expresses MS4A1 with 4 counts. It expresses MS4A1.", "The cell expresses MS4A1 with 4 counts."),
+        ("The cell is not a T cell. The cell is a B cell.", "The cell is not a T cell. The cell is a B cell."),
+        # cut off at the longest length
+        ("The cell is a B cell. The cell expresses MS4A1 with 4", "The cell is a B cell."),
+        ("The cell is a B cell", "The cell is a B cell"),
     ],
 )
 def test_what_the_facts_do_not_support_is_left_out(written, shown):

@@ -74,9 +74,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("named", ["", "tiny.gguf"])
-def test_a_gguf_file_or_its_folder_is_a_language_model(folder, named):
+def test_a_gguf_file_or_its_folder_is_a_language_model(folder, named, capfd):
     model, tokenizer = make_language_model()
     loaded, with_tokens = load_language_model(folder / named, instead="")
+    assert "Converting" not in capfd.readouterr().err
     ids = torch.tensor([[5, 77, 120, 9]])
     with torch.no_grad():
         expected, found = model(ids).logits, loaded(ids).logits

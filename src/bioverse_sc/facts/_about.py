@@ -22,6 +22,8 @@ SUPPORTED = ("supported", "refusal")
 """Verdicts of sentences that are shown."""
 _POLAR = re.compile(r"^(?:yes|no|probably not|probably)[.,:;]\s*", re.IGNORECASE)
 
+_ENDS = re.compile(r"[.!?][\"')]?$")
+
 
 @dataclass(frozen=True)
 class About:
@@ -108,7 +110,9 @@ def _within(text: str, noun: str) -> str:
 
 
 def shown_answer(answer: str, facts: Sequence[Fact], *, refusal: str = REFUSAL) -> tuple[str, list[CheckedSentence]]:
-    """What is shown of an answer: its sentences that the facts support. This is a rule.
+    """What is shown of an answer: its sentences that the facts support, and that say something new. This is a rule.
+
+    A last sentence that was cut off is left out where others remain.
 
     Parameters
     ----------
@@ -125,9 +129,21 @@ def shown_answer(answer: str, facts: Sequence[Fact], *, refusal: str = REFUSAL) 
     """
     polar = match[0] if (match := _POLAR.match(answer.strip())) else ""
     sentences = check_answer(answer.strip()[len(polar) :], facts)
-    supported = [sentence.text for sentence in sentences if sentence.verdict in SUPPORTED]
+    whole = sentences[:-1] if len(sentences) > 1 and not _ENDS.search(sentences[-1].text) else sentences
+    supported: list[str] = []
+    for sentence in whole:
+        if sentence.verdict in SUPPORTED and not _is_said(sentence.text, supported):
+            supported.append(sentence.text)
     if not supported:
         return refusal, sentences
     # a yes that nothing bears out, or that stands before a refusal, says more than is known
     is_borne_out = bool(sentences) and sentences[0].verdict == "supported"
     return (polar if is_borne_out else "") + " ".join(supported), sentences
+
+
+def _is_said(sentence: str, before: Sequence[str]) -> bool:
+    """Whether the sentences before say all that a sentence says."""
+    if sentence in before:
+        return True
+    said = check_answer(sentence, [Fact(text, "answer", "") for text in before])
+    return all(checked.verdict == "supported" for checked in said)

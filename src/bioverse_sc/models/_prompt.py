@@ -57,7 +57,7 @@ PROMPTS = {
 """Default templates. ``reason`` follows the label, with ``absent`` and ``doubt`` in it where there is something to say;
 ``describe`` is what stage 1 AR aligns with. A question is put as each ``entity``, then ``ask``; ``nearest`` stands
 before an entity whose nearest known texts are shown, and ``facts`` before a question, with what is known, a line for
-each."""
+each; with ``{question}`` in it a model reads the facts with the question in mind."""
 
 _NEXT_TURN = " "
 
@@ -272,7 +272,7 @@ def question_prompt(
         segments += _nearest(known, prompts)
         segments += filled_prompt(prompts["entity"], {"entity": name}, mod)
     for i, ((question, answer), known) in enumerate(zip(turns, facts or [()] * len(turns), strict=True)):
-        shown = fill_template(prompts["facts"], {"facts": "\n".join(known)}) if known else ""
+        shown = fill_template(prompts["facts"], {"facts": "\n".join(known), "question": question}) if known else ""
         asked = shown + fill_template(prompts["ask"], {"question": question})
         segments += [Text(_NEXT_TURN + asked if i else asked), Answer(answer)]
     return segments
