@@ -9,6 +9,7 @@ import numpy as np
 from bioverse_sc._modality import CELLS
 from bioverse_sc.facts import About, facts_about, shown_answer
 from bioverse_sc.ontology import cell_ontology
+from bioverse_sc.reasoning._cases import ABSENCE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from bioverse_sc.models import BioVerse
     from bioverse_sc.reasoning._cases import Case
 
-REASONING_TOKENS = 128
+REASONING_TOKENS = 220
 """Of a text at most."""
 EXPLANATION_TOKENS = 220
 """Of a text at most that a model writes from facts: its tokens are pieces of words."""
@@ -116,19 +117,18 @@ def write_reasoning(
         rows = np.array(real[start : start + batch_size])
         batch = [cases[i] for i in rows.tolist()]
         prompts = [
-            reasoning_prompt(
-                case.label,
-                case.genes,
-                absent=case.absent,
-                confidence=case.confidence,
-                runner_up=case.runner_up,
-                prompts=model.config.prompts,
-            )
-            for case in batch
+            reasoning_prompt(case.label, case.genes, parts=case.parts, prompts=model.config.prompts) for case in batch
         ]
         with torch.inference_mode():
             soft_tokens = model.project(CELLS, torch.from_numpy(vectors[rows]).to(model.device))
-        allowed = ShownGenes(model, symbols, [case.genes for case in batch], [case.missing for case in batch])
+        allowed = ShownGenes(
+            model,
+            symbols,
+            [case.genes for case in batch],
+            [case.missing for case in batch],
+            again=[[case.role[0]] for case in batch],
+            absence_words=ABSENCE_WORDS,
+        )
         texts[rows] = generate_text(
             model,
             prompts,

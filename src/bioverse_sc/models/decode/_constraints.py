@@ -43,17 +43,17 @@ class Constraint(Protocol):
 class ShownGenes:
     """A constraint of decoding: of all gene symbols, only those that the prompt shows may be written, each once.
 
-    Genes that the prompt lists as missing may be written after the word that the model's template puts before that list
-    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. That list begins with a
-    gene, one follows each comma after a gene, no comma stands right after the last, and where none is left the word is
-    not written.
+    Genes that the prompt says are missing may be written right after a word of absence ("lacks"), until the end of the
+    sentence; there no others may, and elsewhere they may not. Where none is left no such word is written. A template
+    of a model may list them itself, after a word ("Missing"): that list begins with a gene, one follows each comma
+    after a gene, and no comma stands right after the last.
 
     At the beginning, and after a full stop, a semicolon or "and", the language model may want some gene twenty times as
     much as any word. Then it writes the likeliest one that it may; where none is left, the answer ends at the full
     stop. Which of the genes are written, in what order and in what words stays with the language model.
 
-    It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Where the template
-    has no such word, missing genes may be written anywhere.
+    It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Where there is no
+    such word, missing genes may be written anywhere.
 
     Parameters
     ----------
@@ -64,33 +64,64 @@ class ShownGenes:
     shown
         Genes that each prompt shows.
     missing
-        Genes that each prompt lists as missing.
+        Genes that each prompt says are missing.
+    again
+        Genes that each answer may name once more, in a later sentence; none by default.
+    absence_words
+        Words of absence; by default there is only the one of a template that lists what is missing.
     """
 
     def __init__(
-        self, model: BioVerse, symbols: Sequence[str], shown: Sequence[Sequence[str]], missing: Sequence[Sequence[str]]
+        self,
+        model: BioVerse,
+        symbols: Sequence[str],
+        shown: Sequence[Sequence[str]],
+        missing: Sequence[Sequence[str]],
+        *,
+        again: Sequence[Sequence[str]] | None = None,
+        absence_words: Sequence[str] = (),
     ) -> None:
         vocabulary = model.language_model.get_output_embeddings().weight.shape[0]
         token = _symbol_tokens(model, symbols)
         self.is_gene = torch.zeros(vocabulary, dtype=torch.bool, device=model.device)  # (vocabulary,)
         self.is_gene[list(token.values())] = True
-        head = model.config.prompts["absent"].split("{absent}")[0].strip()
-        word = head.strip(" :,")
-        self.begins, self.opens, self.ends, self.comma, *others = (
-            torch.tensor(model.tokenizer.encode(text, add_special_tokens=False), dtype=torch.long, device=model.device)
-            for text in (f" {word}" if word else "", f" {head}" if word else "", ".", ",", ";", " and")
+        prompts = model.config.prompts
+        head = prompts["absent"].split("{absent}")[0].strip() if "{absent}" in prompts["reason"] else ""
+        self.begins = self._tokens(model, [head.strip(" :,")] if head else absence_words)
+        """Tokens of the words of absence."""
+        self.opens = self._tokens(model, [head] if head else absence_words)
+        """Of all that is written before a gene that is said to be missing."""
+        self.comma = self._tokens(model, [","], before="")[0] if head else torch.empty(0, dtype=torch.long)
+        """In a list of what is missing."""
+        self.ends, semicolon, union, self.zero = (
+            self._tokens(model, [text], before="")[0] for text in (".", ";", " and", " 0")
         )
-        """Tokens of the word, and of all that is written before what is said to be missing; after it, and in it."""
-        self.pauses = torch.cat([ids for ids in (self.ends, *others) if len(ids) == 1] or [self.ends[:0]])
+        self.pauses = torch.cat([ids for ids in (self.ends, semicolon, union) if len(ids) == 1] or [self.ends[:0]])
         self.stops = torch.tensor(model.end_ids, device=model.device)
         self.closed = self.is_gene.repeat(2, len(shown), 1)  # (places, prompts, vocabulary)
         """What may not be written, outside of and in what is said to be missing, by prompt and token."""
         for row, lists in enumerate(zip(shown, missing, strict=True)):
             for place, genes in enumerate(lists):
                 opened = [token[gene] for gene in genes if gene in token]
-                self.closed[place if len(self.begins) else slice(None), row, opened] = False
+                self.closed[place if self.begins else slice(None), row, opened] = False
             if not missing[row]:
-                self.closed[0, row, self.begins[:1]] = True
+                self.closed[0, row, self.words] = True
+        self.again = torch.zeros_like(self.closed[0])  # (prompts, vocabulary)
+        """What may be written once more, in a later sentence."""
+        for row, genes in enumerate(again or []):
+            self.again[row, [token[gene] for gene in genes if gene in token]] = True
+
+    @staticmethod
+    def _tokens(model: BioVerse, texts: Sequence[str], *, before: str = " ") -> list[torch.Tensor]:
+        """Tokens of each text."""
+        spelled = (model.tokenizer.encode(before + text, add_special_tokens=False) for text in texts)
+        return [torch.tensor(ids, dtype=torch.long, device=model.device) for ids in spelled]
+
+    @property
+    def words(self) -> torch.Tensor:
+        """Tokens that are not written where nothing is left to be said to be missing."""
+        first = [ids[:1] for ids in self.begins if len(ids) == 1 or len(self.comma)]
+        return torch.cat(first) if first else self.ends[:0]
 
     @property
     def writable(self) -> torch.Tensor:
@@ -139,9 +170,10 @@ class GenesLeft:
         self.pauses = torch.isin(columns, shown.pauses)
         self.stops = torch.isin(columns, shown.stops)
         self.full_stop = torch.isin(columns, shown.ends)
-        self.word = torch.isin(columns, shown.begins[:1])
+        self.word = torch.isin(columns, shown.words)
+        self.again = shown.again[:, columns]  # (answers, tokens)
         n_answers = self.closed.shape[1]
-        longest = max(len(ids) for ids in (shown.begins, shown.opens, shown.ends))
+        longest = max(len(ids) for ids in (*shown.begins, *shown.opens, shown.ends, shown.zero)) + 1
         self.last = torch.full((n_answers, longest), -1, device=device)
         """Tokens that were written last, as many as are looked at."""
         self.missing = torch.zeros(n_answers, dtype=torch.long, device=device)
@@ -177,10 +209,10 @@ class GenesLeft:
     def wrote(self, tokens: torch.Tensor) -> None:
         """Take note of what was written, one token of each answer."""
         self.last = torch.cat([self.last[:, 1:], tokens[:, None]], dim=1)  # (answers, longest)
-        begun, opened, over = (
-            (self.last[:, -len(ids) :] == ids).all(dim=1) if len(ids) else torch.zeros_like(self.pausing)
-            for ids in (self.shown.begins, self.shown.opens, self.shown.ends)
-        )
+        begun, opened = self._wrote_any(self.shown.begins), self._wrote_any(self.shown.opens)
+        # the point of "0.95" ends no sentence
+        is_decimal = self._wrote_any([torch.cat([self.shown.zero, self.shown.ends])])
+        over = self._wrote_any([self.shown.ends]) & ~is_decimal
         column = self.column[tokens]  # (answers,)
         gene = self.is_gene[column]
         self.closed[:, torch.arange(len(column), device=column.device), column] = gene
@@ -191,11 +223,22 @@ class GenesLeft:
         self.in_list = (follows | opened) & ~none_left
         self.after_gene = gene
         self.gene_named = (self.gene_named | gene) & ~over
-        self.pausing, self.at_end = self.pauses[column], self.full_stop[column]
+        self.pausing, self.at_end = self.pauses[column] & ~is_decimal, self.full_stop[column] & ~is_decimal
+        opened_again = self.again & self.closed[0] & over[:, None]
+        self.closed[0] &= ~opened_again
+        self.again = self.again & ~opened_again
         self.missing = self.missing.masked_fill(over, 0).masked_fill(begun, 1)
+
+    def _wrote_any(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Whether the last tokens of each answer are one of some sequences, shape (answers,)."""
+        wrote = torch.zeros_like(self.pausing)
+        for ids in sequences:
+            wrote = wrote | ((self.last[:, -len(ids) :] == ids).all(dim=1) if len(ids) else False)
+        return wrote
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some of the answers."""
+        self.again = self.again[rows]
         self.closed, self.missing, self.last = self.closed[:, rows], self.missing[rows], self.last[rows]
         self.after_gene, self.in_list = self.after_gene[rows], self.in_list[rows]
         self.pausing, self.at_end = self.pausing[rows], self.at_end[rows]
