@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from bioverse_sc.facts import cell_facts, gene_facts, in_plural, shown_probability
+from bioverse_sc.facts import cell_facts, certainty, gene_facts, in_plural, shown_probability
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 from bioverse_sc.reasoning._claims import known_symbols
 
@@ -29,6 +29,8 @@ MARKERS_SHOWN, OTHERS_SHOWN, HIGHEST_SHOWN = 4, 2, 2
 is expressed."""
 PROCESS_WORDS = 8
 """Of what a gene has a role in, at most."""
+COMMON_WORDS = {"cell", "of", "and", "the", "in"}
+"""Of names of types, which say nothing of what a gene does."""
 ABSENCE_WORDS = ("lacks", "without", "no", "missing")
 """One of these stands before each gene that is said to be missing, and nowhere else in a reasoning."""
 
@@ -58,10 +60,15 @@ class Case:
     """What else is unusual."""
     state: tuple[str, tuple[str, ...]] = ("", ())
     """A state, and genes that show it."""
-    certainty: str = "certain"
     probability: float = 1.0
+    """Of the label."""
     draw: int = 0
     """By which the wording is drawn."""
+
+    @property
+    def certainty(self) -> str:
+        """How certain the label is, in words that a small vocabulary has."""
+        return certainty(self.probability).replace("sure", "certain")
 
     @property
     def genes(self) -> list[str]:
@@ -227,21 +234,25 @@ class CaseMaker:
             markers=markers,
             wider=beside,
             highest=highest,
-            role=self.role((*markers, *beside[1])),
+            role=self.role((*markers, *beside[1]), (label, *cell.wider)),
             runner_up=runner_up,
             absences=absences,
             rival=rival,
             unusual=unusual,
             notes=notes(cell),
             state=in_state,
-            certainty=certainty_word(cell),
             probability=cell.probability,
             draw=draw,
         )
 
-    def role(self, genes: Sequence[str]) -> tuple[str, str]:
-        """The first of some genes of which it is known what it has a role in, in words that the model knows."""
-        return next(((g, p) for g in genes for p in [known_process(g, self.knows)] if p), ("", ""))
+    def role(self, genes: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
+        """One of some genes and what it has a role in, in words that the model knows.
+
+        What names a type is told rather than anything else ("B cell activation"), then what the first gene does.
+        """
+        words = {word for name in names for word in name.split()} - COMMON_WORDS
+        known = [(gene, process) for gene in genes for process in known_processes(gene, self.knows)]
+        return max(known, key=lambda one: len(words.intersection(one[1].split())), default=("", ""))
 
     def _knows(self, word: str) -> bool:
         """Whether the tokenizer writes a word in one piece."""
@@ -274,11 +285,6 @@ def with_genes(name: str, genes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]
     return (name, genes) if genes else ("", ())
 
 
-def certainty_word(cell: CellFacts) -> str:
-    """How certain a label is, in words that a small vocabulary has."""
-    return cell.certainty.replace("sure", "certain")
-
-
 def notes(cell: CellFacts) -> tuple[str, ...]:
     """What is unusual of a cell's counts."""
     said = [
@@ -299,8 +305,8 @@ def _processes(gene: str) -> tuple[str, ...]:
     return tuple(p for text in texts for p in text.removeprefix(begins).rstrip(".").replace(" and ", ", ").split(", "))
 
 
-def known_process(gene: str, knows: Callable[[str], bool]) -> str:
-    """What a gene has a role in, in a few words that are all known; ``""`` for nothing.
+def known_processes(gene: str, knows: Callable[[str], bool]) -> list[str]:
+    """What a gene has a role in, where that is said in a few words that are all known.
 
     Parameters
     ----------
@@ -309,11 +315,12 @@ def known_process(gene: str, knows: Callable[[str], bool]) -> str:
     knows
         Whether a word is known.
     """
-    for process in _processes(gene):
-        words = process.split()
-        if len(words) <= PROCESS_WORDS and not set(words) & set(ABSENCE_WORDS) and all(map(knows, words)):
-            return process
-    return ""
+    split = {process: process.split() for process in _processes(gene)}
+    return [
+        process
+        for process, words in split.items()
+        if len(words) <= PROCESS_WORDS and not set(words) & set(ABSENCE_WORDS) and all(map(knows, words))
+    ]
 
 
 def informative_genes(model: BioVerse, chunk: csr_matrix, genes: Sequence[str], *, logged: bool) -> list[list[str]]:

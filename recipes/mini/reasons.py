@@ -1,0 +1,164 @@
+"""What the small language model learns to write about the label of a cell: what its prompt holds, in sentences.
+
+First the label's markers and what one of them does, then the runner-up and what speaks against it, what is unusual, the
+state, and how certain the call is. The number in a part of the prompt says which of several forms its sentence has, so
+that a small language model, which is sure of its words, does not write the same sentence about every cell. Nearly all
+words are tokens of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bioverse_sc.facts import in_plural, with_article
+from bioverse_sc.models import reasoning_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bioverse_sc.models import Segment
+    from bioverse_sc.reasoning import Case
+
+FORMS = {
+    "markers": (
+        "It expresses {genes}, known {markers} of {types}.",
+        "{genes} {are} expressed, known {markers} of {types}.",
+        "The call rests on {genes}, {markers} of {types}.",
+        "What makes it {a_type} {are} {genes}.",
+        "{genes}, {markers} of {types}, {are} expressed.",
+        "Its {genes} {are} {markers} of {types}.",
+        "{genes} support{s} {a_type}.",
+        "With {genes} it has known {markers} of {types}.",
+    ),
+    "no_markers": (
+        "None of its genes is a known marker of {types}.",
+        "The call rests on the whole profile, as its genes are not known markers of {types}.",
+        "It does not express a known marker of {types}.",
+    ),
+    "wider": (
+        "It also expresses {genes}, {markers} of {types}.",
+        "{genes} {are} {markers} of the wider type, {types}.",
+        "So {are} {genes}, {markers} of {types}.",
+        "As {types} do, it expresses {genes}.",
+    ),
+    "highest": (
+        "{genes} {are} among its highest genes.",
+        "What is high in it {are} {genes}.",
+        "Its highest genes include {genes}.",
+    ),
+    "function": (
+        "{gene} has a role in {process}.",
+        "One of these genes, {gene}, has a role in {process}.",
+        "{gene} is known for its role in {process}.",
+    ),
+    "next": (
+        "The next most likely type is {type}, with a probability of {probability}.",
+        "The next candidate is {type}, with a probability of {probability}.",
+        "Also possible is {type}, with a probability of {probability}.",
+        "After it, {type} is most likely, with a probability of {probability}.",
+        "{A_type} is the next candidate, with a probability of {probability}.",
+        "It may also be {a_type}, with a probability of {probability}.",
+    ),
+    "alone": (
+        "No other type is near.",
+        "None of the other types is near.",
+        "No other type is likely.",
+        "",
+    ),
+    "missing": (
+        "It lacks {gene}, which {a_type} would have with a probability of {probability}.",
+        "It has no {gene}, which {a_type} would have with a probability of {probability}.",
+        "It is without {gene}, which {a_type} would have with a probability of {probability}.",
+        "Also missing is {gene}, which {a_type} would have with a probability of {probability}.",
+    ),
+    "rival": (
+        "It also expresses {genes}, which support{s} {a_type}.",
+        "{genes} would support {a_type}.",
+        "As for {a_type}, it expresses {genes}.",
+    ),
+    "unusual": (
+        "It also expresses {genes}, which {are} specific to {types}; this is unusual.",
+        "What is unusual {are} {genes}, specific to {types}.",
+        "{genes} {are} unusual here, as {they_are} specific to {types}.",
+    ),
+    "note": (
+        "It has {note}, which is unusual.",
+        "What is unusual: it has {note}.",
+    ),
+    "state": (
+        "It shows {state}: it expresses {genes}.",
+        "With {genes} it shows {state}.",
+        "It shows {state}, by {genes}.",
+    ),
+    "sure": (
+        "The call is {certainty}, with a probability of {probability}.",
+        "So the call is {certainty}, with a probability of {probability}.",
+        "With a probability of {probability} the call is {certainty}.",
+        "Together this makes the call {certainty}: its probability is {probability}.",
+        "In all, the call is {certainty}, at a probability of {probability}.",
+        "This makes the call {certainty}, with a probability of {probability}.",
+    ),
+    "doubtful": (
+        "The call is {certainty}: its probability is only {probability}.",
+        "So the call is {certainty}, at a probability of {probability}.",
+        "With a probability of only {probability} the call is {certainty}.",
+        "The genes leave it open: the call is {certainty}, with a probability of {probability}.",
+        "That leaves the call open: it is {certainty}, with a probability of {probability}.",
+    ),
+    "unsettled": (
+        "No known type is like it.",
+        "No type is likely enough for a call.",
+        "It is unlike the known types.",
+    ),
+}
+"""Of each part of a prompt, by its number. What is said where a part is missing goes by the number of the last one."""
+MANY, ONE = (
+    {"are": "are", "s": "", "markers": "markers", "they_are": "they are"},
+    {"are": "is", "s": "s", "markers": "a marker", "they_are": "it is"},
+)
+
+
+def reason(case: Case) -> str:
+    """What is written about a case, all of it from the prompt."""
+    parts = case.parts
+    said = []
+    # the parts stand in the order of their sentences
+    for name in ("markers", "wider", "highest", "function", "next", "missing", "rival", "unusual", "note", "state"):
+        said += [sentence(name, values, case.label) for values in parts.get(name, ())]
+        if name == "markers" and "sure" in parts and name not in parts:
+            said.append(sentence("no_markers", {"form": case.form(name), "types": in_plural(case.label)}))
+        if name == "markers" and "sure" not in parts:
+            said.append(sentence("unsettled", {"form": case.form(name)}))
+        if name == "next" and "sure" in parts and name not in parts:
+            said.append(sentence("alone", {"form": case.form("sure")}))
+    kind = "sure" if case.probability >= 0.8 else "doubtful"
+    said += [sentence(kind, values) for values in parts.get("sure", ())]
+    return " ".join(part for part in said if part)
+
+
+def sentence(name: str, values: dict[str, str], label: str = "") -> str:
+    """A part of a prompt in words, about a cell with this label."""
+    forms = FORMS[name]
+    filled = dict(values)
+    genes = values["genes"].split(", ") if "genes" in values else []
+    if genes:
+        filled["genes"] = joined(genes)
+    filled["a_type"] = with_article(values.get("type", label))
+    filled["A_type"] = capital(filled["a_type"])
+    text = forms[int(values["form"]) % len(forms)].format(**filled, **(ONE if len(genes) == 1 else MANY))
+    return capital(text)
+
+
+def capital(text: str) -> str:
+    """The text with a capital in front."""
+    return text[:1].upper() + text[1:]
+
+
+def joined(items: Sequence[str]) -> str:
+    """'A', 'A and B', 'A, B and C'."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def reasoned_prompt(case: Case) -> list[Segment]:
+    """The prompt of a case with its answer."""
+    return reasoning_prompt(case.label, case.genes, reason(case), parts=case.parts)
