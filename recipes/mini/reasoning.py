@@ -33,7 +33,6 @@ from refine import Refinement
 from save import save_model
 from scipy.sparse import csr_matrix, vstack
 from torch.nn import functional as F
-from vectors import entity_vectors
 
 import bioverse_sc as bsc
 from bioverse_sc.datasets import SimulationConfig
@@ -79,10 +78,10 @@ class Reasons:
     """Cells whose labels are kept, half of them views of real ones."""
     cell_answers: int = 4_000
     """Descriptions and questions of cells, each."""
-    proteins: tuple[int, int] = (7_000, 10_000)
+    proteins: tuple[int, int] = (3_000, 5_000)
     """Answers about proteins, without and with what is near."""
-    molecules: tuple[int, int] = (2_500, 6_000)
-    joint: int = 3_000
+    molecules: tuple[int, int] = (1_500, 3_500)
+    joint: int = 2_000
     keep: float = 2.0
     """Weight of a token that is kept beside one that is learned."""
     train: TrainConfig = TrainConfig(
@@ -265,9 +264,23 @@ class Teach:
             examples += entity_examples(self.data, mod, rng, near, share_near=1, share_asked=0.1)
         types = np.array([self.data.names.index(name) for name in self.names])[labels]
         examples += joint_examples(self.data, types, rng, r.joint)
-        encoders = self.before.encoders
-        entities = {mod: entity_vectors(self.data, mod, encoders[mod]) for mod in ("protein", "molecule")}
+        entities = {mod: self.entities(mod, examples) for mod in ("protein", "molecule")}
         return examples, {"rna": vectors, **entities}, first_kept
+
+    def entities(self, mod: str, examples: list[Example]) -> np.ndarray:
+        """Step 2: vectors of the proteins or molecules that some examples are about; the others stay zeros."""
+        known = self.data.memory[mod].table["entity"].tolist()
+        encoder = self.before.encoders[mod]
+        path = self.work / f"{mod}_vectors.npy"
+        if not path.exists():
+            used = sorted({row for example in examples for name, row in example.entities if name == mod})
+            vectors = np.zeros((len(known), self.model.config.projectors[mod].in_width), dtype=np.float32)
+            vectors[used] = encoder.encode([known[row] for row in used])
+            fresh = path.with_suffix(".new.npy")
+            np.save(fresh, vectors)
+            fresh.rename(path)
+        stored: np.ndarray = np.load(path)
+        return stored
 
     def about_cells(self, labels: np.ndarray, rows: np.ndarray) -> list[Example]:
         """Descriptions of cells, and questions about them."""
@@ -320,8 +333,9 @@ def main() -> None:
         recipe = replace(recipe, train=replace(recipe.train, steps=a.steps))
     if a.cells:
         share = a.cells / recipe.cells
-        counts = {name: int(share * getattr(recipe, name)) for name in ("strangers", "groups", "labels", "joint")}
-        recipe = replace(recipe, cells=a.cells, **counts)
+        counts = {name: int(share * getattr(recipe, name)) for name in ("strangers", "groups", "labels", "joint", "cell_answers")}
+        few = {name: tuple(int(share * n) for n in getattr(recipe, name)) for name in ("proteins", "molecules")}
+        recipe = replace(recipe, cells=a.cells, **counts, **few)
     teach = Teach(a.shared, a.work, a.model, recipe)
     model = teach.train()
     teach.check()
