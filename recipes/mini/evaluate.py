@@ -7,7 +7,10 @@ agreement when every soft token is replaced by zeros. commonest: coarse agreemen
 of the model's eight commonest. profile: coarse agreement of the type of the reference profile with the highest Spearman
 correlation. supported: share of the claims about genes, in the reasoning of at most 200 random cells, that hold
 (``tl.evidence``); free: the same when decoding is not bound to the genes that the prompt shows; markers: share of the
-genes said to be present that the marker table has for the label or for a wider type. ECE: expected calibration error of
+genes said to be present that the marker table has for the label or for a wider type; best: share of the texts that name
+the three best-evidenced expressed markers of the label; forms: number of sentence forms (a sentence with its types,
+genes and numbers left out), and share of the commonest one; borne out: share of the sentences that
+``facts.check_answer`` finds supported by what is known of the cell. ECE: expected calibration error of
 the confidence, where a label is right that equals the truth or is below or above it in the Cell Ontology.
 """
 
@@ -19,18 +22,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+import reasoned
 import scanpy as sc
 import torch
 from cells import read_profiles
-from scipy.sparse import vstack
+from scipy.sparse import csr_matrix, vstack
 from scipy.stats import rankdata
 
 import bioverse_sc as bsc
+from bioverse_sc.facts import cell_facts
 from bioverse_sc.metrics import expected_calibration_error
 from bioverse_sc.models import (
     BioVerse,
@@ -44,12 +51,20 @@ from bioverse_sc.ontology import UNKNOWN, cell_ontology
 from bioverse_sc.read import gene_matrix
 from bioverse_sc.reasoning import (
     REASONING_TOKENS,
+    CaseMaker,
     check_reasoning,
     claims_of,
     detected,
     informative_genes,
     known_symbols,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bioverse_sc.facts import CellFacts
+    from bioverse_sc.read import GeneMatrix
+    from bioverse_sc.reasoning import Case
 
 SETS = (
     "pbmc3k",
@@ -102,20 +117,40 @@ def nearest_profile(adata: ad.AnnData, shared: Path) -> np.ndarray:
     return np.concatenate(likest)
 
 
-def free_reasoning(model: BioVerse, adata: ad.AnnData) -> float:
-    """Share of the named genes that the cell expresses, when the model writes without a constraint."""
+def free_reasoning(model: BioVerse, adata: ad.AnnData, cases: Sequence[Case]) -> float:
+    """Share of the claims about genes that hold, when the model writes without a constraint."""
     matrix = gene_matrix(adata, model.encoders["rna"].genes)
-    expression = vstack([chunk for _, chunk in matrix.chunks()], format="csr")  # (cells, genes)
-    expression.eliminate_zeros()
-    shown = informative_genes(model, expression, matrix.genes, logged=matrix.is_logged)
-    labels = adata.obs["bioverse_label"].astype(str)
-    prompts = [reasoning_prompt(label, genes) for label, genes in zip(labels, shown, strict=True)]
+    expression = whole(matrix)
+    prompts = [reasoning_prompt(c.label, c.genes, parts=c.parts, prompts=model.config.prompts) for c in cases]
     soft_tokens = model.project("rna", torch.from_numpy(adata.obsm["X_scgpt"]))
     texts = []
     for start in range(0, len(prompts), 50):
         span = slice(start, start + 50)
         texts += generate_text(model, prompts[span], soft_tokens[span], Decoding(max_new_tokens=REASONING_TOKENS))
+    labels = [case.label for case in cases]
     return float(check_reasoning(texts, labels, detected(expression), matrix.genes)["supported"].mean())
+
+
+def whole(matrix: GeneMatrix) -> csr_matrix:
+    """All cells of a matrix, shape (cells, genes)."""
+    expression = csr_matrix(vstack([chunk for _, chunk in matrix.chunks()], format="csr"))
+    expression.eliminate_zeros()
+    return expression
+
+
+def known_and_shown(model: BioVerse, adata: ad.AnnData) -> tuple[list[CellFacts], list[Case]]:
+    """What is known of labelled cells, and what the reasoning is shown of them."""
+    matrix = gene_matrix(adata, model.encoders["rna"].genes)
+    expression, labels = whole(matrix), list(model.config.labels)
+    soft_tokens = model.project("rna", torch.from_numpy(adata.obsm["X_scgpt"]))
+    p = np.exp(label_log_probabilities(model, label_prompt(), soft_tokens, labels))
+    names = adata.obs["bioverse_label"].astype(str).to_numpy()
+    cells = cell_facts(expression, detected(expression), matrix.genes, labels, names, p, logged=matrix.is_logged)
+    confidence = adata.obs["bioverse_confidence"]
+    cells = [replace(cell, probability=float(p)) for cell, p in zip(cells, confidence, strict=True)]
+    informative = informative_genes(model, expression, matrix.genes, logged=matrix.is_logged)
+    maker = CaseMaker(model, matrix.genes, labels)
+    return cells, [maker.case(cell, genes) for cell, genes in zip(cells, informative, strict=True)]
 
 
 def correct_cells(shared: Path, adata: ad.AnnData, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -163,9 +198,10 @@ def main() -> None:
     print(f"blank token gives: {cell_ontology().names.get(blank_id, UNKNOWN)}")
     print(
         "| set | cells | coarse | fine | macro-F1 | blank | commonest | profile | ECE | unknown | supported | free | "
-        "markers | labelled cells/s |"
+        "markers | best | forms | borne out | labelled cells/s |"
     )
-    print("| --- |" + " ---: |" * 13)
+    print("| --- |" + " ---: |" * 16)
+    genes = known_symbols([])
     for name in a.sets:
         adata = read(a.shared, name)
         began = time.perf_counter()
@@ -187,11 +223,17 @@ def main() -> None:
         supported = part.obs["bioverse_genes_supported"].sum() / max(named, 1)
         error = calibration_error(a.shared, adata, name)
         unknown = (adata.obs["bioverse_label"] == "unknown").mean()
+        known, cases = known_and_shown(model, part)
+        texts = part.obs["bioverse_reasoning"].tolist()
+        counted = reasoned.forms(texts, list(cell_ontology().names.values()), genes)
+        commonest = max(counted.values(), default=0) / max(1, counted.total())
         print(
             f"| {name} | {adata.n_obs} | {ours['coarse']:.3f} | {ours['fine']:.3f} | {ours['coarse_macro_f1']:.3f} "
             f"| {blank['coarse']:.3f} "
             f"| {max(always):.3f} | {baseline['coarse']:.3f} | {error:.3f} | {unknown:.3f} | {supported:.3f} | "
-            f"{free_reasoning(model, part):.3f} | {marker_share(part):.3f} | {speed:.0f} |",
+            f"{free_reasoning(model, part, cases):.3f} | {marker_share(part):.3f} | "
+            f"{reasoned.names_best_markers(texts, known, genes):.3f} | {len(counted)}, {commonest:.3f} | "
+            f"{reasoned.supported_share(texts, known, cases):.3f} | {speed:.0f} |",
             flush=True,
         )
 

@@ -333,7 +333,10 @@ def main() -> None:
         recipe = replace(recipe, train=replace(recipe.train, steps=a.steps))
     if a.cells:
         share = a.cells / recipe.cells
-        counts = {name: int(share * getattr(recipe, name)) for name in ("strangers", "groups", "labels", "joint", "cell_answers")}
+        counts = {
+            name: int(share * getattr(recipe, name))
+            for name in ("strangers", "groups", "labels", "joint", "cell_answers")
+        }
         few = {name: tuple(int(share * n) for n in getattr(recipe, name)) for name in ("proteins", "molecules")}
         recipe = replace(recipe, cells=a.cells, **counts, **few)
     teach = Teach(a.shared, a.work, a.model, recipe)

@@ -59,6 +59,11 @@ FORMS = {
         "{A_type} is the next candidate, with a probability of {probability}.",
         "It may also be {a_type}, with a probability of {probability}.",
     ),
+    "likelier": (
+        "More likely is {type}, with a probability of {probability}.",
+        "The profile is more like {a_type}, with a probability of {probability}.",
+        "A more likely type is {type}, with a probability of {probability}.",
+    ),
     "alone": (
         "No other type is near.",
         "None of the other types is near.",
@@ -112,6 +117,8 @@ FORMS = {
     ),
 }
 """Of each part of a prompt, by its number. What is said where a part is missing goes by the number of the last one."""
+PARTS = "markers wider highest function next likelier missing rival unusual note state".split()
+"""But for ``sure``, in their order."""
 MANY, ONE = (
     {"are": "are", "s": "", "markers": "markers", "they_are": "they are"},
     {"are": "is", "s": "s", "markers": "a marker", "they_are": "it is"},
@@ -123,13 +130,13 @@ def reason(case: Case) -> str:
     parts = case.parts
     said = []
     # the parts stand in the order of their sentences
-    for name in ("markers", "wider", "highest", "function", "next", "missing", "rival", "unusual", "note", "state"):
+    for name in PARTS:
         said += [sentence(name, values, case.label) for values in parts.get(name, ())]
         if name == "markers" and "sure" in parts and name not in parts:
             said.append(sentence("no_markers", {"form": case.form(name), "types": in_plural(case.label)}))
         if name == "markers" and "sure" not in parts:
             said.append(sentence("unsettled", {"form": case.form(name)}))
-        if name == "next" and "sure" in parts and name not in parts:
+        if name == "likelier" and "sure" in parts and not case.runner_up[0]:
             said.append(sentence("alone", {"form": case.form("sure")}))
     kind = "sure" if case.probability >= 0.8 else "doubtful"
     said += [sentence(kind, values) for values in parts.get("sure", ())]

@@ -45,12 +45,13 @@ PROMPT_ID = "annotate-3"
 
 PROMPTS = {
     "label": "Cell:[BIO:rna] Type:",
-    "reason": "{markers}{wider}{highest}{function}{next}{missing}{rival}{unusual}{note}{state}{sure} Why?",
+    "reason": "{markers}{wider}{highest}{function}{next}{likelier}{missing}{rival}{unusual}{note}{state}{sure} Why?",
     "markers": " Markers {form}: {genes} of {types}.",
     "wider": " Wider {form}: {genes} of {types}.",
     "highest": " Genes {form}: {genes}.",
     "function": " Role {form}: {gene} has a role in {process}.",
     "next": " Next {form}: {type}, {probability}.",
+    "likelier": " More {form}: {type}, {probability}.",
     "missing": " Missing {form}: {gene} of {type}, {probability}.",
     "rival": " Rival {form}: {genes} of {type}.",
     "unusual": " Unusual {form}: {genes} of {types}.",

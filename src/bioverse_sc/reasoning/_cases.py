@@ -113,7 +113,8 @@ class Case:
         show("highest", is_there=bool(self.highest), genes=", ".join(self.highest))
         show("function", is_there=bool(self.role[1]), gene=self.role[0], process=self.role[1])
         other, probability = self.runner_up
-        show("next", is_there=bool(other), type=other, probability=shown_probability(probability))
+        place = "likelier" if probability > self.probability and named else "next"
+        show(place, is_there=bool(other), type=other, probability=shown_probability(probability))
         for absence in self.absences:
             chance = shown_probability(absence.probability)
             show("missing", is_there=True, gene=absence.gene, type=absence.label, probability=chance)
@@ -302,7 +303,13 @@ def _processes(gene: str) -> tuple[str, ...]:
         texts = [fact.text for fact in gene_facts(gene) if fact.text.startswith(begins)]
     except KeyError:
         return ()
-    return tuple(p for text in texts for p in text.removeprefix(begins).rstrip(".").replace(" and ", ", ").split(", "))
+    processes = []
+    for text in texts:
+        listed = text.removeprefix(begins).rstrip(".")
+        # a process with a comma in its name has semicolons around
+        *first, last = listed.split("; " if "; " in listed else ", ")
+        processes += [*first, *last.rsplit(" and ", 1)]
+    return tuple(processes)
 
 
 def known_processes(gene: str, knows: Callable[[str], bool]) -> list[str]:
