@@ -1,4 +1,4 @@
-"""How good reasoning is, as ``evaluate.py`` prints it: what it names, how it is worded, and whether facts bear it out."""
+"""How good reasoning is, for ``evaluate.py``: what it names, how it is worded, and whether facts bear it out."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ FORMS = {
         "It may also be {a_type}, with a probability of {probability}.",
     ),
     "likelier": (
-        "More likely is {type}, with a probability of {probability}.",
+        "{A_type} is more likely, with a probability of {probability}.",
         "The profile is more like {a_type}, with a probability of {probability}.",
         "A more likely type is {type}, with a probability of {probability}.",
     ),

@@ -15,8 +15,8 @@ _SAID = tuple(
             r"The label is \2. Its probability is \1.",
         ),
         (
-            r"^(?:(?:So|In all,|The genes leave it open:) the call is|The call is|(?:Together this|This) makes the call)"
-            r" ",
+            r"^(?:(?:So|In all,|The genes leave it open:) the call is|The call is|"
+            r"(?:Together this|This) makes the call) ",
             "The label is ",
         ),
         (r"^That leaves the call open: it is ", "The label is "),
@@ -32,6 +32,7 @@ _SAID = tuple(
         (r"^(?:What is high in it (?:is|are)|Its highest genes include) ", "Its highest genes are "),
         (r"^The call rests on (.+), (a marker|markers) of ", r"\1, \2 of "),
         (r"^What makes it (an? .+) (?:is|are) ([A-Z0-9].*)\.$", r"\2 are markers of \1."),
+        (r"^Its ([A-Z0-9]{2}.*) (is a marker|are markers) of ", r"\1, markers of "),
         # what speaks for another type
         (r", which supports? an? (.+)\.$", r", which speak for \1."),
         (r"^(.+) would support an? (.+)\.$", r"The cell expresses \1, which speak for \2."),
@@ -49,7 +50,8 @@ _SAID = tuple(
         (r"^(?:The next candidate is|Also possible is) ", "The next most likely type is "),
         (r"^After it, (.+) is most likely, with", r"The next most likely type is \1, with"),
         (r"^It may also be an? (.+), with", r"The next most likely type is \1, with"),
-        (r"^(?:More likely is|The profile is more like) (?:an? )?(.+), with", r"A more likely type is \1, with"),
+        (r"^The profile is more like an? (.+), with", r"A more likely type is \1, with"),
+        (r"^An? (.+) is more likely, with", r"A more likely type is \1, with"),
         (r"^(?:Next comes|After it comes|The runner-up is|The alternative is) ", "The next most likely type is "),
         (r"^An? (.+) is the next candidate, with", r"The next most likely type is \1, with"),
         (

@@ -221,7 +221,6 @@ class CaseMaker:
         wider = [m for m in cell.markers if m.marks != label and m.specificity.home]
         home = wider[0].marks if wider else ""
         beside = with_genes(home, left.some([m.gene for m in wider if m.marks == home]))
-        highest = left.some(informative, HIGHEST_SHOWN) if not markers else ()
         own = [a for a in cell.absences if a.label == cell.label][:1]
         against = [a for a in cell.absences_of_runner_up if likely and a.label == likely[0].label][:1]
         absences = tuple({a.gene: a for a in [*against, *own]}.values())
@@ -230,6 +229,7 @@ class CaseMaker:
         unusual = with_genes(stranger, left.some(strange, OTHERS_SHOWN + 1))
         state, showing = next(iter(cell.states.items()), ("", ()))
         in_state = with_genes(STATE_NAMES.get(state, ""), left.some(showing, OTHERS_SHOWN + 1))
+        highest = left.some(informative, HIGHEST_SHOWN) if not markers else ()
         return Case(
             label=cell.label,
             markers=markers,

@@ -7,6 +7,7 @@ import torch
 
 from bioverse_sc.models import Decoding, ShownGenes, ShownTypes, TypeNames, generate_text, reasoning_prompt
 from bioverse_sc.models._inject import SLOT
+from bioverse_sc.models._prompt import PROMPTS
 from bioverse_sc.models.decode._constraints import GenesLeft, NamesLeft
 from tests.tiny import make_vectors
 
@@ -51,7 +52,9 @@ def shown_by_hand(model, prompt, soft, shown, n):
 def test_shown_genes_alone_are_written_each_once(mini):
     shown = [["CD3D", "CD3E"], ["MS4A1", "CD79A", "LYZ"], ["INS"], []]
     labels = ["T cell", "naive B cell", "type B pancreatic cell", "platelet"]
-    prompts = [reasoning_prompt(label, genes) for label, genes in zip(labels, shown, strict=True)]
+    prompts = [
+        reasoning_prompt(label, genes, prompts=mini.config.prompts) for label, genes in zip(labels, shown, strict=True)
+    ]
     vectors = torch.from_numpy(make_vectors(4, width=mini.config.projectors["rna"].in_width))
     with torch.inference_mode():
         soft = mini.project("rna", vectors)
@@ -70,7 +73,11 @@ def test_shown_genes_alone_are_written_each_once(mini):
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_missing_genes_are_written_as_missing_and_nowhere_else(temperature, mini):
     absent = {"B cell": ["MS4A1", "CD79A"]}
-    prompts = [reasoning_prompt("T cell", ["CD3D", "CD3E"], absent=absent, confidence="low", runner_up="B cell")] * 24
+    parts = {
+        "absent": [{"absent": "MS4A1, CD79A of the B cell"}],
+        "doubt": [{"confidence": "low", "runner_up": "B cell"}],
+    }
+    prompts = [reasoning_prompt("T cell", ["CD3D", "CD3E"], parts=parts, prompts=mini.config.prompts)] * 24
     with torch.inference_mode():
         soft = mini.project("rna", torch.from_numpy(make_vectors(24, width=mini.config.projectors["rna"].in_width)))
     constraint = ShownGenes(mini, SYMBOLS, [["CD3D", "CD3E"]] * 24, [absent["B cell"]] * 24)
@@ -120,6 +127,53 @@ def test_a_list_of_missing_genes_is_not_broken_off(mini):
     assert not {comma, other} & after
     assert {comma, which} <= opened_after(" (B cell)")
     assert {comma, which} <= opened_after(",")
+
+
+@pytest.fixture
+def opened_after(mini, monkeypatch):
+    """Makes what may be written after texts about a T cell that lacks MS4A1, by the default template."""
+    monkeypatch.setitem(mini.config.prompts, "reason", PROMPTS["reason"])
+    encode = partial(mini.tokenizer.encode, add_special_tokens=False)
+
+    def opened_after(text, missing=("MS4A1",)):
+        genes = ShownGenes(
+            mini, SYMBOLS, [["CD3D", "CD3E"]], [missing], again=[["CD3D"]], absence_words=["lacks", "without"]
+        )
+        left = GenesLeft(genes, unwanted)
+        for token in encode(text):
+            left.wrote(torch.tensor([token]))
+        scores = left.close(torch.zeros(1, len(left.is_gene)))
+        return {mini.tokenizer.decode([i]).strip() for i in torch.nonzero(scores[0] == 0).flatten().tolist()}
+
+    return opened_after
+
+
+def test_a_missing_gene_is_named_right_after_a_word_of_absence_alone(opened_after):
+    genes = set(SYMBOLS)
+    assert opened_after(" It expresses") & genes == {"CD3D", "CD3E"}
+    assert opened_after(" It lacks") == {"MS4A1"}
+    assert opened_after(" It is without") == {"MS4A1"}
+    assert "which" in opened_after(" It lacks MS4A1,")
+    assert not opened_after(" It lacks MS4A1, which") & genes
+    assert not {"lacks", "without"} & opened_after(" It lacks MS4A1. It"), "none is left"
+    assert {"lacks", "without"} <= opened_after(" It")
+    assert not {"lacks", "without"} & opened_after(" It", missing=())
+
+
+def test_the_point_of_a_number_ends_no_sentence(opened_after):
+    said = " It lacks MS4A1, which a B cell would have with 0"
+    genes = set(SYMBOLS)
+    assert not opened_after(f"{said}.") & genes
+    assert not opened_after(f"{said}.90") & genes
+    assert opened_after(f"{said}.90.") & genes == {"CD3D", "CD3E"}
+
+
+def test_a_gene_that_may_come_again_comes_once_more_in_a_later_sentence(opened_after):
+    genes = set(SYMBOLS)
+    assert opened_after(" It expresses CD3D,") & genes == {"CD3E"}
+    assert opened_after(" It expresses CD3D and CD3E.") & genes == {"CD3D"}
+    assert opened_after(" It is high. It expresses CD3E and CD3D.") & genes == {"CD3D"}
+    assert not opened_after(" It expresses CD3D and CD3E. CD3D has a role. It") & genes
 
 
 def test_where_a_gene_is_wanted_one_that_is_left_is_named(mini):
@@ -185,7 +239,9 @@ def test_a_name_of_a_shown_type_does_not_become_that_of_another(mini):
 
 
 def test_reasoning_about_a_type_names_no_look_alike(mini):
-    prompts = [reasoning_prompt(NAIVE_CD4, ["CCR7", "CD3D", "LEF1"], confidence="medium", runner_up=NAIVE_CD8)] * 32
+    parts = {"doubt": [{"confidence": "medium", "runner_up": NAIVE_CD8}]}
+    genes = ["CCR7", "CD3D", "LEF1"]
+    prompts = [reasoning_prompt(NAIVE_CD4, genes, parts=parts, prompts=mini.config.prompts)] * 32
     shown = [["CCR7", "CD3D", "LEF1"]] * 32
     with torch.inference_mode():
         soft = mini.project("rna", torch.from_numpy(make_vectors(32, width=mini.config.projectors["rna"].in_width)))
