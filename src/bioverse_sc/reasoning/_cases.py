@@ -221,9 +221,9 @@ class CaseMaker:
         wider = [m for m in cell.markers if m.marks != label and m.specificity.home]
         home = wider[0].marks if wider else ""
         beside = with_genes(home, left.some([m.gene for m in wider if m.marks == home]))
-        own = [a for a in cell.absences if a.label == cell.label][:1]
+        mine = [a for a in cell.absences if a.label == cell.label][:1]
         against = [a for a in cell.absences_of_runner_up if likely and a.label == likely[0].label][:1]
-        absences = tuple({a.gene: a for a in [*against, *own]}.values())
+        absences = tuple({a.gene: a for a in [*against, *mine]}.values())
         rival = left.some(cell.rival_markers) if likely else ()
         stranger, strange = cell.strangers
         unusual = with_genes(stranger, left.some(strange, OTHERS_SHOWN + 1))
