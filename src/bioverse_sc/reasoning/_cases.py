@@ -203,7 +203,7 @@ class CaseMaker:
         informative
             Its informative genes.
         """
-        draw = crc32(" ".join([cell.label, f"{cell.probability:.6f}", *informative]).encode())
+        draw = crc32(" ".join([cell.label, *informative]).encode())
         likely = [c for c in cell.runners_up if c.label != UNKNOWN]
         runner_up = (likely[0].label, likely[0].probability) if likely else ("", 0.0)
         if not cell.term:
