@@ -74,9 +74,9 @@ class Reasons:
     wider: float = 0.15
     """Share of the cells with a wider label."""
     balance: float = 0.4
-    labels: int = 30_000
+    labels: int = 14_000
     """Cells whose labels are kept, half of them views of real ones."""
-    cell_answers: int = 4_000
+    cell_answers: int = 2_500
     """Descriptions and questions of cells, each."""
     proteins: tuple[int, int] = (3_000, 5_000)
     """Answers about proteins, without and with what is near."""
@@ -85,7 +85,7 @@ class Reasons:
     keep: float = 2.0
     """Weight of a token that is kept beside one that is learned."""
     train: TrainConfig = TrainConfig(
-        steps=1500,
+        steps=1000,
         batch_size=64,
         learning_rate=1e-3,
         warmup_steps=50,
