@@ -48,6 +48,10 @@ def test_facts_of_several_name_each_and_what_holds_of_them_together(cell):
     assert "Nothing known says what the molecule does to the cell." in [fact.text for fact in facts]
 
 
+def test_of_features_with_abundances_nothing_is_told():
+    assert facts_about("What is it?", [About("Protein", "protein"), About("Molecule", "molecule")]) == []
+
+
 def test_without_anything_the_tables_answer():
     facts = facts_about("What does CD3E do?")
     assert any("CD3E encodes" in fact.text for fact in facts)

@@ -194,3 +194,26 @@ def test_changed_facts_are_caught(pattern, replacement):
     missed = [text for facts, text in sample if verdicts(text, facts) == ["supported"]]
     assert len(sample) > 5
     assert missed == []
+
+
+DISTANT = [
+    Fact(text, "nearest", "Molecule")
+    for text in (
+        "A known molecule that is distantly similar to the molecule (similarity 0.50): a fatty alcohol.",
+        "The molecule itself is not known. A known one that is distantly similar is this: a fatty alcohol.",
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ("It is a fatty alcohol.", "not in the facts"),
+        ("The molecule is a fatty alcohol.", "not in the facts"),
+        ("A similar known molecule is a fatty alcohol.", "supported"),
+        ("It may be a fatty alcohol.", "supported"),
+        (DISTANT[0].text, "supported"),
+    ],
+)
+def test_what_is_known_of_a_relative_is_not_said_of_the_asked(answer, verdict):
+    assert verdicts(answer, DISTANT) == [verdict]

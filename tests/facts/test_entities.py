@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from bioverse_sc.facts import Known, Memory, binding_facts, closeness, entity_facts, refusal, short_name
+from bioverse_sc.facts import Known, Memory, binding_facts, closeness, entity_facts, nothing_near, short_name
 from bioverse_sc.models import load
 
 INSULIN = (
@@ -42,7 +42,7 @@ def test_how_close_the_nearest_is(mod, similarity, is_same, expected):
 def test_nothing_near_is_unknown():
     assert closeness("protein", []) == "unknown"
     told = "Nothing known is near this molecule (nearest similarity 0.00), so it cannot be told what it is."
-    assert refusal("molecule", []) == told
+    assert nothing_near("molecule", []) == told
 
 
 def test_a_known_human_protein_is_told_in_full():

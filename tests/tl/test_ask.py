@@ -295,6 +295,24 @@ def test_texts_of_equal_entities_are_looked_up_once(three, monkeypatch):
     assert found["a"] == found["c"] != found["b"]
 
 
+def test_facts_and_prompts_share_one_lookup_and_without_it_nothing_near_is_a_fact(mini, monkeypatch):
+    asked_for = []
+    nearest = type(mini.memory["molecule"]).nearest
+    monkeypatch.setattr(
+        type(mini.memory["molecule"]), "nearest", lambda self, e, n: asked_for.append(e) or nearest(self, e, n)
+    )
+    adata = ad.AnnData(obs=pd.DataFrame({"smiles": ["CCO", "CCCO"]}, index=["a", "b"]))
+
+    def told(**options):
+        facts = asked(adata, mini, mod="molecule", **options).uns["bioverse"]["ask"]["facts"]
+        return " ".join(facts["fact"])
+
+    assert "nown" in told(retrieve=True)
+    assert asked_for == [["CCO", "CCCO"]]
+    assert "nown" not in told(retrieve=False)
+    assert len(asked_for) == 1
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from bioverse_sc.facts._cells import (
     certainty,
 )
 from bioverse_sc.facts._check import REFUSAL, VERDICTS, CheckedSentence, check_answer
-from bioverse_sc.facts._entities import binding_facts, closeness, entity_facts, refusal, short_name
+from bioverse_sc.facts._entities import binding_facts, closeness, entity_facts, nothing_near, short_name
 from bioverse_sc.facts._fact import TOPICS, Fact
 from bioverse_sc.facts._gather import gather
 from bioverse_sc.facts._genes import gene_facts, pathway_facts, pathway_names
@@ -58,9 +58,9 @@ __all__ = [
     "gene_facts",
     "in_plural",
     "mentions",
+    "nothing_near",
     "pathway_facts",
     "pathway_names",
-    "refusal",
     "refusal_about",
     "short_name",
     "shown_answer",

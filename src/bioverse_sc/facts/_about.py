@@ -35,8 +35,8 @@ class About:
     """Of a cell or a group of cells."""
     text: str = ""
     """Of a protein its sequence, of a molecule its SMILES."""
-    nearest: Sequence[Known] = ()
-    """The known ones that are nearest to it; see :meth:`Memory.nearest`."""
+    nearest: Sequence[Known] | None = ()
+    """The known ones that are nearest to it; see :meth:`Memory.nearest`. ``None`` where it was not looked up."""
 
     @property
     def noun(self) -> str:
@@ -61,7 +61,8 @@ def facts_about(
         Facts of cells and tables at most; those of proteins and molecules are few, and all are shown.
     """
     cells = {about.name: about.cell for about in abouts if about.cell is not None}
-    others = [about for about in abouts if about.cell is None]
+    # of features with abundances there is no text, and nothing is known
+    others = [about for about in abouts if about.cell is None and about.text]
     facts = gather(question, cells, earlier=earlier, most=most)
     for about in others:
         told = entity_facts(about.mod, about.text, about.nearest, name=about.noun)
@@ -84,14 +85,14 @@ def refusal_about(abouts: Sequence[About] = ()) -> str:
 
 def _together(abouts: Sequence[About]) -> list[Fact]:
     """What may be concluded of several of them."""
-    molecules, proteins, cells = ([a for a in abouts if a.mod == mod] for mod in ("molecule", "protein", CELLS))
+    told = [about for about in abouts if about.cell is not None or about.text]
+    molecules, proteins, cells = ([a for a in told if a.mod == mod] for mod in ("molecule", "protein", CELLS))
     facts = []
     for molecule in molecules:
         for protein in proteins:
-            told = binding_facts(
-                molecule.nearest, protein.nearest, molecule_name=molecule.noun, protein_name=protein.noun
-            )
-            facts += [replace(fact, text=_within(_within(fact.text, molecule.noun), protein.noun)) for fact in told]
+            near = molecule.nearest or (), protein.nearest or ()
+            both = binding_facts(*near, molecule_name=molecule.noun, protein_name=protein.noun)
+            facts += [replace(fact, text=_within(_within(fact.text, molecule.noun), protein.noun)) for fact in both]
         for cell in cells:
             text = f"Nothing known says what {molecule.noun} does to {cell.noun}."
             text = _within(_within(text, molecule.noun), cell.noun)

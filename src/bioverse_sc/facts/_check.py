@@ -109,6 +109,9 @@ def _covers(clause: Clause, facts: list[Clause]) -> bool:
         return False
     if clause.is_directed and len(facts) > 1:
         return False
+    # what is known of a relative is not yet so of what is asked about
+    if any(fact.is_of_relative for fact in facts) and not clause.is_hedged:
+        return False
     words = frozenset().union(*(fact.words for fact in facts))
     names = frozenset().union(*(fact.names for fact in facts))
     if not clause.names <= names or _misses(clause.words, words):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from bioverse_sc.facts._mentions import Span, named_spans
@@ -67,6 +67,16 @@ _OF_TYPE = re.compile(
     r"(?: (?:not|no|most|likely|probably|indeed|also|clearly|definitely|certainly|then|labell?ed|called|as|of|a|an|the|"
     r"one|typical|kind|type|group))* <\d+>"
 )
+_OF_RELATIVE = re.compile(
+    r"\bknown \w+ that is (?:\w+ )?similar\b|\bmember of the same family as\b|\bbuilt like this known\b", re.IGNORECASE
+)
+"""What a fact says of a relative of what is asked about."""
+_AS_OF_RELATIVE = re.compile(
+    r"\b(similar|similarity|family|like|near|nearest|closest|relatives?|related|resembles?|probably|perhaps|possibly|likely|"
+    r"may|might|could)\b",
+    re.IGNORECASE,
+)
+"""What says that no more than that is meant."""
 _DIRECTED = re.compile(r"\b(kinds? of|type of|among|are|than|rather|subtype|subset)\b")
 
 
@@ -100,6 +110,10 @@ class Clause:
     """Whether it says only how a cell is labelled."""
     is_directed: bool
     """Whether the order of its types matters."""
+    is_of_relative: bool
+    """Whether it is said of a relative of what is asked about."""
+    is_hedged: bool
+    """Whether it says of what is asked about no more than that it is near to something, or may be so."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -153,8 +167,12 @@ def clauses_of(text: str, fact: int) -> tuple[Clause, ...]:
     fact
         Index to note with them.
     """
-    said = (part for sentence in sentences_of(text) for part in sentences_of(plain(sentence)))
-    return tuple(clause for sentence in said for clause in _of_sentence(sentence, fact))
+    clauses: list[Clause] = []
+    for sentence in sentences_of(text):
+        of_relative, hedged = (bool(pattern.search(sentence)) for pattern in (_OF_RELATIVE, _AS_OF_RELATIVE))
+        parts = (clause for part in sentences_of(plain(sentence)) for clause in _of_sentence(part, fact))
+        clauses += (replace(clause, is_of_relative=of_relative, is_hedged=hedged) for clause in parts)
+    return tuple(clauses)
 
 
 def _of_sentence(sentence: str, fact: int) -> list[Clause]:
@@ -225,6 +243,8 @@ def _clause(part: str, tokens: list[str], named: dict[str, Span], fact: int) -> 
         says_type=says_type,
         says_label=says_label,
         is_directed=bool(_DIRECTED.search(part.lower())) and len(types) > 1,
+        is_of_relative=False,
+        is_hedged=False,
     )
 
 

@@ -71,7 +71,7 @@ def short_name(known: Known) -> str:
     return _OPENING.sub("", _SENTENCE_END.split(known.text, maxsplit=1)[0])
 
 
-def refusal(mod: str, nearest: Sequence[Known]) -> str:
+def nothing_near(mod: str, nearest: Sequence[Known]) -> str:
     """Say that an entity cannot be told, and how near the nearest known one is.
 
     Parameters
@@ -86,7 +86,7 @@ def refusal(mod: str, nearest: Sequence[Known]) -> str:
     return f"Nothing known is near this {noun} (nearest similarity {similarity:.2f}), so it cannot be told what it is."
 
 
-def entity_facts(mod: str, text: str, nearest: Sequence[Known], *, name: str = "Protein") -> list[Fact]:
+def entity_facts(mod: str, text: str, nearest: Sequence[Known] | None, *, name: str = "Protein") -> list[Fact]:
     """Tell what is known of a protein or a molecule, and what may be concluded from what is near to it.
 
     Parameters
@@ -96,12 +96,14 @@ def entity_facts(mod: str, text: str, nearest: Sequence[Known], *, name: str = "
     text
         Its sequence or SMILES.
     nearest
-        What :meth:`Memory.nearest` gives for it.
+        What :meth:`Memory.nearest` gives for it; ``None`` where it was not looked up.
     name
         What the prompt calls it, such as ``"Protein 1"``.
     """
-    close = closeness(mod, nearest)
     facts = _properties(mod, text, name)
+    if nearest is None:
+        return facts
+    close = closeness(mod, nearest)
     others = [known for known in nearest if not known.is_same][:SHOWN]
     if close == "same":
         facts += _identity(nearest[0], name)

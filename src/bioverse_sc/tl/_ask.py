@@ -15,7 +15,7 @@ from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
 from bioverse_sc.facts import VERDICTS
 from bioverse_sc.tl._current import vectors_expected
-from bioverse_sc.tl._known import Grounded, abouts_of, check_obs_keys, facts_of_prompts, grounded, tables
+from bioverse_sc.tl._known import abouts_of, check_obs_keys, facts_of_prompts, held_answers, tables
 from bioverse_sc.tl._prompts import check_request, log_use, provenance, shown, written
 from bioverse_sc.tl._questions import (
     check_beside,
@@ -214,7 +214,7 @@ class _Asked:
         self.abouts: list[list[About]] = []
         if self.is_grounded:
             named = zip(places, entity_names(self.mods), strict=True)
-            self.abouts = [abouts_of(place.subject, place.rows, name, obs_keys=obs_keys) for place, name in named]
+            self.abouts = [abouts_of(place, name, obs_keys=obs_keys) for place, name in named]
         self.facts = facts_of_prompts(question, self.abouts)
 
     def prompts(self) -> list[list[Segment]]:
@@ -225,18 +225,14 @@ class _Asked:
         if self.model.config.grounding == "shown":
             shown_facts = ([fact.text for fact in facts] for facts in self.facts)
             return [question_prompt(self.mods, turns, facts=[texts], prompts=prompts) for texts in shown_facts]
-        nearest = zip(*(place.nearest for place in self.places), strict=True)
+        nearest = zip(*(place.texts for place in self.places), strict=True)
         return [question_prompt(self.mods, turns, nearest=near, prompts=prompts) for near in nearest]
 
     def answers(self, texts: np.ndarray, names: pd.Index) -> tuple[np.ndarray, dict[str, Any]]:
         """What is shown of the answers, and the facts, sentences and counts beside."""
         if not self.is_grounded:
             return texts, {}
-        things = zip(*self.abouts, strict=True)
-        held = [
-            grounded(self.model, text, facts, abouts) if text else Grounded("", facts, [])
-            for text, facts, abouts in zip(texts, self.facts, things, strict=True)
-        ]
+        held = held_answers(self.model, texts, self.facts, self.abouts)
         verdicts = Counter(sentence.verdict for answer in held for sentence in answer.sentences)
         logger.info("    sentences: %s", ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS))
         return np.array([answer.answer for answer in held], dtype=object), tables(names, held)

@@ -155,10 +155,10 @@ class Chat:
             for subject in subjects:
                 check_known(subject)
                 log_use(subject, retrieve=retrieve)
-                rows = np.arange(subject.adata.n_obs)
-                self._nearest += shown(subject, rows, retrieve=retrieve).nearest
+                place = shown(subject, np.arange(subject.adata.n_obs), retrieve=retrieve)
+                self._nearest += place.texts
                 if self._is_grounded:
-                    self.abouts += known_of(subject, rows, obs_keys)
+                    self.abouts += known_of(place, obs_keys)
             self.abouts = [
                 replace(about, name=name) for about, name in zip(self.abouts, names, strict=self._is_grounded)
             ]

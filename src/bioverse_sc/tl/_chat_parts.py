@@ -11,11 +11,11 @@ from bioverse_sc.tl._known import abouts_of, check_obs_keys
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     import torch
 
     from bioverse_sc.facts import About, CheckedSentence, Fact
     from bioverse_sc.models import BioVerse
+    from bioverse_sc.tl._prompts import Shown
     from bioverse_sc.tl._subject import Subject
 
 _SENTENCE_END = re.compile(r"[.!?](?=\s)")
@@ -49,11 +49,11 @@ class ChatEntity(NamedTuple):
     observation: str
 
 
-def known_of(subject: Subject, rows: np.ndarray, obs_keys: Sequence[str]) -> list[About]:
+def known_of(place: Shown, obs_keys: Sequence[str]) -> list[About]:
     """What is known of the observations of a modality."""
-    if subject.mod == CELLS:
-        check_obs_keys(subject, obs_keys)
-    return abouts_of(subject, rows, subject.mod, obs_keys=obs_keys)
+    if place.subject.mod == CELLS:
+        check_obs_keys(place.subject, obs_keys)
+    return abouts_of(place, place.subject.mod, obs_keys=obs_keys)
 
 
 def whole_sentences(text: str) -> str:

@@ -12,19 +12,19 @@ from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modality import modality_of
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Slot
-from bioverse_sc.tl._known import Grounded, abouts_of, facts_of_prompts, grounded, tables
+from bioverse_sc.tl._known import abouts_of, facts_of_prompts, held_answers, tables
 from bioverse_sc.tl._nearest import Nearest, memory_of
 from bioverse_sc.tl._prompts import Shown, check_request, log_use, provenance, written
 from bioverse_sc.tl._subject import Reading, modalities_read, subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
     from mudata import MuData
 
     from bioverse_sc.models import BioVerse, Decoding
+    from bioverse_sc.tl._known import Grounded
     from bioverse_sc.tl._subject import Subject
 
 
@@ -136,8 +136,7 @@ def describe(
         counted = f"{adata.n_obs} observations of {subject.mod}"
         with finish_log(f"describing {counted} with {loaded.config.name!r}") as lines:
             log_use(subject, retrieve=retrieve)
-            memory = memory_of(subject) if retrieve else None
-            nearest = None if memory is None else Nearest.of(subject, memory)
+            nearest = Nearest.of(subject) if retrieve and memory_of(subject) is not None else None
             texts, details = _texts(subject, nearest, decoding)
             values = {slot: pd.Series(texts, index=adata.obs_names, dtype=object)}
             params = provenance(loaded, decoding, retrieve=retrieve) | {"vectors": subject.vectors_slot.key} | details
@@ -157,13 +156,13 @@ def _texts(subject: Subject, nearest: Nearest | None, decoding: Decoding) -> tup
     And the facts and sentences beside, of a model that is shown facts.
     """
     rows = np.arange(subject.adata.n_obs) if nearest is None else nearest.to_write
+    place = Shown(subject, rows, [None] * len(rows) if nearest is None else [nearest.known[row] for row in rows])
     names = subject.adata.obs_names
     if subject.model.config.grounding == "shown":
-        held = _held(subject, rows, decoding)
+        held = _held(place, decoding)
         texts, details = np.array([answer.answer for answer in held], dtype=object), tables(names[rows], held)
     else:
-        before = [()] * len(rows) if nearest is None else [[k.text for k in nearest.known[row]] for row in rows]
-        texts, details = _described(subject, rows, before, decoding), {}
+        texts, details = _described(place, decoding), {}
     if nearest is None:
         return texts, details
     logger.info(
@@ -180,49 +179,38 @@ def _texts(subject: Subject, nearest: Nearest | None, decoding: Decoding) -> tup
     return np.array(said, dtype=object), details
 
 
-def _described(subject: Subject, rows: np.ndarray, before: Sequence[Sequence[str]], decoding: Decoding) -> np.ndarray:
+def _described(place: Shown, decoding: Decoding) -> np.ndarray:
     """What the model writes of some observations, shown the nearest known texts."""
     from bioverse_sc.models import description_prompt
 
-    prompts = subject.model.config.prompts
+    subject, prompts = place.subject, place.subject.model.config.prompts
     return written(
         subject.model,
-        [description_prompt(subject.mod, nearest=near, prompts=prompts) for near in before],
-        [Shown(subject, rows, before)],
-        subject.adata.obs_names[rows],
+        [description_prompt(subject.mod, nearest=near, prompts=prompts) for near in place.texts],
+        [place],
+        subject.adata.obs_names[place.rows],
         decoding,
         batch_size=subject.reading.batch_size,
         description="describe",
     )
 
 
-def _held(subject: Subject, rows: np.ndarray, decoding: Decoding) -> list[Grounded]:
+def _held(place: Shown, decoding: Decoding) -> list[Grounded]:
     """What a model that is shown facts writes of some observations, held to these facts."""
     from bioverse_sc.models import question_prompt
 
-    entry = modality_of(subject.mod)
-    question = f"Describe this {entry.noun}."
-    abouts = abouts_of(subject, rows, entry.title)
-    facts = facts_of_prompts(question, [abouts])
-    prompts = [
-        question_prompt(
-            [subject.mod],
-            [(question, None)],
-            facts=[[fact.text for fact in known]],
-            prompts=subject.model.config.prompts,
-        )
-        for known in facts
-    ]
+    subject, entry = place.subject, modality_of(place.subject.mod)
+    turns, prompts = [(f"Describe this {entry.noun}.", None)], subject.model.config.prompts
+    abouts = abouts_of(place, entry.title)
+    facts = facts_of_prompts(turns[0][0], [abouts])
+    shown_facts = ([fact.text for fact in known] for known in facts)
     texts = written(
         subject.model,
-        prompts,
-        [Shown(subject, rows, [()] * len(rows))],
-        subject.adata.obs_names[rows],
+        [question_prompt([subject.mod], turns, facts=[known], prompts=prompts) for known in shown_facts],
+        [place],
+        subject.adata.obs_names[place.rows],
         decoding,
         batch_size=subject.reading.batch_size,
         description="describe",
     )
-    return [
-        grounded(subject.model, text, known, [about]) if text else Grounded("", known, [])
-        for text, known, about in zip(texts, facts, abouts, strict=True)
-    ]
+    return held_answers(subject.model, texts, facts, [abouts])

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bioverse_sc._modality import CELLS, modality_of
+from bioverse_sc._modality import CELLS
 from bioverse_sc.facts import SUPPORTED, About, cell_facts, facts_about, refusal_about, shown_answer
 from bioverse_sc.ontology import UNKNOWN, back_off
 from bioverse_sc.read import whole_matrix
 from bioverse_sc.reasoning import detected
 from bioverse_sc.tl._label import LABELLED_AT_ONCE, calibration, own_labels
-from bioverse_sc.tl._nearest import RETRIEVED, memory_of
+from bioverse_sc.tl._nearest import texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bioverse_sc.facts import CellFacts, CheckedSentence, Fact
     from bioverse_sc.models import BioVerse
+    from bioverse_sc.tl._prompts import Shown
     from bioverse_sc.tl._subject import Subject
 
 CONVERSING = "smollm2-135m"
@@ -43,31 +44,25 @@ def check_obs_keys(subject: Subject, obs_keys: Sequence[str]) -> None:
         raise KeyError(msg)
 
 
-def abouts_of(subject: Subject, rows: np.ndarray, name: str, *, obs_keys: Sequence[str] = ()) -> list[About]:
+def abouts_of(place: Shown, name: str, *, obs_keys: Sequence[str] = ()) -> list[About]:
     """What is known of observations of one modality.
 
     Parameters
     ----------
-    subject
-        The observations.
-    rows
-        Of those that are asked about, in the order of the prompts; one may stand more than once.
+    place
+        Those that are asked about, in the order of the prompts; one may stand more than once.
     name
         What the prompts call them, such as ``"Protein 1"``.
     obs_keys
         Columns of ``.obs`` whose values are facts too.
     """
-    unique, place = np.unique(rows, return_inverse=True)
+    subject = place.subject
     if subject.mod == CELLS:
-        known = [About(name, CELLS, cell) for cell in _known_cells(subject, unique, obs_keys)]
-    else:
-        column, memory = modality_of(subject.mod).column, memory_of(subject)
-        has_text = column in subject.adata.obs
-        column_values = subject.adata.obs[column].astype(object).fillna("") if has_text else None
-        texts = [""] * len(unique) if column_values is None else [str(text) for text in column_values.iloc[unique]]
-        nearest = [[]] * len(unique) if memory is None else memory.nearest(texts, RETRIEVED)
-        known = [About(name, subject.mod, None, text, near) for text, near in zip(texts, nearest, strict=True)]
-    return [known[i] for i in place]
+        unique, inverse = np.unique(place.rows, return_inverse=True)
+        cells = _known_cells(subject, unique, obs_keys)
+        return [About(name, CELLS, cells[i]) for i in inverse]
+    texts = texts_of(subject, place.rows)
+    return [About(name, subject.mod, None, text, near) for text, near in zip(texts, place.nearest, strict=True)]
 
 
 def _known_cells(subject: Subject, rows: np.ndarray, obs_keys: Sequence[str]) -> list[CellFacts]:
@@ -127,6 +122,16 @@ def grounded(model: BioVerse, written: str, facts: Sequence[Fact], abouts: Seque
     if model.config.grounding == "checked" and not all(s.verdict in SUPPORTED for s in sentences):
         answer = f"{model.config.name!r} cannot put this into words.{_other_model()}"
     return Grounded(answer, list(facts), sentences)
+
+
+def held_answers(
+    model: BioVerse, texts: np.ndarray, facts: Sequence[list[Fact]], abouts: Sequence[Sequence[About]]
+) -> list[Grounded]:
+    """Answers held to the facts of each prompt, an empty one as it is; ``abouts`` are by place, then by prompt."""
+    return [
+        grounded(model, text, known, things) if text else Grounded("", known, [])
+        for text, known, things in zip(texts, facts, zip(*abouts, strict=True), strict=True)
+    ]
 
 
 def _other_model() -> str:

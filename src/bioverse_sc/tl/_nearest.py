@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bioverse_sc._modality import modality_of
-from bioverse_sc.facts import closeness, entity_facts, refusal
+from bioverse_sc.facts import closeness, entity_facts, nothing_near
 
 if TYPE_CHECKING:
     from bioverse_sc.facts import Known, Memory
@@ -28,6 +28,24 @@ def memory_of(subject: Subject) -> Memory | None:
     return subject.model.memory.get(subject.mod) if modality_of(subject.mod).column in subject.adata.obs else None
 
 
+def nearest_known(subject: Subject, rows: np.ndarray) -> list[list[Known]]:
+    """What is nearest to each of some observations; each different text is looked up once."""
+    memory = memory_of(subject)
+    if memory is None:
+        return [[]] * len(rows)
+    codes, unique = pd.factorize(np.array(texts_of(subject, rows), dtype=object))
+    nearest = memory.nearest(list(unique), RETRIEVED)
+    return [nearest[code] for code in codes]
+
+
+def texts_of(subject: Subject, rows: np.ndarray) -> list[str]:
+    """Sequences or SMILES of some observations; ``""`` where there is none."""
+    column = modality_of(subject.mod).column
+    if column not in subject.adata.obs:
+        return [""] * len(rows)
+    return [str(text) for text in subject.adata.obs[column].iloc[rows].astype(object).fillna("")]
+
+
 @dataclass(frozen=True)
 class Nearest:
     """What is near to each observation of a modality, and what may be said of it."""
@@ -37,13 +55,10 @@ class Nearest:
     known: list[list[Known]]
 
     @classmethod
-    def of(cls, subject: Subject, memory: Memory) -> Nearest:
-        """Look up each different text once."""
-        column = subject.adata.obs[modality_of(subject.mod).column]
-        texts = [str(text) for text in column.astype(object).fillna("")]
-        codes, unique = pd.factorize(np.array(texts, dtype=object))
-        nearest = memory.nearest(list(unique), RETRIEVED)
-        return cls(subject.mod, texts, [nearest[code] for code in codes])
+    def of(cls, subject: Subject) -> Nearest:
+        """Look all observations of a modality up."""
+        rows = np.arange(subject.adata.n_obs)
+        return cls(subject.mod, texts_of(subject, rows), nearest_known(subject, rows))
 
     @cached_property
     def closeness(self) -> np.ndarray:
@@ -80,7 +95,7 @@ class Nearest:
         if close == "same":
             return near[0].text
         if close == "unknown":
-            return refusal(self.mod, near)
+            return nothing_near(self.mod, near)
         named, sentences = self._supported(row, written)
         name = f"This {modality_of(self.mod).noun}"
         facts = entity_facts(self.mod, self.entities[row], [named], name=name)

@@ -7,40 +7,41 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from bioverse_sc._logging import logger, progress
 from bioverse_sc._modality import modality_of
 from bioverse_sc._validation import check_batch_size
 from bioverse_sc.tl._current import check_read, vectors_expected
-from bioverse_sc.tl._nearest import RETRIEVED, memory_of
+from bioverse_sc.tl._nearest import RETRIEVED, memory_of, nearest_known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
+
+    from bioverse_sc.facts import Known
     from bioverse_sc.models import BioVerse, Decoding, Segment
     from bioverse_sc.tl._subject import Subject
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What stands in one place of the prompts: for each prompt an observation, and texts to show before it."""
+    """What stands in one place of the prompts: for each prompt an observation, and what is known near it."""
 
     subject: Subject
     rows: np.ndarray
-    nearest: Sequence[Sequence[str]]
+    nearest: Sequence[Sequence[Known] | None]
+    """``None`` where it was not looked up."""
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """Texts of the nearest known ones of each."""
+        return [[known.text for known in near or ()] for near in self.nearest]
 
 
 def shown(subject: Subject, rows: np.ndarray, *, retrieve: bool) -> Shown:
-    """Observations of these rows, with the texts of their nearest known ones where these are to be shown."""
-    memory = memory_of(subject) if retrieve else None
-    if memory is None:
-        return Shown(subject, rows, [()] * len(rows))
-    column = modality_of(subject.mod).column
-    codes, unique = pd.factorize(subject.adata.obs[column].iloc[rows].astype(object).fillna(""))
-    nearest = memory.nearest([str(text) for text in unique], RETRIEVED)
-    texts = [[known.text for known in each] for each in nearest]
-    return Shown(subject, rows, [texts[code] for code in codes])
+    """Observations of these rows, with their nearest known ones where these are to be looked up."""
+    return Shown(subject, rows, nearest_known(subject, rows) if retrieve else [None] * len(rows))
 
 
 def check_request(model: BioVerse, mods: Sequence[str], *, batch_size: int) -> None:
