@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 FORMS = {
     "markers": (
-        "It expresses {genes}, known {markers} of {types}.",
-        "{genes} {are} expressed, known {markers} of {types}.",
+        "It expresses {genes}, {known_markers} of {types}.",
+        "In it {genes} {are} expressed, {known_markers} of {types}.",
         "The call rests on {genes}, {markers} of {types}.",
-        "What makes it {a_type} {are} {genes}.",
+        "As other {types} do, it expresses {genes}.",
         "{genes}, {markers} of {types}, {are} expressed.",
         "Its {genes} {are} {markers} of {types}.",
-        "{genes} support{s} {a_type}.",
-        "With {genes} it has known {markers} of {types}.",
+        "{genes} support{s} the call.",
+        "With {genes} it has {known_markers} of {types}.",
     ),
     "no_markers": (
         "None of its genes is a known marker of {types}.",
@@ -43,7 +43,7 @@ FORMS = {
     ),
     "highest": (
         "{genes} {are} among its highest genes.",
-        "What is high in it {are} {genes}.",
+        "What is high in it: {genes}.",
         "Its highest genes include {genes}.",
     ),
     "function": (
@@ -79,11 +79,11 @@ FORMS = {
     "rival": (
         "It also expresses {genes}, which support{s} {a_type}.",
         "{genes} would support {a_type}.",
-        "As for {a_type}, it expresses {genes}.",
+        "It expresses {genes} too, as {a_type} would.",
     ),
     "unusual": (
         "It also expresses {genes}, which {are} specific to {types}; this is unusual.",
-        "What is unusual {are} {genes}, specific to {types}.",
+        "What is unusual: it expresses {genes}, which {are} specific to {types}.",
         "{genes} {are} unusual here, as {they_are} specific to {types}.",
     ),
     "note": (
@@ -120,8 +120,8 @@ FORMS = {
 PARTS = "markers wider highest function next likelier missing rival unusual note state".split()
 """But for ``sure``, in their order."""
 MANY, ONE = (
-    {"are": "are", "s": "", "markers": "markers", "they_are": "they are"},
-    {"are": "is", "s": "s", "markers": "a marker", "they_are": "it is"},
+    {"are": "are", "s": "", "markers": "markers", "known_markers": "known markers", "they_are": "they are"},
+    {"are": "is", "s": "s", "markers": "a marker", "known_markers": "a known marker", "they_are": "it is"},
 )
 
 

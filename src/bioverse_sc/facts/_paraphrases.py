@@ -29,14 +29,16 @@ _SAID = tuple(
             r"The cell expresses no known marker of \1.",
         ),
         (r"^(.+) (?:is|are) among its highest genes\.$", r"Its highest genes are \1."),
-        (r"^(?:What is high in it (?:is|are)|Its highest genes include) ", "Its highest genes are "),
+        (r"^(?:What is high in it:|Its highest genes include) ", "Its highest genes are "),
         (r"^The call rests on (.+), (a marker|markers) of ", r"\1, \2 of "),
-        (r"^What makes it (an? .+) (?:is|are) ([A-Z0-9].*)\.$", r"\2 are markers of \1."),
+        (r"^As other (.+) do, it expresses (.+)\.$", r"\2 are markers of \1."),
+        (r"^In it (?=[A-Z0-9])", ""),
+        (r"^(.+) supports? the call\.$", r"The cell expresses \1."),
         (r"^Its ([A-Z0-9]{2}.*) (is a marker|are markers) of ", r"\1, markers of "),
         # what speaks for another type
         (r", which supports? an? (.+)\.$", r", which speak for \1."),
         (r"^(.+) would support an? (.+)\.$", r"The cell expresses \1, which speak for \2."),
-        (r"^As for an? (.+), it expresses (.+)\.$", r"The cell expresses \2, which speak for \1."),
+        (r"^It expresses (.+) too, as an? (.+) would\.$", r"The cell expresses \1, which speak for \2."),
         # wider types, and what genes do
         (r"^So (?:is|are) (?=[A-Z0-9])", ""),
         (r"\b(a marker|markers) of the wider type, ", r"\1 of "),
@@ -99,7 +101,7 @@ _SAID = tuple(
             r"\2 is not detected. \1 of this depth would show it with a probability of \3.",
         ),
         # what is unusual, and states
-        (r"^What is unusual (?:is|are) (.+), specific to ", r"The cell expresses \1, which are specific to "),
+        (r"^What is unusual: it expresses ", "The cell expresses "),
         (
             r"^(.+) (?:is|are) unusual here, as (?:they are|it is) specific to ",
             r"The cell expresses \1, which are specific to ",
