@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 from bioverse_sc.facts import Absence, cell_facts, check_answer
 from bioverse_sc.models import reasoning_prompt
-from bioverse_sc.reasoning import FORMS, Case, claims_of, known_symbols
+from bioverse_sc.reasoning import FORMS, Case, claims_of, held, known_symbols
 
 B_CELL = Case(
     label="B cell",
@@ -105,3 +105,49 @@ def test_facts_bear_out_every_form_of_what_they_say(reasons):
             checked = check_answer(reasons.reason(one), facts)
             looked_at = checked[-1:] if wrong else checked
             assert {sentence.verdict for sentence in looked_at} == {verdict}, looked_at
+
+
+@pytest.mark.parametrize("case", [B_CELL, WRONG, UNKNOWN, replace(B_CELL, markers=(), highest=("CD74", "LTB"))])
+def test_all_that_the_recipe_writes_is_held(case, reasons):
+    for one in drawn(case):
+        text = reasons.reason(one)
+        assert held(text, one) == (text, 0), [s for s in text.split(". ") if s not in held(text, one)[0]]
+
+
+@pytest.mark.parametrize(
+    ("was", "instead"),
+    [
+        ("MS4A1", "LYZ"),
+        ("0.08", "0.90"),
+        ("0.95", "0.59"),
+        ("0.90", "0.08"),
+        ("T cell", "monocyte"),
+        ("B cell activation", "T cell activation"),
+        ("CD3D", "CD19"),
+        ("erythroid lineage", "myeloid lineage"),
+        (" call is certain", " call is not certain"),
+        (" call is certain", " call is likely, but not certain"),
+        (" call certain", " call not certain"),
+        ("much haemoglobin", "many mitochondrial counts"),
+        ("signs of proliferation", "a response to stress"),
+        ("CD3E", "glyoxalase"),
+        (" expresses ", " percent percent "),
+        ("markers of B cells", "markers of lymphocytes"),
+    ],
+)
+def test_a_sentence_that_its_prompt_does_not_bear_out_is_left_out(was, instead, reasons):
+    n_changed = 0
+    for one in drawn(B_CELL):
+        sentences = reasons.reason(one).replace(". ", ".\n").split("\n")
+        for sentence in sentences:
+            changed = sentence.replace(was, instead)
+            if changed != sentence:
+                n_changed += 1
+                assert held(changed, one) == ("", 1), changed
+    assert n_changed > 10
+
+
+def test_a_sentence_is_said_once(reasons):
+    text = reasons.reason(B_CELL)
+    first = text.split(". ")[0] + "."
+    assert held(f"{text} {first}", B_CELL) == (text, 1)

@@ -38,7 +38,7 @@ FORMS = {
     "wider": (
         "It also expresses {genes}, {markers} of {types}.",
         "{genes} {are} {markers} of the wider type, {types}.",
-        "So {are} {genes}, {markers} of {types}.",
+        "{genes}, {markers} of {types}, {are} expressed too.",
         "As {types} do, it expresses {genes}.",
     ),
     "highest": (
@@ -48,8 +48,8 @@ FORMS = {
     ),
     "function": (
         "{gene} has a role in {process}.",
-        "One of these genes, {gene}, has a role in {process}.",
         "{gene} is known for its role in {process}.",
+        "The role of {gene} is in {process}.",
     ),
     "next": (
         "The next most likely type is {type}, with a probability of {probability}.",

@@ -40,10 +40,9 @@ _SAID = tuple(
         (r"^(.+) would support an? (.+)\.$", r"The cell expresses \1, which speak for \2."),
         (r"^It expresses (.+) too, as an? (.+) would\.$", r"The cell expresses \1, which speak for \2."),
         # wider types, and what genes do
-        (r"^So (?:is|are) (?=[A-Z0-9])", ""),
         (r"\b(a marker|markers) of the wider type, ", r"\1 of "),
-        (r"^One of these genes, (\S+), ", r"\1 "),
         (r"\b(?:has a|is known for its) role in\b", "takes part in"),
+        (r"^The role of (\S+) is in ", r"\1 takes part in "),
         # what comes next
         (
             r"^(?:No other type is (?:near|likely)|None of the other types is near)\.",

@@ -8,6 +8,7 @@ from bioverse_sc.reasoning._claims import (
     known_symbols,
     supported_counts,
 )
+from bioverse_sc.reasoning._held import held
 from bioverse_sc.reasoning._write import EXPLANATION_TOKENS, REASONING_TOKENS, explain, why_labelled, write_reasoning
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "claims_of",
     "detected",
     "explain",
+    "held",
     "informative_genes",
     "known_symbols",
     "supported_counts",
