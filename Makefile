@@ -23,16 +23,13 @@ LISTED := -W default::DeprecationWarning -W default::PendingDeprecationWarning -
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo chat test lint house docs parity test-lowest test-latest lock clean
+.PHONY: help demo test lint house docs parity test-lowest test-latest lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## annotate a small data set, offline
 	$(BIN)/python demo/run.py
-
-chat: $(READY) ## talk about the same cells with a language model that answers from facts, offline
-	$(BIN)/python demo/chat.py
 
 test: $(READY) ## run the tests, offline
 	$(OFFLINE) $(BIN)/python -m pytest

@@ -78,7 +78,7 @@ def make(
         mods[mod] = ad.AnnData(obs=table[[column]].astype(str))
         for name, about in zip(table.index, abouts[mod], strict=True):
             writer.begin()
-            records.append(record([mod], [name], [entity_turn(writer, about) for _ in range(int(rng.integers(1, 3)))]))
+            records.append(record([mod], [name], [entity_turn(writer, about) for _ in range(int(rng.integers(1, 5)))]))
     for _ in range(n_entities // 4):
         writer.begin()
         molecule, protein, cell = (int(rng.integers(n)) for n in (n_entities, n_entities, len(facts)))
@@ -91,7 +91,7 @@ def make(
         records.append(record([about.mod for about in shown], names, [several_turn(writer, shown)]))
     for _ in range(n_entities):
         writer.begin()
-        records.append(record([], [], [table_turn(writer) for _ in range(int(rng.integers(1, 3)))]))
+        records.append(record([], [], [table_turn(writer) for _ in range(int(rng.integers(1, 5)))]))
     mods["rna"], labelled = with_labelled(cells, ad.read_h5ad(out / "cells.h5ad"), n_labels, rng)
     md.MuData(mods).write(out / "entities.h5mu")
     return [*records, *labelled]
@@ -102,9 +102,9 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="folder with the reference data")
     parser.add_argument("--out", type=Path, required=True, help="folder of cells.h5ad, and of the files")
     parser.add_argument("--cells", type=int, default=3000)
-    parser.add_argument("--per-cell", type=int, default=2, help="conversations about each cell")
-    parser.add_argument("--entities", type=int, default=900, help="proteins, and as many molecules")
-    parser.add_argument("--labels", type=int, default=16_000, help="cells that are asked for their label alone")
+    parser.add_argument("--per-cell", type=int, default=1, help="conversations about each cell")
+    parser.add_argument("--entities", type=int, default=700, help="proteins, and as many molecules")
+    parser.add_argument("--labels", type=int, default=32_000, help="cells that are asked for their label alone")
     a = parser.parse_args()
     records = make(a.shared, a.out, n_cells=a.cells, n_entities=a.entities, per_cell=a.per_cell, n_labels=a.labels)
     with (a.out / "conversations.jsonl").open("w", encoding="utf-8") as file:

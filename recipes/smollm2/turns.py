@@ -41,6 +41,9 @@ FOLLOW_UPS = (
     "And its role?",
     "What does it do in general?",
 )
+ABOUT_ALL = re.compile(r"sample (say|info)|know(n)? (of|about) the sample|metadata|information|kind of sample")
+OF_STUDY = re.compile(r"donor|patient|subject|disease|\bill\b|treat|condition|stimulat|tissue|organ\b", re.IGNORECASE)
+"""What may be among the facts when these tell of the study."""
 Turn = tuple[str, str, list[str]]
 """Question, answer, facts that are shown before it."""
 
@@ -87,8 +90,9 @@ class Writer:
         answer = " ".join(fact.text if isinstance(fact, Fact) else fact for fact in answers)
         needed_texts = [fact.text for fact in [*needed, *answers] if isinstance(fact, Fact)]
         others = [fact.text for fact in facts if fact.text not in needed_texts]
+        # the first turn shows most of what the later ones ask for; at use too a later turn shows only what is new
+        most = int(self.rng.integers(0, 3)) if self.earlier else int(self.rng.integers(4, 17))
         # in the order of their worth for the question as at use, or in any
-        most = int(self.rng.integers(4, 19)) if self.rng.random() < 0.3 else int(self.rng.integers(3, 10))
         chosen = [*needed_texts, *others[:most]]
         if self.rng.random() < 0.6:
             chosen = [chosen[i] for i in self.rng.permutation(len(chosen))]
@@ -99,21 +103,6 @@ class Writer:
 
     def begin(self) -> None:
         self.earlier, self.shown = [], set()
-
-
-def polar(fact: Fact) -> list[str]:
-    """The word that an answer to a yes-or-no question begins with, by what its fact says."""
-    text = fact.text
-    if "cannot be told" in text or "nothing can be told" in text:
-        return []
-    if "probably not" in text:
-        return ["Probably not."]
-    if "which says little" in text:
-        return []
-    if "most likely" in text.split(". ")[0]:
-        return ["Probably."]
-    negative = re.search(r"\b(is not|are not|does not|no known|not detected|none of|no known marker|nothing)\b", text)
-    return ["No."] if negative and negative.start() < 90 else ["Yes."]
 
 
 def of(facts: Sequence[Fact], *topics: str) -> list[Fact]:
@@ -173,7 +162,7 @@ class CellTalk:
         elif kind in ("proliferating", "interferon", "stressed"):
             states = {"proliferating": "prolif", "interferon": "interferon", "stressed": "stress"}
             told = [f for f in judged if states[kind] in f.text][:1]
-            answers = [*polar(told[0]), *told] if told else []
+            answers = [*told]
         elif kind == "state":
             answers = [*of(own, "state")]
         elif kind in ("counts", "genes_detected"):
@@ -191,7 +180,10 @@ class CellTalk:
 
     def refused(self, question: str = "") -> Turn:
         """What no fact tells."""
-        question = question or self.writer.worded(self.writer.wordings["refused"])
+        if not question:
+            wordings = self.writer.wordings["refused"]
+            untold = [wording for wording in wordings if not (self.cell.study and OF_STUDY.search(wording))]
+            question = self.writer.worded(untold)
         return self.writer.turn(question, [refusal_about([self.about])], self.asked(question))
 
     def is_type(self) -> Turn:
@@ -213,7 +205,7 @@ class CellTalk:
         judged = [f for f in self.asked(f"Is it a {ontology.names[term]}?") if f.topic == "judgment"]
         if not judged:
             return self.refused(question)
-        return self.writer.turn(question, [*polar(judged[0]), judged[0]], facts)
+        return self.writer.turn(question, judged[:1], facts)
 
     def gene(self) -> str:
         """A gene to ask about: one that is a marker, expressed, absent, not measured, or none at all."""
@@ -237,19 +229,14 @@ class CellTalk:
         judged = [f for f in self.asked(f"Does it express {gene}?") if f.topic == "judgment"]
         if not judged:
             return self.refused(question)
-        answers: list[Fact | str] = [*polar(judged[0]), judged[0]]
-        return self.writer.turn(question, answers, self.asked(question))
+        return self.writer.turn(question, judged[:1], self.asked(question))
 
     def is_marker(self) -> Turn:
         gene = self.gene()
         question = self.writer.worded(self.writer.wordings["cell"]["is_marker"], gene=gene)
         judged = [f for f in self.asked(f"Does it express {gene}?") if f.topic == "judgment"]
         marks = [f for f in judged if "marker" in f.text][:1] or judged[:1]
-        return (
-            self.writer.turn(question, [*polar(marks[0]), marks[0]], self.asked(question))
-            if marks
-            else self.refused(question)
-        )
+        return self.writer.turn(question, marks, self.asked(question)) if marks else self.refused(question)
 
     def pathway(self) -> Turn:
         name = str(self.writer.pick(self.writer.pathways))
@@ -258,20 +245,15 @@ class CellTalk:
         return self.writer.turn(question, judged[:2], self.asked(question)) if judged else self.refused(question)
 
     def study(self) -> Turn:
+        """A question about a column that the user names, about the tissue, or about all that is told of the sample."""
+        wording = str(self.writer.pick(self.writer.wordings["cell"]["study"]))
         key = str(self.writer.pick(list(STUDY)))
-        question = self.writer.worded(self.writer.wordings["cell"]["study"], column=key)
-        facts = self.asked(question)
+        question = self.writer.worded([wording], column=key)
         told = of(self.cell.facts("Cell"), "study")
-        if not told:
-            return self.refused(question)
-        is_named = [f for f in told if f"'s {key} is" in f.text] if f" {key}" in question else []
-        if f" {key}" in question and not is_named:
-            return self.refused(question)
-        if not is_named and "what do you know" not in question.lower() and "say" not in question:
-            is_named = [f for f in told if "tissue" in f.text]
-            if not is_named:
-                return self.refused(question)
-        return self.writer.turn(question, is_named or told, facts)
+        if "{column}" not in wording:
+            key = "" if ABOUT_ALL.search(wording) else "tissue"
+        answers = [fact for fact in told if not key or f"'s {key} is" in fact.text]
+        return self.writer.turn(question, answers, self.asked(question)) if answers else self.refused(question)
 
     def why(self) -> Turn:
         """The reasoning, as annotate asks for it."""
@@ -360,14 +342,16 @@ def of_gene(gene: str) -> list[Fact]:
 
 
 def conversation(talk: CellTalk) -> list[Turn]:
-    """One to three turns about a cell."""
+    """Some turns about a cell, most of which ask for what the first one shows."""
     writer = talk.writer
     writer.begin()
     plain = [kind for kind in writer.wordings["cell"] if kind not in NAMING]
-    kinds = [*plain, *["refused"] * 6, *["is_type"] * 5, *["expresses"] * 6, *["why"] * 5, "is_marker", "is_marker"]
-    kinds += ["pathway", "study", "study", "table", "table", "identity", "markers"]
+    # what the first turn already shows takes few tokens to ask for
+    kinds = [*plain, *plain, *["wider", "against", "quality", "certainty", "identity", "markers"], *["refused"] * 10]
+    kinds += [*["is_type"] * 6, *["expresses"] * 6, *["is_marker"] * 5, *["why"] * 4, *["table"] * 4, *["study"] * 3]
+    kinds += ["pathway"]
     turns: list[Turn] = []
-    n_turns = int(writer.rng.choice([1, 2, 3], p=[0.6, 0.28, 0.12]))
+    n_turns = int(writer.rng.choice([1, 2, 5, 8, 10], p=[0.15, 0.1, 0.2, 0.25, 0.3]))
     while len(turns) < n_turns:
         kind = str(writer.pick(kinds))
         if kind == "expresses" and len(turns) + 1 < n_turns:

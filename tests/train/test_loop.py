@@ -582,6 +582,23 @@ def test_a_run_draws_by_weights_and_lengths():
     assert sorted(np.concatenate(held_out.seen[:3])) == list(range(20))
 
 
+def test_micro_batches_are_of_one_length_and_their_step_is_mixed():
+    lengths = np.random.default_rng(1).permutation(20)
+    source = Points(20, lengths=lengths)
+    fit(Line(), source, replace(CONFIG, micro_batch_size=2))
+    for step in range(CONFIG.steps):
+        parts = source.seen[4 * step : 4 * (step + 1)]
+        drawn = batch_indices(20, 8, step, 0)
+        assert np.concatenate(parts).tolist() == sorted(drawn, key=lambda i: lengths[i])
+
+
+def test_a_run_does_not_go_on_with_micro_batches_that_it_began_without(tmp_path):
+    fit(Line(), Points(), replace(CONFIG, micro_batch_size=4), folder=tmp_path)
+    fit(Line(), Points(), replace(CONFIG, micro_batch_size=2), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"another configuration \(micro_batch_size\)"):
+        fit(Line(), Points(), CONFIG, folder=tmp_path)
+
+
 def test_indices_follow_from_seed_and_step():
     np.testing.assert_array_equal(batch_indices(50, 8, 9, 1), batch_indices(50, 8, 9, 1))
     assert not np.array_equal(batch_indices(50, 8, 9, 1), batch_indices(50, 8, 9, 2))

@@ -59,7 +59,7 @@ STAGES = {
     "instruct": 2,
     "instruct beside contrast": None,
 }
-"""Stages, and the size of the micro-batches of two processes."""
+"""Stages, and the size of their micro-batches."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def by_two_processes(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_equal_one_on_the_same_global_batch(stage, by_two_processes, tmp_path):
-    run(stage, tmp_path, **CONFIG)
+    run(stage, tmp_path, **CONFIG, micro_batch_size=STAGES[stage])
     assert_same(results(tmp_path), results(by_two_processes / stage), atol=2e-5)
 
 

@@ -318,16 +318,17 @@ def test_what_changes_no_number_may_change_when_a_run_goes_on(tmp_path, monkeypa
 
     vectors, which = groups()
     examples = examples_of(which)
-    train.instruct(make_model(), examples, {"rna": vectors}, CONFIG, folder=tmp_path)
+    config = replace(CONFIG, micro_batch_size=1)
+    train.instruct(make_model(), examples, {"rna": vectors}, config, folder=tmp_path)
     for change in (
         {"micro_batch_size": 2},
         {"gradient_checkpointing": True},
         {"log_every": 3},
         {"checkpoint_every": 1},
     ):
-        train.instruct(make_model(), examples, {"rna": vectors}, replace(CONFIG, **change), folder=tmp_path)
+        train.instruct(make_model(), examples, {"rna": vectors}, replace(config, **change), folder=tmp_path)
     with pytest.raises(ValueError, match=r"another configuration \(seed\)"):
-        train.instruct(make_model(), examples, {"rna": vectors}, replace(CONFIG, seed=4), folder=tmp_path)
+        train.instruct(make_model(), examples, {"rna": vectors}, replace(config, seed=4), folder=tmp_path)
 
 
 def test_another_device_than_the_first_says_what_to_do(monkeypatch):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,10 @@ from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modality import CELLS
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Results, Slot
-from bioverse_sc.facts import VERDICTS
+from bioverse_sc.tl._asked import Asked
 from bioverse_sc.tl._current import vectors_expected
-from bioverse_sc.tl._known import abouts_of, check_obs_keys, facts_of_prompts, held_answers, tables
-from bioverse_sc.tl._prompts import check_request, log_use, provenance, shown, written
+from bioverse_sc.tl._known import check_obs_keys
+from bioverse_sc.tl._prompts import check_request, log_use, provenance, shown
 from bioverse_sc.tl._questions import (
     check_beside,
     check_known,
@@ -34,9 +33,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from bioverse_sc.facts import About
-    from bioverse_sc.models import BioVerse, Segment
-    from bioverse_sc.tl._prompts import Shown
+    from bioverse_sc.models import BioVerse
 
 
 @undisturbed()
@@ -182,9 +179,8 @@ def ask(
         places = [shown(subject_of[name], rows_of[name], retrieve=retrieve) for name in mods]
         for name, rows in companions.items():
             places += [shown(subject_of[name], np.full(len(names), row), retrieve=retrieve) for row in rows]
-        asked = _Asked(loaded, question, places, obs_keys)
-        texts = written(loaded, asked.prompts(), places, names, decoding, batch_size=batch_size, description="ask")
-        answers, details = asked.answers(texts, names)
+        asked = Asked(question, places, obs_keys=obs_keys)
+        answers, details = asked.answers(names, decoding, batch_size=batch_size, description="ask")
         if len(used) > 1:
             answers = pd.Series(answers, index=names).reindex(target.data.obs_names, fill_value="").to_numpy()
         column = pd.Series(answers, index=target.data.obs_names, dtype=object)
@@ -200,39 +196,3 @@ def ask(
             params["vectors"] = subject_of[used[0]].vectors_slot.key
         lines += target.write("ask", {slot: column}, params)
     return data if copy else None
-
-
-class _Asked:
-    """A question about the observations in some places, and what is known of these where answers are held to facts."""
-
-    def __init__(self, model: BioVerse, question: str, places: Sequence[Shown], obs_keys: Sequence[str]) -> None:
-        from bioverse_sc.models import entity_names
-
-        self.model, self.question, self.places = model, question, places
-        self.mods = [place.subject.mod for place in places]
-        self.is_grounded = model.config.grounding != ""
-        self.abouts: list[list[About]] = []
-        if self.is_grounded:
-            named = zip(places, entity_names(self.mods), strict=True)
-            self.abouts = [abouts_of(place, name, obs_keys=obs_keys) for place, name in named]
-        self.facts = facts_of_prompts(question, self.abouts)
-
-    def prompts(self) -> list[list[Segment]]:
-        """One for each observation."""
-        from bioverse_sc.models import question_prompt
-
-        prompts, turns = self.model.config.prompts, [(self.question, None)]
-        if self.model.config.grounding == "shown":
-            shown_facts = ([fact.text for fact in facts] for facts in self.facts)
-            return [question_prompt(self.mods, turns, facts=[texts], prompts=prompts) for texts in shown_facts]
-        nearest = zip(*(place.texts for place in self.places), strict=True)
-        return [question_prompt(self.mods, turns, nearest=near, prompts=prompts) for near in nearest]
-
-    def answers(self, texts: np.ndarray, names: pd.Index) -> tuple[np.ndarray, dict[str, Any]]:
-        """What is shown of the answers, and the facts, sentences and counts beside."""
-        if not self.is_grounded:
-            return texts, {}
-        held = held_answers(self.model, texts, self.facts, self.abouts)
-        verdicts = Counter(sentence.verdict for answer in held for sentence in answer.sentences)
-        logger.info("    sentences: %s", ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS))
-        return np.array([answer.answer for answer in held], dtype=object), tables(names, held)

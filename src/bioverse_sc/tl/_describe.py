@@ -12,7 +12,7 @@ from bioverse_sc._logging import finish_log, logger
 from bioverse_sc._modality import modality_of
 from bioverse_sc._quiet import undisturbed
 from bioverse_sc._results import Slot
-from bioverse_sc.tl._known import abouts_of, facts_of_prompts, held_answers, tables
+from bioverse_sc.tl._asked import Asked
 from bioverse_sc.tl._nearest import Nearest, memory_of
 from bioverse_sc.tl._prompts import Shown, check_request, log_use, provenance, written
 from bioverse_sc.tl._subject import Reading, modalities_read, subjects
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from bioverse_sc.models import BioVerse, Decoding
-    from bioverse_sc.tl._known import Grounded
     from bioverse_sc.tl._subject import Subject
 
 
@@ -159,8 +158,9 @@ def _texts(subject: Subject, nearest: Nearest | None, decoding: Decoding) -> tup
     place = Shown(subject, rows, [None] * len(rows) if nearest is None else [nearest.known[row] for row in rows])
     names = subject.adata.obs_names
     if subject.model.config.grounding == "shown":
-        held = _held(place, decoding)
-        texts, details = np.array([answer.answer for answer in held], dtype=object), tables(names[rows], held)
+        asked = Asked(f"Describe this {modality_of(subject.mod).noun}.", [place])
+        batch_size = subject.reading.batch_size
+        texts, details = asked.answers(names[rows], decoding, batch_size=batch_size, description="describe")
     else:
         texts, details = _described(place, decoding), {}
     if nearest is None:
@@ -193,24 +193,3 @@ def _described(place: Shown, decoding: Decoding) -> np.ndarray:
         batch_size=subject.reading.batch_size,
         description="describe",
     )
-
-
-def _held(place: Shown, decoding: Decoding) -> list[Grounded]:
-    """What a model that is shown facts writes of some observations, held to these facts."""
-    from bioverse_sc.models import question_prompt
-
-    subject, entry = place.subject, modality_of(place.subject.mod)
-    turns, prompts = [(f"Describe this {entry.noun}.", None)], subject.model.config.prompts
-    abouts = abouts_of(place, entry.title)
-    facts = facts_of_prompts(turns[0][0], [abouts])
-    shown_facts = ([fact.text for fact in known] for known in facts)
-    texts = written(
-        subject.model,
-        [question_prompt([subject.mod], turns, facts=[known], prompts=prompts) for known in shown_facts],
-        [place],
-        subject.adata.obs_names[place.rows],
-        decoding,
-        batch_size=subject.reading.batch_size,
-        description="describe",
-    )
-    return held_answers(subject.model, texts, facts, [abouts])

@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 INDEX = "index.json"
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.pt", "state.json", "checksums.json"
 MAY_CHANGE = {"micro_batch_size", "gradient_checkpointing", "log_every", "checkpoint_every", "tensorboard"}
-"""Settings that may be others when a run goes on: they change only the rounding, and how often it says something."""
+"""Settings that may be others when a run goes on: they change only the rounding, and how often it says something.
+
+But for whether there are micro-batches at all: that decides which examples a step has.
+"""
+
+
+def _fixed(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a run that goes on must have as it began."""
+    settings = {name: value for name, value in config.items() if name not in MAY_CHANGE}
+    return settings | {"micro_batch_size": config.get("micro_batch_size") is not None}
 
 
 @dataclass
@@ -143,9 +152,8 @@ class Checkpoints:
             self._check(self.folder / name)
         folder = self.folder / names[which]
         stored = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        now = json.loads(json.dumps(asdict(config)))
-        keys = (now.keys() | stored["config"].keys()) - MAY_CHANGE
-        if differs := sorted(k for k in keys if stored["config"].get(k) != now.get(k)):
+        before, now = _fixed(stored["config"]), _fixed(json.loads(json.dumps(asdict(config))))
+        if differs := sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k)):
             msg = f"{folder} was written with another configuration ({', '.join(differs)}); use a new folder."
             raise ValueError(msg)
         weights = load_file(folder / WEIGHTS)

@@ -22,7 +22,11 @@ class TrainConfig:
     batch_size: int = 64
     """Examples of a step, over all processes and micro-batches."""
     micro_batch_size: int | None = None
-    """Examples in memory at a time on each process; gradients are accumulated over the rest. All of them by default."""
+    """Examples in memory at a time on each process; gradients are accumulated over the rest. All of them by default.
+
+    A step is padded little either way: by default its examples are of about one length; with this, each micro-batch is,
+    and the step mixes long and short ones, so that each step trains all that a set of prompts teaches.
+    """
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01

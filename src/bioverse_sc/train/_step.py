@@ -101,8 +101,14 @@ class Stepper:
         """Indices of the examples that this process sees in a step, shape (micro-batches, examples)."""
         config, source = self.config, self.source
         rank, n_processes = self.accelerator.process_index, self.accelerator.num_processes
-        indices = batch_indices(len(source), config.batch_size, step, config.seed, source.lengths, source.weights)
-        return indices.reshape(n_processes, -1)[rank].reshape(config.micro_batches(n_processes), -1)
+        # a step of several micro-batches mixes short and long examples, and so all tasks; each of its parts is of one
+        # length
+        lengths = source.lengths if config.micro_batch_size is None else None
+        indices = batch_indices(len(source), config.batch_size, step, config.seed, lengths, source.weights)
+        mine = indices.reshape(n_processes, -1)[rank]
+        if config.micro_batch_size is not None and source.lengths is not None:
+            mine = mine[np.argsort(source.lengths[mine], kind="stable")]
+        return mine.reshape(config.micro_batches(n_processes), -1)
 
     def _gradients(
         self, batches: list[dict[str, torch.Tensor]], shares: list[float]
