@@ -151,3 +151,7 @@ def test_a_sentence_is_said_once(reasons):
     text = reasons.reason(B_CELL)
     first = text.split(". ")[0] + "."
     assert held(f"{text} {first}", B_CELL) == (text, 1)
+
+
+def test_a_stammer_is_not_held():
+    assert held("The cell expresses CD79A CD79A, a known marker of B cells.", B_CELL) == ("", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from bioverse_sc.facts import SUPPORTED, Fact, check_answer, in_plural, shown_probability, with_article
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bioverse_sc.reasoning._cases import Case
+
+STAMMER = re.compile(r"\b(\S+) \1\b")
+"""A word that is written twice in a row: a small model has lost its way there."""
 
 
 def held(text: str, case: Case) -> tuple[str, int]:
@@ -24,7 +28,11 @@ def held(text: str, case: Case) -> tuple[str, int]:
         What it was shown.
     """
     sentences = check_answer(text, [Fact(said, "reasoning", "Cell") for said in _said(case)])
-    kept = dict.fromkeys(sentence.text for sentence in sentences if sentence.verdict in SUPPORTED)
+    kept = dict.fromkeys(
+        sentence.text
+        for sentence in sentences
+        if sentence.verdict in SUPPORTED and STAMMER.search(sentence.text) is None
+    )
     return " ".join(kept), len(sentences) - len(kept)
 
 

@@ -95,7 +95,7 @@ def write_reasoning(
     """Let the language model write its reasoning about each case; ``""`` where the vector is zeros.
 
     Sentences that the prompt does not bear out are left out. Before that, a text that has some is written again, in
-    other forms, and the one with the fewest is taken.
+    other forms, and the one with the fewest is taken of which something is left.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def write_reasoning(
     from bioverse_sc.models import TypeNames
 
     texts = np.full(len(cases), "", dtype=object)
-    least = np.full(len(cases), np.iinfo(np.int64).max)  # sentences that are left out
+    least = np.full(len(cases), np.inf)  # sentences that are left out
     names = TypeNames(model, list(cell_ontology().names.values()))
     to_write = np.flatnonzero(vectors.any(axis=1))
     for attempt in range(ATTEMPTS):
@@ -125,7 +125,7 @@ def write_reasoning(
             batch = [tried[i] for i in rows.tolist()]
             for i, case, text in zip(rows, batch, _write(model, vectors[rows], batch, symbols, names), strict=True):
                 kept, n_left_out = held(text, case)
-                if n_left_out < least[i]:
+                if n_left_out < least[i] and kept:
                     texts[i], least[i] = kept, n_left_out
         to_write = to_write[least[to_write] > 0]
     return texts
