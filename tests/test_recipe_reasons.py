@@ -155,3 +155,19 @@ def test_a_sentence_is_said_once(reasons):
 
 def test_a_stammer_is_not_held():
     assert held("The cell expresses CD79A CD79A, a known marker of B cells.", B_CELL) == ("", 1)
+
+
+def test_an_invented_case_is_told_like_any_other(reasons):
+    rng, genes = (
+        np.random.default_rng(0),
+        ["CD74", "LYZ", "INS", *(f"IFI{i}" for i in (6, 27, 30, 35, 44)), *"ABCDEFGHIJKL"],
+    )
+    for case in (B_CELL, WRONG, UNKNOWN):
+        other = reasons.invented(case, genes, ["B cell", "mast cell", "hepatocyte", "neuron", "T cell"], rng)
+        assert other.label == case.label
+        assert list(other.parts) == list(case.parts) or (other.runner_up[1] > other.probability) != (
+            case.runner_up[1] > case.probability
+        )
+        assert set(other.genes) <= set(genes)
+        assert len(other.genes) == len(case.genes)
+        assert held(reasons.reason(other), other)[1] == 0

@@ -73,6 +73,8 @@ class Reasons:
     """Share of the cells with the label of another."""
     wider: float = 0.15
     """Share of the cells with a wider label."""
+    invented: float = 0.3
+    """Share of the prompts whose genes, types and numbers are drawn, so that it learns to read them."""
     balance: float = 0.4
     labels: int = 14_000
     """Cells whose labels are kept, half of them views of real ones."""
@@ -253,6 +255,11 @@ class Teach:
         r, rng = self.recipe, np.random.default_rng(self.recipe.seed + 2)
         vectors, labels, cases = self.cells()
         n_alone = r.cells + r.strangers
+        genes, chosen = self.data.known_genes(), rng.random(len(cases)) < r.invented
+        cases = [
+            reasons.invented(case, genes, self.names, rng) if is_chosen else case
+            for case, is_chosen in zip(cases, chosen, strict=True)
+        ]
         rows = [*range(n_alone), *range(len(labels), len(vectors))]
         examples = [Example(reasons.reasoned_prompt(case), (row,)) for row, case in zip(rows, cases, strict=True)]
         first_kept = len(examples)

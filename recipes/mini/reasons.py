@@ -8,6 +8,7 @@ words are tokens of their own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bioverse_sc.facts import in_plural, with_article
@@ -15,6 +16,8 @@ from bioverse_sc.models import reasoning_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
 
     from bioverse_sc.models import Segment
     from bioverse_sc.reasoning import Case
@@ -154,6 +157,40 @@ def sentence(name: str, values: dict[str, str], label: str = "") -> str:
     filled["A_type"] = capital(filled["a_type"])
     text = forms[int(values["form"]) % len(forms)].format(**filled, **(ONE if len(genes) == 1 else MANY))
     return capital(text)
+
+
+def invented(case: Case, genes: Sequence[str], types: Sequence[str], rng: np.random.Generator) -> Case:
+    """The case with other genes, types but for the label, and numbers, all of them drawn.
+
+    What it says cannot be guessed from the cell, so a language model learns to read it in the prompt.
+    """
+    named = list(dict.fromkeys([*case.genes, *case.missing, case.role[0]]))
+    gene = dict(zip(named, rng.choice(genes, size=len(named), replace=False).tolist(), strict=True)) | {"": ""}
+    others = {case.wider[0], case.runner_up[0], case.unusual[0], *(absence.label for absence in case.absences)}
+    others = sorted(others - {case.label, ""})
+    drawn = rng.choice([name for name in types if name != case.label], size=len(others), replace=False).tolist()
+    type_ = dict(zip(others, drawn, strict=True)) | {case.label: case.label, "": ""}
+
+    def some(listed: Sequence[str]) -> tuple[str, ...]:
+        return tuple(gene[name] for name in listed)
+
+    share = float(rng.uniform(0.05, 0.95))
+    return replace(
+        case,
+        markers=some(case.markers),
+        wider=(type_[case.wider[0]], some(case.wider[1])),
+        highest=some(case.highest),
+        role=(gene[case.role[0]], case.role[1]),
+        runner_up=(type_[case.runner_up[0]], float(rng.uniform(0.01, 1 - share)) if case.runner_up[0] else 0.0),
+        absences=tuple(
+            replace(a, gene=gene[a.gene], label=type_[a.label], probability=float(rng.uniform(0.8, 1)))
+            for a in case.absences
+        ),
+        rival=some(case.rival),
+        unusual=(type_[case.unusual[0]], some(case.unusual[1])),
+        state=(case.state[0], some(case.state[1])),
+        probability=share,
+    )
 
 
 def capital(text: str) -> str:

@@ -126,21 +126,7 @@ class Case:
         show("state", is_there=bool(self.state[1]), state=self.state[0], genes=", ".join(self.state[1]))
         sure = shown_probability(self.probability)
         show("sure", is_there=bool(named), certainty=self.certainty, probability=sure)
-        return shown | self._parts_before
-
-    @property
-    def _parts_before(self) -> dict[str, list[dict[str, str]]]:
-        """Parts of the template of models that were made before: missing genes by type, and doubts."""
-        by_type: dict[str, list[str]] = {}
-        for absence in self.absences:
-            if absence.label != self.label:
-                by_type.setdefault(absence.label, []).append(absence.gene)
-        lists = " and ".join(f"{', '.join(genes)} of the {other}" for other, genes in by_type.items())
-        word = "" if self.probability >= 0.8 else "medium" if self.probability >= 0.5 else "low"
-        return {
-            "absent": [{"absent": lists}] if lists else [],
-            "doubt": [{"confidence": word, "runner_up": self.runner_up[0] or "none"}] if word else [],
-        }
+        return shown
 
 
 class CaseMaker:
