@@ -72,27 +72,37 @@ def test_shown_genes_alone_are_written_each_once(mini):
         assert {word for word in words if word in SYMBOLS} <= set(genes)
 
 
+LACKING = [
+    ("T cell", ("CD3D", "CD3E"), ("MS4A1", "CD79A"), "B cell"),
+    ("CD14-positive monocyte", ("LYZ",), ("MS4A1", "CD79A"), "naive B cell"),
+    ("naive B cell", ("MS4A1", "CD79A"), ("CD3D", "CD3E"), "T cell"),
+    ("type B pancreatic cell", ("INS",), ("LYZ", "COL1A1"), "fibroblast"),
+]
+"""Labels with their markers, and genes that a cell of another type would show."""
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_missing_genes_are_written_as_missing_and_nowhere_else(temperature, mini):
-    missing = [Absence("MS4A1", "B cell", 0.95), Absence("CD79A", "B cell", 0.9)]
     cases = [
-        Case("T cell", markers=("CD3D", "CD3E"), runner_up=("B cell", 0.3), absences=missing, probability=0.6, draw=i)
-        for i in range(24)
+        Case(label, markers=markers, absences=tuple(Absence(g, other, 0.9) for g in missing), probability=0.9, draw=i)
+        for label, markers, missing, other in LACKING
+        for i in range(16)
     ]
     prompts = [reasoning_prompt(c.label, c.genes, parts=c.parts, prompts=mini.config.prompts) for c in cases]
+    vectors = make_vectors(len(cases), width=mini.config.projectors["rna"].in_width)
     with torch.inference_mode():
-        soft = mini.project("rna", torch.from_numpy(make_vectors(24, width=mini.config.projectors["rna"].in_width)))
-    shown = [["CD3D", "CD3E"]] * 24, [["MS4A1", "CD79A"]] * 24
-    constraint = ShownGenes(mini, SYMBOLS, *shown, absence_words=ABSENCE_WORDS)
-    decoding = Decoding(90, temperature=temperature)
+        soft = mini.project("rna", torch.from_numpy(vectors))
+    shown, missing = [c.genes for c in cases], [c.missing for c in cases]
+    constraint = ShownGenes(mini, SYMBOLS, shown, missing, absence_words=ABSENCE_WORDS)
+    texts = generate_text(mini, prompts, soft, Decoding(90, temperature=temperature), constraint=constraint)
     n_missing = 0
-    for text in generate_text(mini, prompts, soft, decoding, constraint=constraint):
+    for case, text in zip(cases, texts, strict=True):
         for sentence in re.split(r"\.(?!\d)", text):
             before, word, after = re.split(rf"(\b(?:{'|'.join(ABSENCE_WORDS)})\b|$)", sentence, maxsplit=1)
             named = [set(re.findall(r"\w+", place)) & set(SYMBOLS) for place in (before, after)]
-            assert named[0] <= {"CD3D", "CD3E"}
-            assert named[1] <= {"MS4A1", "CD79A"}
-            assert bool(word) == bool(named[1]), "a missing gene comes after a word of absence"
+            assert named[0] <= set(case.genes)
+            assert named[1] <= set(case.missing)
+            assert named[1] or not word, "a missing gene comes after a word of absence"
             n_missing += len(named[1])
     assert n_missing > 4
     # without a word of absence they may be written anywhere
