@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import language
 import numpy as np
 import questions
+import reasons
 from data import type_targets
 from scipy.sparse import csr_matrix, load_npz, vstack
 
@@ -101,7 +102,7 @@ def cell_examples(
     """Reasoning, and for some of the cells labels, descriptions and questions."""
     examples = []
     for i, case in cases:
-        examples.append(Example(language.reasoned_prompt(data.ontology, case, rng), (i,)))
+        examples.append(Example(reasons.reasoned_prompt(case), (i,)))
         if i % 4 == 0 and types[i] < len(data.terms):
             name, term = data.names[types[i]], data.terms[types[i]]
             examples.append(Example(label_prompt(name), (i,)))

@@ -12,14 +12,10 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bioverse_sc.models import absent_lists, reasoning_prompt
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bioverse_sc.models import Segment
     from bioverse_sc.ontology import CellOntology
-    from bioverse_sc.reasoning import Case
 
 # a word or symbol with its inner hyphens (CD8-positive, HLA-DRA), or one other sign, each with the space before it
 WORD = r" ?[A-Za-z0-9]+(?:[-.'][A-Za-z0-9]+)*\+?| ?[^\sA-Za-z0-9]|\s"
@@ -149,68 +145,6 @@ def join(items: Sequence[str]) -> str:
 def article(name: str) -> str:
     """'a' or 'an'."""
     return "an" if re.match(r"[aeioAEIO]|L\d|NK|MAIT|SST|FC", name) and not re.match(r"eu|one|uni", name, re.I) else "a"
-
-
-def reason(ontology: CellOntology, case: Case, term: str, rng: np.random.Generator) -> str:
-    """What a biologist would write: what marks the type or a wider one, what speaks against others, how sure it is."""
-    if not term:
-        high = f"; {join(case.genes[:2])} {'is' if len(case.genes) == 1 else 'are'} high" if case.genes else ""
-        return f"No known type is like this cell{high}."
-    genes = case.genes
-    markers = ontology.known_markers(term)
-    marked_by: dict[str, list[str]] = {}
-    for gene in genes:
-        if gene in markers:
-            marked_by.setdefault(markers[gene], []).append(gene)
-    # the type itself first, then ever wider ones; very wide ones say little
-    order = sorted(marked_by, key=lambda t: (-len(ontology.ancestors(t)), t))
-    order = [t for t in order if len(ontology.ancestors(t)) > 2 and "sensu" not in ontology.names[t]][:3]
-    rest = [g for g in genes if g not in markers][:2]
-    # each sentence begins with a gene or ends the text, so that it can stop after any gene when genes run out
-    sentences = []
-    for i, marked in enumerate(order):
-        first, *others = marked_by[marked][: 4 if i == 0 else 2]
-        kind = ontology.names[marked]
-        if i == 0:
-            opening = ("is", "is high in this cell and is", "stands out in this cell and is")[rng.integers(3)]
-            sentences.append(f"{first} {opening} a marker of the {kind}.")
-        else:
-            sentences.append(f"{first} {('is a marker of', 'marks')[rng.integers(2)]} the wider type {kind}.")
-        sentences += [f"{gene} is another." for gene in others]
-    n_marking = len(sentences)
-    if not sentences and rest:
-        sentences.append(
-            f"None of its highest genes is a known marker of this type; {join(rest)} "
-            f"{'is' if len(rest) == 1 else 'are'} high."
-        )
-    if lists := absent_lists(case.absent):
-        # as the prompt says it, so that a small language model can copy it
-        sentences.append(f"Missing: {lists}, which is against that.")
-    # the last sentence does not name the type again: a small language model mixes up long names
-    next_likely = f"; {article(case.runner_up)} {case.runner_up} is possible" if case.runner_up else ""
-    if case.confidence == "low":
-        sentences.append(f"The call is not certain{next_likely}.")
-    elif case.confidence == "medium":
-        sentences.append(f"The call is likely but not certain{next_likely}.")
-    elif not n_marking:
-        sentences.append("The call rests on the whole profile.")
-    elif order[0] != term:
-        sentences.append("No marker of the called type alone stands out, so that the call rests on the whole profile.")
-    else:
-        sentences.append(f"{'That supports' if n_marking == 1 else 'Together they support'} the call.")
-    return " ".join(sentences)
-
-
-def reasoned_prompt(ontology: CellOntology, case: Case, rng: np.random.Generator) -> list[Segment]:
-    """The prompt of a case with its answer."""
-    return reasoning_prompt(
-        case.label,
-        case.genes,
-        reason(ontology, case, ontology.find(case.label) or "", rng),
-        absent=case.absent,
-        confidence=case.confidence,
-        runner_up=case.runner_up,
-    )
 
 
 def knowledge_texts(ontology: CellOntology, gene_names: dict[str, str], *, terms: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import language
 import numpy as np
 import questions
+import reasons
 import torch
 from cells import gene_vectors
 from data import type_targets
@@ -15,8 +16,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 import bioverse_sc as bsc
 from bioverse_sc.datasets import everyday_texts
+from bioverse_sc.facts import Absence
 from bioverse_sc.models import Answer, BioVerse, Entity, ModelConfig, Text, description_prompt
-from bioverse_sc.reasoning import Case, absent_markers
+from bioverse_sc.reasoning import Case
 from bioverse_sc.train import Example
 
 if TYPE_CHECKING:
@@ -121,7 +123,6 @@ def marker_cards(data: Data, rng: np.random.Generator, n: int) -> list[Example]:
     log = np.log1p(data.profiles.mean[:, :-1] * 1e4)
     excess = log - log[usable].mean(axis=0)
     genes = np.array(data.profiles.genes)
-    column = {gene: j for j, gene in enumerate(data.known_genes())}
     near = type_targets(data.terms, smoothing=1.0)
     near /= near.sum(axis=1, keepdims=True)
     examples = []
@@ -130,15 +131,24 @@ def marker_cards(data: Data, rng: np.random.Generator, n: int) -> list[Example]:
         term = data.profiles.terms[i]
         top = np.argsort(-excess[i])[:60]
         shown = list(genes[rng.choice(top, size=rng.integers(6, 11), replace=False)])
-        markers = [g for g in data.ontology.markers.get(term, ()) if g not in shown]
+        known = data.ontology.markers.get(term, {})
+        markers = [g for g in known if g not in shown]
         shown += [str(g) for g in rng.permutation(markers[:30])[: 12 - len(shown)]] if markers else []
-        shown = [str(g) for g in rng.permutation(shown)]
+        marking = sorted((g for g in shown if g in known), key=lambda g: -known[g])[:4]
         j = rng.choice(len(data.terms), p=near[data.terms.index(term)])
-        others = {data.names[j]: data.terms[j]} if rng.random() < 0.5 else {}
-        absent = absent_markers(term, others, column, {column[g] for g in shown})
-        confidence = ("high", "medium", "low")[rng.choice(3, p=[0.6, 0.2, 0.2])]
-        case = Case(data.ontology.names[term], shown, absent, confidence, data.names[j])
-        examples.append(without_entity(language.reasoned_prompt(data.ontology, case, rng)))
+        lacking = [g for g in data.ontology.markers.get(data.terms[j], ()) if g not in shown and g not in known][:8]
+        absent = [Absence(str(g), data.names[j], float(rng.uniform(0.8, 1))) for g in rng.permutation(lacking)[:1]]
+        probability = float(rng.choice([rng.uniform(0.8, 1), rng.uniform(0, 0.8)], p=[0.6, 0.4]))
+        case = Case(
+            label=data.ontology.names[term],
+            markers=tuple(map(str, marking)),
+            highest=() if marking else tuple(map(str, shown[:2])),
+            runner_up=(data.names[j], float(rng.uniform(0, 1 - probability))) if rng.random() < 0.7 else ("", 0.0),
+            absences=tuple(absent) if rng.random() < 0.5 else (),
+            probability=probability,
+            draw=int(rng.integers(2**31)),
+        )
+        examples.append(without_entity(reasons.reasoned_prompt(case)))
     return examples
 
 

@@ -16,7 +16,8 @@ its last checkpoint. Two CPU cores need about an hour and a half.
              molecules)
 7. save      write the bundle
 
-Then ``refine.py`` trains the reading of cells on, with real cells.
+Then ``refine.py`` trains the reading of cells on, with real cells. ``reasoning.py`` teaches the reasoning to a model
+that was made before its prompt held facts.
 """
 
 from __future__ import annotations

@@ -217,3 +217,9 @@ DISTANT = [
 )
 def test_what_is_known_of_a_relative_is_not_said_of_the_asked(answer, verdict):
     assert verdicts(answer, DISTANT) == [verdict]
+
+
+def test_the_probability_of_the_next_type_is_not_that_of_the_label():
+    assert verdicts("Its probability is 0.98.") == ["supported"]
+    assert verdicts("Its probability is 0.02.") == ["contradicted"]
+    assert verdicts("The next most likely type is plasmablast, with a probability of 0.02.") == ["supported"]

@@ -144,14 +144,14 @@ def test_prompts_replace_some_defaults(llama, tmp_path):
         (
             {"prompts": {"labels": "x"}},
             ValueError,
-            r"prompts holds \['labels'\]; the templates are \['absent', 'ask', 'describe', 'doubt'",
+            r"prompts holds \['labels'\]; the templates are \['ask', 'describe', 'entity', 'facts'",
         ),
         (
             {"prompts": {"label": "[BIO:rna] {genes}"}},
             ValueError,
             r"'label' has the fields \['genes'\]; it may have no fields",
         ),
-        ({"prompts": {"reason": "{gene}"}}, ValueError, r"fields \['gene'\]; it may have \{genes\}"),
+        ({"prompts": {"reason": "{gene}"}}, ValueError, r"fields \['gene'\]; it may have \{markers\}, .*, \{genes\}"),
         ({"prompts": {"label": "Type:"}}, ValueError, "'label' has 0 places of entities.*expected 1"),
         ({"prompts": {"label": "[BIO]"}}, ValueError, "does not say of which modality"),
         (

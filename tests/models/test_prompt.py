@@ -127,10 +127,10 @@ def test_the_prompts_of_the_stages_are_their_templates():
     assert label_prompt()[-1] == Answer(None)
     assert reasoning_prompt("B cell", ["CD19", "MS4A1"]) == [
         *label_prompt("B cell"),
-        Text(" Genes: CD19, MS4A1. Why?"),
+        Text(" Genes 1: CD19, MS4A1. Why?"),
         Answer(None),
     ]
-    assert reasoning_prompt("B", [], "so")[-2:] == [Text(" Genes: none. Why?"), Answer("so")]
+    assert reasoning_prompt("B", [], "so")[-2:] == [Text(" Why?"), Answer("so")]
     assert description_prompt("protein", "a kinase") == [
         Text("Protein:"),
         Entity("protein"),
@@ -183,19 +183,26 @@ def test_a_description_shows_what_is_near():
     )
 
 
-def test_what_a_cell_lacks_and_how_certain_its_label_is_follow_its_genes():
-    def written(**kwargs):
-        return "".join(
-            s.text if isinstance(s, Text) else "*"
-            for s in reasoning_prompt("T cell", ["CD3E", "CD2"], **kwargs)[len(label_prompt("T cell")) :]
-        )
+def test_parts_of_a_reasoning_stand_in_the_order_of_the_template():
+    def written(prompts=PROMPTS, **parts):
+        prompt = reasoning_prompt("T cell", ["CD3E", "CD2"], parts=parts, prompts=prompts)
+        return "".join(s.text if isinstance(s, Text) else "*" for s in prompt[len(label_prompt("T cell")) :])
 
-    assert written() == " Genes: CD3E, CD2. Why?*"
-    absent = {"B cell": ["CD19", "MS4A1"], "monocyte": ["LYZ"], "mast cell": []}
-    assert (
-        written(absent=absent, confidence="low", runner_up="B cell")
-        == " Genes: CD3E, CD2. Missing: CD19, MS4A1 of the B cell and LYZ of the monocyte. Confidence: low. Next: B "
-        "cell. Why?*"
+    absent = [{"form": str(i), "gene": g, "type": t, "probability": p} for i, g, t, p in [
+        (2, "CD19", "B cell", "0.95"), (3, "LYZ", "monocyte", "0.81"),
+    ]]  # fmt: skip
+    sure = [{"form": "5", "certainty": "certain", "probability": "0.93"}]
+    markers = [{"form": "1", "genes": "CD3E, CD2", "types": "T cells"}]
+    assert written() == " Why?*", "what is not there is left out"
+    assert written(sure=sure, missing=absent, markers=markers) == (
+        " Markers 1: CD3E, CD2 of T cells. Missing 2: CD19 of B cell, 0.95. Missing 3: LYZ of monocyte, 0.81. "
+        "Call 5: certain, 0.93. Why?*"
+    )
+    braces = written(markers=[{"form": "1", "genes": "{types}", "types": "[BIO:rna]"}])
+    assert braces == " Markers 1: {types} of [BIO:rna]. Why?*", "values are only text"
+    before = PROMPTS | {"reason": " Genes: {genes}.{absent} Why?", "absent": " Missing: {absent}."}
+    assert written(before, absent=[{"absent": "CD19 of the B cell"}], sure=sure) == (
+        " Genes: CD3E, CD2. Missing: CD19 of the B cell. Why?*"
     )
 
 

@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from scipy.sparse import csr_matrix
 
+from bioverse_sc.facts import TELLING, gene_facts
+from bioverse_sc.models import reasoning_prompt
 from bioverse_sc.ontology import cell_ontology
-from bioverse_sc.reasoning import _cases, absent_markers, informative_genes
+from bioverse_sc.reasoning import FORMS, CaseMaker, _cases, detected, informative_genes
 
 
 def test_informative_genes_exceed_the_average_most(tiny):
@@ -37,17 +42,90 @@ def test_informative_genes_are_expressed(mini):
         assert all(row[genes.index(gene)] > 0 for gene in shown)
 
 
-def test_absent_markers_are_of_the_other_type_alone_and_not_in_the_cell():
-    ontology = cell_ontology()
-    b_cell, t_cell = "CL:0000236", "CL:0000084"
-    of_t = [g for g in ontology.known_markers(t_cell) if g not in ontology.known_markers(b_cell)]
-    genes = [*of_t, *ontology.known_markers(b_cell)]
-    column = {gene: j for j, gene in enumerate(genes)}
-    first = absent_markers(b_cell, {"T cell": t_cell}, column, set())["T cell"]
-    assert len(first) == _cases.ABSENT_SHOWN
-    assert set(first) <= set(of_t)
-    # a gene that is there, or that the data do not measure, is not listed
-    without = {gene: j for gene, j in column.items() if gene != first[1]}
-    second = absent_markers(b_cell, {"T cell": t_cell}, without, {column[first[0]]})["T cell"]
-    assert not set(first) & set(second)
-    assert absent_markers("", {"T cell": t_cell}, column, set()) == {}
+B_GENES = {"MS4A1": 6, "CD79A": 9, "CD19": 2, "CD74": 30, "HLA-DRA": 20, "ACTB": 20, "PTPRC": 3}
+
+
+@pytest.fixture(scope="module")
+def make_cases(mini):
+    """Makes cases of cells of which some counts are given, labelled as B cells by default."""
+    genes = sorted({*mini.encoders["rna"].genes, *B_GENES, "MKI67", "CD3D", "CD3E"})
+    labels = ["B cell", "T cell", "unknown"]
+    maker = CaseMaker(mini, genes, labels)
+
+    def make(*cells, label="B cell", p=(0.9, 0.08, 0.02), confidence=None):
+        rows = csr_matrix(np.array([[cell.get(gene, 0) for gene in genes] for cell in cells], dtype=np.float32))
+        n = len(cells)
+        sure = np.full(n, p[labels.index(label)] if confidence is None else confidence)
+        return maker.cases(rows, detected(rows), [label] * n, sure, np.tile(p, (n, 1)), logged=False)
+
+    return make
+
+
+def text_of(case):
+    return reasoning_prompt(case.label, case.genes, parts=case.parts)[-2].text
+
+
+def test_a_case_begins_with_the_best_evidenced_markers(make_cases):
+    (case,) = make_cases(B_GENES)
+    assert {"MS4A1", "CD79A"} < set(case.markers[:3])
+    assert set(case.markers) <= set(cell_ontology().markers["CL:0000236"])
+    assert len(case.genes) == len(set(case.genes))
+    assert set(case.genes) <= set(B_GENES), "only what is expressed"
+    shown = text_of(case)
+    assert shown.startswith(f" Markers {case.form('markers')}: {', '.join(case.markers)} of B cells.")
+    assert f"Next {case.form('next')}: T cell, 0.08." in shown
+    assert shown.endswith(f" Call {case.form('sure')}: certain, 0.90. Why?")
+
+
+def test_a_role_is_of_a_listed_gene_in_words_that_the_model_knows(make_cases, mini):
+    (case,) = make_cases(B_GENES)
+    gene, process = case.role
+    assert gene in case.genes
+    assert "B cell" in process
+    assert f"{gene} takes part in" in " ".join(fact.text for fact in gene_facts(gene))
+    for word in process.split():
+        assert len(mini.tokenizer.encode(f" {word}", add_special_tokens=False)) == 1
+
+
+def test_only_absences_that_tell_something_are_missing(make_cases):
+    deep = {gene: 400 * n for gene, n in B_GENES.items()}
+    shallow, deeper = (make_cases(cell)[0] for cell in (B_GENES, deep))
+    assert not shallow.absences
+    assert deeper.absences
+    for absence in deeper.absences:
+        assert absence.gene not in B_GENES
+        assert absence.probability >= TELLING
+    assert not set(deeper.missing) & set(deeper.genes)
+    assert {absence.label for absence in deeper.absences} <= {"B cell", "T cell"}
+
+
+def test_a_wrong_call_reads_otherwise(make_cases):
+    right = make_cases(B_GENES)[0]
+    wrong = make_cases(B_GENES, label="T cell", p=(0.6, 0.38, 0.02))[0]
+    assert wrong.certainty == "not certain"
+    assert not wrong.markers
+    assert set(wrong.rival) <= set(B_GENES)
+    assert wrong.rival
+    assert "More" in text_of(wrong)
+    assert "Next" in text_of(right)
+
+
+def test_a_case_of_no_type_shows_its_highest_genes(make_cases):
+    (case,) = make_cases(B_GENES, label="unknown", p=(0.3, 0.2, 0.5))
+    shown = text_of(case)
+    assert case.highest
+    assert "Markers" not in shown
+    assert "Call" not in shown
+    assert "B cell, 0.30" in shown
+
+
+def test_a_case_does_not_depend_on_the_other_cells(make_cases):
+    other = {"CD3D": 5, "CD3E": 4, "ACTB": 9}
+    assert make_cases(B_GENES, other)[0] == make_cases(B_GENES)[0]
+
+
+def test_forms_are_drawn_for_each_part(make_cases):
+    (case,) = make_cases(B_GENES)
+    drawn = {replace(case, draw=i).form("sure") for i in range(200)}
+    assert drawn == {str(i + 1) for i in range(FORMS)}
+    assert len({case.form(part) for part in case.parts if part not in ("absent", "doubt")}) > 1

@@ -5,7 +5,16 @@ Answers are written from these facts, returned with them, and checked against th
 
 from bioverse_sc.facts._about import SUPPORTED, About, facts_about, refusal_about, shown_answer
 from bioverse_sc.facts._cell_facts import cell_facts
-from bioverse_sc.facts._cells import CERTAINTY, EXPRESSED_SHARE, TELLING, Absence, Candidate, CellFacts, Marker
+from bioverse_sc.facts._cells import (
+    CERTAINTY,
+    EXPRESSED_SHARE,
+    TELLING,
+    Absence,
+    Candidate,
+    CellFacts,
+    Marker,
+    certainty,
+)
 from bioverse_sc.facts._check import REFUSAL, VERDICTS, CheckedSentence, check_answer
 from bioverse_sc.facts._entities import binding_facts, closeness, entity_facts, nothing_near, short_name
 from bioverse_sc.facts._fact import TOPICS, Fact
@@ -39,6 +48,7 @@ __all__ = [
     "Specificity",
     "binding_facts",
     "cell_facts",
+    "certainty",
     "check_answer",
     "closeness",
     "entity_facts",

@@ -304,5 +304,11 @@ class CellFacts:
 
 
 def certainty(probability: float) -> str:
-    """What a probability is called."""
+    """What a label of some probability is called, in words of :data:`CERTAINTY`.
+
+    Parameters
+    ----------
+    probability
+        Of the label, 0 to 1.
+    """
     return next(words for least, words in CERTAINTY.items() if probability >= least)

@@ -29,6 +29,7 @@ _REFUSES = re.compile(
 )
 LONG = 8
 """A clause of so many words or more may have one that the facts do not have."""
+PROBABILITY = frozenset({stem("probability")})
 ONE_VALUE = frozenset(map(stem, ("specific", "next", "full", "lineage", "tissue", "id")))
 """Words of what has one value: two facts that name different ones exclude each other."""
 
@@ -127,7 +128,9 @@ def _covers(clause: Clause, facts: list[Clause]) -> bool:
 
 def _has_number(fact: Clause, number: Number, clause: Clause) -> bool:
     """Whether a fact has a number of a clause, and is about what the clause is about."""
-    is_about_it = not clause.names or bool(clause.names & fact.names)
+    # "Its probability is 0.08" is about the label, not about the type that is likely next
+    is_bare = not clause.names and clause.words <= PROBABILITY
+    is_about_it = bool(clause.names & fact.names) or (not fact.names if is_bare else not clause.names)
     return fact.has_number(number) and is_about_it and 2 * len(clause.words & fact.words) >= len(clause.words)
 
 

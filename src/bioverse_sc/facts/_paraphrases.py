@@ -9,7 +9,50 @@ _STATE = r"(?:signs of|a response to) .+"
 _SAID = tuple(
     (re.compile(pattern), instead)
     for pattern, instead in (
+        # a call is a label
+        (
+            rf"^With a probability of (?:only )?({_PROBABILITY}) the call is (.+)\.$",
+            r"The label is \2. Its probability is \1.",
+        ),
+        (
+            r"^(?:(?:So|In all,|The genes leave it open:) the call is|The call is|"
+            r"(?:Together this|This) makes the call) ",
+            "The label is ",
+        ),
+        (r"^That leaves the call open: it is ", "The label is "),
+        (
+            r"^(?:No known type is like it|No type is likely enough for a call|It is unlike the known types)\.",
+            "No type is likely enough for a label.",
+        ),
+        (
+            r"^The call rests on the whole profile, as its genes are not known markers of (.+)\.$",
+            r"The cell expresses no known marker of \1.",
+        ),
+        (r"^(.+) (?:is|are) among its highest genes\.$", r"Its highest genes are \1."),
+        (r"^(?:What is high in it:|Its highest genes include) ", "Its highest genes are "),
+        (r"^The call rests on (.+), (a marker|markers) of ", r"\1, \2 of "),
+        (r"^As other (.+) do, it expresses (.+)\.$", r"\2 are markers of \1."),
+        (r"^In it (?=[A-Z0-9])", ""),
+        (r"^(.+) supports? the call\.$", r"The cell expresses \1."),
+        (r"^Its ([A-Z0-9]{2}.*) (is a marker|are markers) of ", r"\1, markers of "),
+        # what speaks for another type
+        (r", which supports? an? (.+)\.$", r", which speak for \1."),
+        (r"^(.+) would support an? (.+)\.$", r"The cell expresses \1, which speak for \2."),
+        (r"^It expresses (.+) too, as an? (.+) would\.$", r"The cell expresses \1, which speak for \2."),
+        # wider types, and what genes do
+        (r"\b(a marker|markers) of the wider type, ", r"\1 of "),
+        (r"\b(?:has a|is known for its) role in\b", "takes part in"),
+        (r"^The role of (\S+) is in ", r"\1 takes part in "),
         # what comes next
+        (
+            r"^(?:No other type is (?:near|likely)|None of the other types is near)\.",
+            "No other type has a probability of 0.01 or more.",
+        ),
+        (r"^(?:The next candidate is|Also possible is) ", "The next most likely type is "),
+        (r"^After it, (.+) is most likely, with", r"The next most likely type is \1, with"),
+        (r"^It may also be an? (.+), with", r"The next most likely type is \1, with"),
+        (r"^The profile is more like an? (.+), with", r"A more likely type is \1, with"),
+        (r"^An? (.+) is more likely, with", r"A more likely type is \1, with"),
         (r"^(?:Next comes|After it comes|The runner-up is|The alternative is) ", "The next most likely type is "),
         (r"^An? (.+) is the next candidate, with", r"The next most likely type is \1, with"),
         (
@@ -32,13 +75,18 @@ _SAID = tuple(
         (r"^With (.+) the (?:cell|cluster) has known (?:a marker|markers) of ", r"\1, markers of "),
         (r"^Its (?=[A-Z0-9]{2})", ""),
         (r", (?:is|are) there\.$", "."),
-        (r"\b(?:points? to|speaks? for|fits?) (?=an? )", "are markers of "),
+        (r"\b(?:points? to|speaks? for|fits?|supports?) (?=an? )", "are markers of "),
         (r"\b(?:is expressed and marks|are expressed and mark|marks?) (?:the wider type, )?", "are markers of "),
         (
             r"^(?:None of the known markers of (.+) is detected|No known marker of (.+) itself is expressed)\.$",
             r"The cell expresses no known marker of \1\2 itself.",
         ),
         # what is absent
+        (
+            rf"^(?:It lacks|It has no|It is without|Also missing is) (\S+), which (an? .+) would have with a "
+            rf"probability of ({_PROBABILITY})\.$",
+            r"\1 is not detected. \2 of this depth would show it with a probability of \3.",
+        ),
         (
             r"^Against (.+) speaks that (\S+) is not detected: such a cell would show it with a probability of (.+)$",
             r"\2 is not detected. A \1 of this depth would show it with a probability of \3",
@@ -52,6 +100,14 @@ _SAID = tuple(
             r"\2 is not detected. \1 of this depth would show it with a probability of \3.",
         ),
         # what is unusual, and states
+        (r"^What is unusual: it expresses ", "The cell expresses "),
+        (
+            r"^(.+) (?:is|are) unusual here, as (?:they are|it is) specific to ",
+            r"The cell expresses \1, which are specific to ",
+        ),
+        (r"^What is unusual: it has (.+)\.$", r"It has \1, which is unusual."),
+        (r"^It has much haemoglobin, which is unusual\.$", "The cell has haemoglobin although it is no red cell."),
+        (r"^It has many mitochondrial counts, which is unusual\.$", "The share of mitochondrial counts is high."),
         (r"^(?:Unusual|What does not fit) are (.+), specific to ", r"The cell expresses \1, which are specific to "),
         (rf"^It shows ({_STATE}), by (.+)\.$", r"The cell shows \1. It expresses \2."),
         (rf"^(?!The cell|The cluster)(\S.+) shows? ({_STATE})\.$", r"The cell shows \2. It expresses \1."),

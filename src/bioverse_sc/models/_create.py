@@ -175,8 +175,9 @@ def _checked_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
     for key, template in prompts.items():
         # these are of any modality; the others say of which
         mod = CELLS if key in ("describe", "entity") else None
-        if unfilled := set(template_fields(template)) - set(template_fields(PROMPTS[key])):
-            known = ", ".join(f"{{{field}}}" for field in template_fields(PROMPTS[key])) or "no fields"
+        fields = [*template_fields(PROMPTS[key]), *(["genes"] if key == "reason" else [])]
+        if unfilled := set(template_fields(template)) - set(fields):
+            known = ", ".join(f"{{{field}}}" for field in fields) or "no fields"
             msg = f"The prompt {key!r} has the fields {sorted(unfilled)}; it may have {known}."
             raise ValueError(msg)
         expected, n_places = (

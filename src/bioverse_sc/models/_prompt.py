@@ -40,21 +40,32 @@ class Answer:
 Segment = Text | Entity | Answer
 """Of a prompt."""
 
-PROMPT_ID = "annotate-2"
+PROMPT_ID = "annotate-3"
 """Changes whenever a default template does; stored with every result."""
 
 PROMPTS = {
     "label": "Cell:[BIO:rna] Type:",
-    "reason": " Genes: {genes}.{absent}{doubt} Why?",
-    "absent": " Missing: {absent}.",
-    "doubt": " Confidence: {confidence}. Next: {runner_up}.",
+    "reason": "{markers}{wider}{highest}{function}{next}{likelier}{missing}{rival}{unusual}{note}{state}{sure} Why?",
+    "markers": " Markers {form}: {genes} of {types}.",
+    "wider": " Wider {form}: {genes} of {types}.",
+    "highest": " Genes {form}: {genes}.",
+    "function": " Role {form}: {gene} has a role in {process}.",
+    "next": " Next {form}: {type}, {probability}.",
+    "likelier": " More {form}: {type}, {probability}.",
+    "missing": " Missing {form}: {gene} of {type}, {probability}.",
+    "rival": " Rival {form}: {genes} of {type}.",
+    "unusual": " Unusual {form}: {genes} of {types}.",
+    "note": " Note {form}: {note}.",
+    "state": " State {form}: {state}, {genes}.",
+    "sure": " Call {form}: {certainty}, {probability}.",
     "describe": "{entity}:[BIO] Description:",
     "entity": "{entity}:[BIO] ",
     "ask": "Question: {question} Answer:",
     "nearest": "Nearest known: {nearest} ",
     "facts": "Facts: {facts} ",
 }
-"""Default templates. ``reason`` follows the label, with ``absent`` and ``doubt`` in it where there is something to say;
+"""Default templates. ``reason`` follows the label; those that its fields name, ``markers`` to ``sure``, are its parts,
+each there as often as there is something to say. ``form`` is a number, by which the words of a sentence are chosen.
 ``describe`` is what stage 1 AR aligns with. A question is put as each ``entity``, then ``ask``; ``nearest`` stands
 before an entity whose nearest known texts are shown, and ``facts`` before a question, with what is known, a line for
 each; with ``{question}`` in it a model reads the facts with the question in mind."""
@@ -166,30 +177,15 @@ def label_prompt(label: str | None = None, *, prompts: Mapping[str, str] = PROMP
     return [*filled_prompt(prompts["label"], {}), Answer(label)]
 
 
-def absent_lists(absent: Mapping[str, Sequence[str]]) -> str:
-    """Markers of other types in words, as a reasoning prompt lists them.
-
-    'CD3D, CD3E of the T cell and MS4A1 of the B cell'.
-
-    Parameters
-    ----------
-    absent
-        By another type that the cell might be: markers of it that were not found in the cell.
-    """
-    return " and ".join(f"{', '.join(markers)} of the {other}" for other, markers in absent.items() if markers)
-
-
 def reasoning_prompt(
     label: str,
     genes: Sequence[str],
     reasoning: str | None = None,
     *,
-    absent: Mapping[str, Sequence[str]] | None = None,
-    confidence: str = "high",
-    runner_up: str = "",
+    parts: Mapping[str, Sequence[Mapping[str, str]]] | None = None,
     prompts: Mapping[str, str] = PROMPTS,
 ) -> list[Segment]:
-    """After the label, show what the cell has and lacks, and ask why.
+    """After the label, show what is known of the cell, and ask why.
 
     Parameters
     ----------
@@ -199,23 +195,19 @@ def reasoning_prompt(
         Informative genes of the cell.
     reasoning
         The answer, to train on; open by default.
-    absent
-        By another type that the cell might be: markers of it that were not found in the cell.
-    confidence
-        Of the label in a word, such as ``"low"``; not said when it is ``"high"``.
-    runner_up
-        The label that is likeliest after this one.
+    parts
+        By name of a part of the template, the values of its fields, once for each time that it is to stand there;
+        of ``reasoning.Case`` its ``parts``. A part without values is left out. By default the genes alone are shown.
     prompts
         Templates of the model.
     """
-    lists = absent_lists(absent or {})
-    values = {
-        "genes": ", ".join(genes) if genes else "none",
-        "absent": fill_template(prompts["absent"], {"absent": lists}) if lists else "",
-        "doubt": "",
-    }
-    if confidence != "high":
-        values["doubt"] = fill_template(prompts["doubt"], {"confidence": confidence, "runner_up": runner_up or "none"})
+    listed = ", ".join(genes)
+    if parts is None:
+        parts = {"highest": [{"form": "1", "genes": listed}]} if genes else {}
+    values = {"genes": listed or "none"}
+    for part in template_fields(prompts["reason"]):
+        if part in prompts:
+            values[part] = "".join(fill_template(prompts[part], shown) for shown in parts.get(part, ()))
     return [*label_prompt(label, prompts=prompts), *filled_prompt(prompts["reason"], values), Answer(reasoning)]
 
 

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from bioverse_sc.ontology import UNKNOWN, cell_ontology, match_labels
-from bioverse_sc.reasoning._claims import EXPRESSED_SHARE, known_symbols
+from bioverse_sc.facts import cell_facts, certainty, gene_facts, in_plural, shown_probability
+from bioverse_sc.ontology import UNKNOWN, cell_ontology
+from bioverse_sc.reasoning._claims import known_symbols
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from bioverse_sc.facts import Absence, CellFacts
     from bioverse_sc.models import BioVerse, ShownTypes
 
+FORMS = 8
+"""Numbers by which a prompt says how each sentence is worded."""
 GENES_SHOWN = 12
-"""Informative genes of a cell that the reasoning prompt lists."""
-OTHERS_SHOWN = 1
-"""Other types that the cell might be, of which the prompt lists markers that it lacks."""
-ABSENT_SHOWN = 2
-"""Markers that it lists of each."""
-MEDIUM, HIGH = 0.5, 0.8
-"""Confidence from which it is called medium and high."""
+"""Informative genes of a cell, at most."""
+MARKERS_SHOWN, OTHERS_SHOWN, HIGHEST_SHOWN = 4, 2, 2
+"""Markers of the label that the reasoning prompt lists, genes of any other part, and informative genes where no marker
+is expressed."""
+PROCESS_WORDS = 8
+"""Of what a gene has a role in, at most."""
+COMMON_WORDS = {"cell", "of", "and", "the", "in"}
+"""Of names of types, which say nothing of what a gene does."""
+ABSENCE_WORDS = ("lacks", "without", "no", "missing")
+"""One of these stands before each gene that is said to be missing, and nowhere else in a reasoning."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +40,46 @@ class Case:
     """What the language model is shown of a cell or cluster, beside its soft token."""
 
     label: str
-    genes: list[str]
-    """Informative genes."""
-    absent: dict[str, list[str]] = field(default_factory=dict)
-    """By another type that it might be: markers of it that it lacks."""
-    confidence: str = "high"
-    runner_up: str = ""
+    markers: tuple[str, ...] = ()
+    """Expressed markers of the label, the best first."""
+    wider: tuple[str, tuple[str, ...]] = ("", ())
+    """A wider type, and markers of it that are expressed."""
+    highest: tuple[str, ...] = ()
+    """Informative genes that mark neither."""
+    role: tuple[str, str] = ("", "")
+    """A marker, and what it has a role in."""
+    runner_up: tuple[str, float] = ("", 0.0)
+    """The likeliest other type, with its probability."""
+    absences: tuple[Absence, ...] = ()
+    """Genes that are not detected although a cell of a type would show them."""
+    rival: tuple[str, ...] = ()
+    """Markers of the runner-up that are expressed."""
+    unusual: tuple[str, tuple[str, ...]] = ("", ())
+    """Another type that the cell is far from, and markers of it that are expressed."""
+    notes: tuple[str, ...] = ()
+    """What else is unusual."""
+    state: tuple[str, tuple[str, ...]] = ("", ())
+    """A state, and genes that show it."""
+    probability: float = 1.0
+    """Of the label."""
+    draw: int = 0
+    """By which the wording is drawn."""
+
+    @property
+    def certainty(self) -> str:
+        """How certain the label is, in words that a small vocabulary has."""
+        return certainty(self.probability).replace("sure", "certain")
+
+    @property
+    def genes(self) -> list[str]:
+        """Genes that a text may say are expressed."""
+        listed = (self.markers, self.wider[1], self.highest, self.rival, self.unusual[1], self.state[1])
+        return list(dict.fromkeys(gene for genes in listed for gene in genes))
 
     @property
     def missing(self) -> list[str]:
         """Genes that the cell lacks."""
-        return [gene for markers in self.absent.values() for gene in markers]
+        return [absence.gene for absence in self.absences]
 
     @property
     def types(self) -> ShownTypes:
@@ -52,7 +89,44 @@ class Case:
         ontology = cell_ontology()
         term = ontology.find(self.label)
         wider = [ontology.names[t] for t in sorted(ontology.ancestors(term))] if term else []
-        return ShownTypes([self.label, *wider], list(self.absent), [self.runner_up] if self.runner_up else [])
+        others = [name for name in (self.runner_up[0], self.unusual[0]) if name]
+        # genes of the runner-up and of strangers are named too
+        named = [self.label, *wider, *(others if self.rival or self.unusual[1] else [])]
+        return ShownTypes(named, [absence.label for absence in self.absences], others)
+
+    def form(self, part: str) -> str:
+        """The number by which a sentence is worded: another for each part, and always the same for the same case."""
+        return str(crc32(f"{self.draw} {part}".encode()) % FORMS + 1)
+
+    @property
+    def parts(self) -> dict[str, list[dict[str, str]]]:
+        """Of each part of the prompt the values of its fields; see :func:`bioverse_sc.models.reasoning_prompt`."""
+        named = self.label if self.label != UNKNOWN else ""
+        shown: dict[str, list[dict[str, str]]] = {}
+
+        def show(part: str, *, is_there: bool, **values: str) -> None:
+            if is_there:
+                shown.setdefault(part, []).append({"form": self.form(part), **values})
+
+        show("markers", is_there=bool(self.markers), genes=", ".join(self.markers), types=in_plural(named))
+        show("wider", is_there=bool(self.wider[1]), genes=", ".join(self.wider[1]), types=in_plural(self.wider[0]))
+        show("highest", is_there=bool(self.highest), genes=", ".join(self.highest))
+        show("function", is_there=bool(self.role[1]), gene=self.role[0], process=self.role[1])
+        other, probability = self.runner_up
+        place = "likelier" if probability > self.probability and named else "next"
+        show(place, is_there=bool(other), type=other, probability=shown_probability(probability))
+        for absence in self.absences:
+            chance = shown_probability(absence.probability)
+            show("missing", is_there=True, gene=absence.gene, type=absence.label, probability=chance)
+        show("rival", is_there=bool(self.rival), genes=", ".join(self.rival), type=other)
+        stranger, genes = self.unusual
+        show("unusual", is_there=bool(genes), genes=", ".join(genes), types=in_plural(stranger))
+        for note in self.notes:
+            show("note", is_there=True, note=note)
+        show("state", is_there=bool(self.state[1]), state=self.state[0], genes=", ".join(self.state[1]))
+        sure = shown_probability(self.probability)
+        show("sure", is_there=bool(named), certainty=self.certainty, probability=sure)
+        return shown
 
 
 class CaseMaker:
@@ -61,7 +135,7 @@ class CaseMaker:
     Parameters
     ----------
     model
-        Its reference of genes says which are informative.
+        Its reference of genes says which are informative, and its tokenizer which words it knows.
     genes
         Names of the columns of the expression that comes.
     labels
@@ -70,11 +144,8 @@ class CaseMaker:
 
     def __init__(self, model: BioVerse, genes: Sequence[str], labels: Sequence[str]) -> None:
         self.model, self.genes, self.labels = model, list(genes), list(labels)
-        self.column = {gene: j for j, gene in enumerate(genes)}
         self.symbols = sorted(known_symbols(genes))
-        self.matches = match_labels(labels)
-        self.shows_absent = "{absent}" in model.config.prompts["reason"]
-        """Whether the model's template has a place for markers that the cell lacks."""
+        self.knows = cache(self._knows)
 
     def cases(
         self,
@@ -101,86 +172,148 @@ class CaseMaker:
         logged
             Whether ``expression`` is logarithms.
         """
+        known = cell_facts(expression, expressed, self.genes, self.labels, names, probabilities, logged=logged)
         shown = informative_genes(self.model, expression, self.genes, logged=logged)
-        cases = []
-        for i, name in enumerate(names):
-            others = self.others(name, probabilities[i])
-            span = slice(expressed.indptr[i], expressed.indptr[i + 1])
-            columns = set(expressed.indices[span][expressed.data[span] >= EXPRESSED_SHARE])
-            cases.append(
-                Case(
-                    label=name,
-                    genes=shown[i],
-                    absent=absent_markers(self.term(name), {o: self.term(o) for o in others}, self.column, columns)
-                    if self.shows_absent
-                    else {},
-                    confidence="high" if confidence[i] >= HIGH else "medium" if confidence[i] >= MEDIUM else "low",
-                    runner_up=others[0] if others else "",
-                )
+        return [
+            self.case(replace(cell, probability=float(p)), genes)
+            for cell, p, genes in zip(known, confidence, shown, strict=True)
+        ]
+
+    def case(self, cell: CellFacts, informative: Sequence[str]) -> Case:
+        """What is shown of a cell, or of a group of cells.
+
+        Parameters
+        ----------
+        cell
+            All that is known of it.
+        informative
+            Its informative genes.
+        """
+        draw = crc32(" ".join([cell.label, *informative]).encode())
+        likely = [c for c in cell.runners_up if c.label != UNKNOWN]
+        runner_up = (likely[0].label, likely[0].probability) if likely else ("", 0.0)
+        if not cell.term:
+            return Case(
+                cell.label,
+                highest=tuple(informative[:HIGHEST_SHOWN]),
+                runner_up=runner_up,
+                notes=notes(cell),
+                probability=cell.probability,
+                draw=draw,
             )
-        return cases
+        left = Left()
+        label = cell_ontology().names[cell.term]
+        markers = left.some([m.gene for m in cell.markers if m.marks == label], MARKERS_SHOWN)
+        wider = [m for m in cell.markers if m.marks != label and m.specificity.home]
+        home = wider[0].marks if wider else ""
+        beside = with_genes(home, left.some([m.gene for m in wider if m.marks == home]))
+        mine = [a for a in cell.absences if a.label == cell.label][:1]
+        against = [a for a in cell.absences_of_runner_up if likely and a.label == likely[0].label][:1]
+        absences = tuple({a.gene: a for a in [*against, *mine]}.values())
+        rival = left.some(cell.rival_markers) if likely else ()
+        stranger, strange = cell.strangers
+        unusual = with_genes(stranger, left.some(strange, OTHERS_SHOWN + 1))
+        state, showing = next(iter(cell.states.items()), ("", ()))
+        in_state = with_genes(STATE_NAMES.get(state, ""), left.some(showing, OTHERS_SHOWN + 1))
+        highest = left.some(informative, HIGHEST_SHOWN) if not markers else ()
+        return Case(
+            label=cell.label,
+            markers=markers,
+            wider=beside,
+            highest=highest,
+            role=self.role((*markers, *beside[1]), (label, *cell.wider)),
+            runner_up=runner_up,
+            absences=absences,
+            rival=rival,
+            unusual=unusual,
+            notes=notes(cell),
+            state=in_state,
+            probability=cell.probability,
+            draw=draw,
+        )
 
-    def term(self, label: str) -> str:
-        """Cell Ontology id of a label or of a wider term, ``""`` for none."""
-        match = self.matches.get(label)
-        return (match.term if match else cell_ontology().find(label)) or ""
+    def role(self, genes: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
+        """One of some genes and what it has a role in, in words that the model knows.
 
-    def others(self, name: str, probabilities: np.ndarray) -> list[str]:
-        """The likeliest labels that are no kind of the given one, nor it a kind of them."""
-        if name == UNKNOWN:
-            return []
-        term, ontology = self.term(name), cell_ontology()
-        others: list[str] = []
-        for j in np.argsort(-probabilities, kind="stable")[: 8 * OTHERS_SHOWN]:
-            label = self.labels[j]
-            other = self.term(label)
-            related = term and other and (term in ontology.ancestors(other) or other in ontology.ancestors(term))
-            if label not in (name, UNKNOWN) and not related and probabilities[j] > 0:
-                others.append(label)
-            if len(others) == OTHERS_SHOWN:
-                break
-        return others
+        What names a type is told rather than anything else ("B cell activation"), then what the first gene does.
+        """
+        words = {word for name in names for word in name.split()} - COMMON_WORDS
+        known = [(gene, process) for gene in genes for process in known_processes(gene, self.knows)]
+        return max(known, key=lambda one: len(words.intersection(one[1].split())), default=("", ""))
+
+    def _knows(self, word: str) -> bool:
+        """Whether the tokenizer writes a word in one piece."""
+        return len(self.model.tokenizer.encode(f" {word}", add_special_tokens=False)) == 1
 
 
-def absent_markers(
-    term: str, others: dict[str, str], column: dict[str, int], expressed: set[int]
-) -> dict[str, list[str]]:
-    """Markers of other types that a cell lacks and its own need not have, ``ABSENT_SHOWN`` of each or none.
+STATE_NAMES = {
+    "proliferation": "signs of proliferation",
+    "interferon": "a response to interferon",
+    "stress": "a response to stress",
+}
+"""What a text calls the states of :attr:`bioverse_sc.facts.CellFacts.states`."""
 
-    Parameters
-    ----------
-    term
-        Cell Ontology id of the label.
-    others
-        Name and id of each of the other types.
-    column
-        Of each gene that the data measure.
-    expressed
-        Columns of the genes that the cell expresses.
-    """
-    absent: dict[str, list[str]] = {}
-    listed: set[str] = set()
-    for name, other in others.items():
-        markers = _telling_markers(term, other)
-        lacking = [g for g in markers if g not in listed and column.get(g, -1) >= 0 and column[g] not in expressed]
-        # a small language model, used to lists, goes on where one alone ends
-        if term and len(lacking) >= ABSENT_SHOWN:
-            absent[name] = lacking[:ABSENT_SHOWN]
-            listed.update(absent[name])
-    return absent
+
+class Left:
+    """Genes that no part of a prompt has listed yet: a text names each once."""
+
+    def __init__(self) -> None:
+        self.listed: set[str] = set()
+
+    def some(self, genes: Sequence[str], most: int = OTHERS_SHOWN) -> tuple[str, ...]:
+        """The first of some genes that are left, which are listed then."""
+        chosen = [gene for gene in dict.fromkeys(genes) if gene not in self.listed][:most]
+        self.listed.update(chosen)
+        return tuple(chosen)
+
+
+def with_genes(name: str, genes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """A name with its genes; nothing where there are none."""
+    return (name, genes) if genes else ("", ())
+
+
+def notes(cell: CellFacts) -> tuple[str, ...]:
+    """What is unusual of a cell's counts."""
+    said = [
+        "many mitochondrial counts" if cell.is_damaged else "",
+        "much haemoglobin" if cell.has_haemoglobin else "",
+    ]
+    return tuple(note for note in said if note)[:1]
 
 
 @cache
-def _telling_markers(term: str, other: str) -> list[str]:
-    """Markers of the other term or of wider ones, by two sources or more, that are none of this term.
+def _processes(gene: str) -> tuple[str, ...]:
+    """What the Gene Ontology says that a gene takes part in."""
+    begins = f"{gene} takes part in "
+    try:
+        texts = [fact.text for fact in gene_facts(gene) if fact.text.startswith(begins)]
+    except KeyError:
+        return ()
+    processes = []
+    for text in texts:
+        listed = text.removeprefix(begins).rstrip(".")
+        # a process with a comma in its name has semicolons around
+        *first, last = listed.split("; " if "; " in listed else ", ")
+        processes += [*first, *last.rsplit(" and ", 1)]
+    return tuple(processes)
 
-    Those that most sources name come first.
+
+def known_processes(gene: str, knows: Callable[[str], bool]) -> list[str]:
+    """What a gene has a role in, where that is said in a few words that are all known.
+
+    Parameters
+    ----------
+    gene
+        Approved symbol.
+    knows
+        Whether a word is known.
     """
-    ontology = cell_ontology()
-    shared = ontology.known_markers(term) if term else {}
-    markers = ontology.known_markers(other) if other else {}
-    sources = {gene: ontology.markers[marked][gene] for gene, marked in markers.items() if gene not in shared}
-    return sorted((gene for gene, n in sources.items() if n > 1), key=lambda gene: (-sources[gene], gene))[:40]
+    split = {process: process.split() for process in _processes(gene)}
+    return [
+        process
+        for process, words in split.items()
+        if len(words) <= PROCESS_WORDS and not set(words) & set(ABSENCE_WORDS) and all(map(knows, words))
+    ]
 
 
 def informative_genes(model: BioVerse, chunk: csr_matrix, genes: Sequence[str], *, logged: bool) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,15 +10,19 @@ import numpy as np
 from bioverse_sc._modality import CELLS
 from bioverse_sc.facts import About, facts_about, shown_answer
 from bioverse_sc.ontology import cell_ontology
+from bioverse_sc.reasoning._cases import ABSENCE_WORDS
+from bioverse_sc.reasoning._held import held
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bioverse_sc.facts import CellFacts
-    from bioverse_sc.models import BioVerse
+    from bioverse_sc.models import BioVerse, TypeNames
     from bioverse_sc.reasoning._cases import Case
 
-REASONING_TOKENS = 128
+ATTEMPTS = 3
+"""How often a text is written, in other forms each time, as long as sentences of it do not hold."""
+REASONING_TOKENS = 220
 """Of a text at most."""
 EXPLANATION_TOKENS = 220
 """Of a text at most that a model writes from facts: its tokens are pieces of words."""
@@ -89,6 +94,9 @@ def write_reasoning(
 ) -> np.ndarray:
     """Let the language model write its reasoning about each case; ``""`` where the vector is zeros.
 
+    Sentences that the prompt does not bear out are left out. Before that, a text that has some is written again, in
+    other forms, and the one with the fewest is taken of which something is left.
+
     Parameters
     ----------
     model
@@ -102,39 +110,53 @@ def write_reasoning(
     batch_size
         Texts that are written at a time.
     """
-    import torch
-
-    from bioverse_sc.models import Decoding, ShownGenes, TypeNames, generate_text, reasoning_prompt
+    from bioverse_sc.models import TypeNames
 
     texts = np.full(len(cases), "", dtype=object)
+    least = np.full(len(cases), np.inf)  # sentences that are left out
     names = TypeNames(model, list(cell_ontology().names.values()))
-    # prompts of about one length need little padding
-    real = sorted(
-        np.flatnonzero(vectors.any(axis=1)).tolist(), key=lambda i: (len(cases[i].genes) + len(cases[i].missing), i)
-    )
-    for start in range(0, len(real), batch_size):
-        rows = np.array(real[start : start + batch_size])
-        batch = [cases[i] for i in rows.tolist()]
-        prompts = [
-            reasoning_prompt(
-                case.label,
-                case.genes,
-                absent=case.absent,
-                confidence=case.confidence,
-                runner_up=case.runner_up,
-                prompts=model.config.prompts,
-            )
-            for case in batch
-        ]
-        with torch.inference_mode():
-            soft_tokens = model.project(CELLS, torch.from_numpy(vectors[rows]).to(model.device))
-        allowed = ShownGenes(model, symbols, [case.genes for case in batch], [case.missing for case in batch])
-        texts[rows] = generate_text(
-            model,
-            prompts,
-            soft_tokens,
-            Decoding(max_new_tokens=REASONING_TOKENS),
-            constraint=allowed,
-            names=names.of([case.types for case in batch]),
-        )
+    to_write = np.flatnonzero(vectors.any(axis=1))
+    for attempt in range(ATTEMPTS):
+        tried = {i: replace(cases[i], draw=cases[i].draw + attempt) for i in to_write.tolist()}
+        # prompts of about one length need little padding
+        order = sorted(tried, key=lambda i: (len(cases[i].genes) + len(cases[i].missing), i))
+        for start in range(0, len(order), batch_size):
+            rows = np.array(order[start : start + batch_size])
+            batch = [tried[i] for i in rows.tolist()]
+            for i, case, text in zip(rows, batch, _write(model, vectors[rows], batch, symbols, names), strict=True):
+                kept, n_left_out = held(text, case)
+                if n_left_out < least[i] and kept:
+                    texts[i], least[i] = kept, n_left_out
+        to_write = to_write[least[to_write] > 0]
     return texts
+
+
+def _write(
+    model: BioVerse, vectors: np.ndarray, cases: Sequence[Case], symbols: Sequence[str], names: TypeNames
+) -> list[str]:
+    """What the language model writes about some cases, under the constraints of decoding."""
+    import torch
+
+    from bioverse_sc.models import Decoding, ShownGenes, generate_text, reasoning_prompt
+
+    prompts = [
+        reasoning_prompt(case.label, case.genes, parts=case.parts, prompts=model.config.prompts) for case in cases
+    ]
+    with torch.inference_mode():
+        soft_tokens = model.project(CELLS, torch.from_numpy(vectors).to(model.device))
+    allowed = ShownGenes(
+        model,
+        symbols,
+        [case.genes for case in cases],
+        [case.missing for case in cases],
+        again=[[case.role[0]] for case in cases],
+        absence_words=ABSENCE_WORDS,
+    )
+    return generate_text(
+        model,
+        prompts,
+        soft_tokens,
+        Decoding(max_new_tokens=REASONING_TOKENS),
+        constraint=allowed,
+        names=names.of([case.types for case in cases]),
+    )

@@ -65,13 +65,15 @@ def annotate(
     way to a wider one, by the Cell Ontology, and in the end to ``"unknown"``; that is a rule, see
     :func:`bioverse_sc.ontology.back_off`.
 
-    Then the language model is shown the label and, by rules, the cell's informative genes (those that exceed the
-    average profile most) and, if its template asks for them, markers of the next likely types that the cell lacks and
-    how certain the label is, and writes the reasoning greedily. A constraint of decoding keeps it from naming a gene
-    that it was not shown, or one twice, and has it name one that is left where it would name another, as far as the
-    tokenizer has a token for the symbol, as that of ``mini`` has. It also keeps a name that begins as the label's, or a
-    wider type's, from going on as that of a look-alike. The words, and which of the shown genes it names, are its own.
-    Its claims about genes are then looked up; see :func:`bioverse_sc.tl.evidence`.
+    Then the language model is shown what is known of the cell, which rules choose (expressed markers of the label, what
+    one of them does, the next likely type and what speaks against it, what is unusual, how certain the label is; see
+    :class:`bioverse_sc.reasoning.Case`), and writes the reasoning greedily. A constraint of decoding keeps it from
+    naming a gene that it was not shown, or one twice, and has it name one that is left where it would name another, as
+    far as the tokenizer has a token for the symbol, as that of ``mini`` has. It also keeps a name that begins as the
+    label's, or a wider type's, from going on as that of a look-alike. Sentences that what it was shown does not bear
+    out are left out, after up to two tries in other forms. Its claims about genes are then looked up; see
+    :func:`bioverse_sc.tl.evidence`. A model with ``grounding="shown"`` reads the facts themselves and writes without a
+    constraint.
 
     Of MuData the cells (``"rna"``) are labelled. ``groupby`` is for ``by="cluster"`` and ``reasoning="cluster"``, and,
     if the column is there, for representatives. Labels are scored four times ``batch_size`` at a time, which takes a

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from bioverse_sc.facts import Absence
 from bioverse_sc.models import Decoding, ShownGenes, ShownTypes, TypeNames, generate_text, reasoning_prompt
 from bioverse_sc.models._inject import SLOT
 from bioverse_sc.models.decode._constraints import GenesLeft, NamesLeft
+from bioverse_sc.reasoning import Case
+from bioverse_sc.reasoning._cases import ABSENCE_WORDS
 from tests.tiny import make_vectors
 
 SYMBOLS = ["CD3D", "CD3E", "MS4A1", "CD79A", "NKG7", "GNLY", "LYZ", "INS", "COL1A1", "PPBP"]
@@ -51,7 +54,9 @@ def shown_by_hand(model, prompt, soft, shown, n):
 def test_shown_genes_alone_are_written_each_once(mini):
     shown = [["CD3D", "CD3E"], ["MS4A1", "CD79A", "LYZ"], ["INS"], []]
     labels = ["T cell", "naive B cell", "type B pancreatic cell", "platelet"]
-    prompts = [reasoning_prompt(label, genes) for label, genes in zip(labels, shown, strict=True)]
+    prompts = [
+        reasoning_prompt(label, genes, prompts=mini.config.prompts) for label, genes in zip(labels, shown, strict=True)
+    ]
     vectors = torch.from_numpy(make_vectors(4, width=mini.config.projectors["rna"].in_width))
     with torch.inference_mode():
         soft = mini.project("rna", vectors)
@@ -67,29 +72,41 @@ def test_shown_genes_alone_are_written_each_once(mini):
         assert {word for word in words if word in SYMBOLS} <= set(genes)
 
 
+LACKING = [
+    ("T cell", ("CD3D", "CD3E"), ("MS4A1", "CD79A"), "B cell"),
+    ("CD14-positive monocyte", ("LYZ",), ("MS4A1", "CD79A"), "naive B cell"),
+    ("naive B cell", ("MS4A1", "CD79A"), ("CD3D", "CD3E"), "T cell"),
+    ("type B pancreatic cell", ("INS",), ("LYZ", "COL1A1"), "fibroblast"),
+]
+"""Labels with their markers, and genes that a cell of another type would show."""
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_missing_genes_are_written_as_missing_and_nowhere_else(temperature, mini):
-    absent = {"B cell": ["MS4A1", "CD79A"]}
-    prompts = [reasoning_prompt("T cell", ["CD3D", "CD3E"], absent=absent, confidence="low", runner_up="B cell")] * 24
+    cases = [
+        Case(label, markers=markers, absences=tuple(Absence(g, other, 0.9) for g in missing), probability=0.9, draw=i)
+        for label, markers, missing, other in LACKING
+        for i in range(16)
+    ]
+    prompts = [reasoning_prompt(c.label, c.genes, parts=c.parts, prompts=mini.config.prompts) for c in cases]
+    vectors = make_vectors(len(cases), width=mini.config.projectors["rna"].in_width)
     with torch.inference_mode():
-        soft = mini.project("rna", torch.from_numpy(make_vectors(24, width=mini.config.projectors["rna"].in_width)))
-    constraint = ShownGenes(mini, SYMBOLS, [["CD3D", "CD3E"]] * 24, [absent["B cell"]] * 24)
-    decoding = Decoding(60, temperature=temperature)
+        soft = mini.project("rna", torch.from_numpy(vectors))
+    shown, missing = [c.genes for c in cases], [c.missing for c in cases]
+    constraint = ShownGenes(mini, SYMBOLS, shown, missing, absence_words=ABSENCE_WORDS)
+    texts = generate_text(mini, prompts, soft, Decoding(90, temperature=temperature), constraint=constraint)
     n_missing = 0
-    for text in generate_text(mini, prompts, soft, decoding, constraint=constraint):
-        for sentence in text.split("."):
-            before, word, after = sentence.partition(" Missing")
-            named = [{part.strip(",:;") for part in place.split()} & set(SYMBOLS) for place in (before, after)]
-            assert named[0] <= {"CD3D", "CD3E"}
-            assert named[1] <= {"MS4A1", "CD79A"}
+    for case, text in zip(cases, texts, strict=True):
+        for sentence in re.split(r"\.(?!\d)", text):
+            before, word, after = re.split(rf"(\b(?:{'|'.join(ABSENCE_WORDS)})\b|$)", sentence, maxsplit=1)
+            named = [set(re.findall(r"\w+", place)) & set(SYMBOLS) for place in (before, after)]
+            assert named[0] <= set(case.genes)
+            assert named[1] <= set(case.missing)
+            assert named[1] or not word, "a missing gene comes after a word of absence"
             n_missing += len(named[1])
-            assert not word or "CD79A, MS4A1," not in after
-            assert not word or "MS4A1, CD79A," not in after
     assert n_missing > 4
-    # a template that lists none: they may be written anywhere
-    mini.config.prompts["absent"], kept = "{absent}", mini.config.prompts["absent"]
+    # without a word of absence they may be written anywhere
     free = ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1"]])
-    mini.config.prompts["absent"] = kept
     assert torch.equal(free.closed[0], free.closed[1])
     assert free.closed[0].sum() == len(SYMBOLS) - 2
 
@@ -99,27 +116,50 @@ def unwanted(pausing):
     return torch.full((int(pausing.sum()), len(SYMBOLS)), -1.0)
 
 
-def test_a_list_of_missing_genes_is_not_broken_off(mini):
+@pytest.fixture
+def opened_after(mini):
+    """Makes what may be written after texts about a T cell that lacks MS4A1."""
     encode = partial(mini.tokenizer.encode, add_special_tokens=False)
-    left = GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1", "CD79A"]]), unwanted)
 
-    def opened_after(text):
+    def opened_after(text, missing=("MS4A1",)):
+        genes = ShownGenes(
+            mini, SYMBOLS, [["CD3D", "CD3E"]], [missing], again=[["CD3D"]], absence_words=["lacks", "without"]
+        )
+        left = GenesLeft(genes, unwanted)
         for token in encode(text):
             left.wrote(torch.tensor([token]))
         scores = left.close(torch.zeros(1, len(left.is_gene)))
-        return set(torch.nonzero(scores[0] == 0).flatten().tolist())
+        return {mini.tokenizer.decode([i]).strip() for i in torch.nonzero(scores[0] == 0).flatten().tolist()}
 
-    (comma,), (other,), (which,) = encode(","), encode(" CD79A"), encode(" which")
-    assert {comma, which} <= opened_after(" CD3D, which")
-    assert {comma, which} <= opened_after(". Missing")
-    assert len(opened_after(":")) == 2
-    assert {comma, which, other} <= opened_after(" MS4A1")
-    assert opened_after(",") == {other}
-    after = opened_after(" CD79A")
-    assert which in after
-    assert not {comma, other} & after
-    assert {comma, which} <= opened_after(" (B cell)")
-    assert {comma, which} <= opened_after(",")
+    return opened_after
+
+
+def test_a_missing_gene_is_named_right_after_a_word_of_absence_alone(opened_after):
+    genes = set(SYMBOLS)
+    assert opened_after(" It expresses") & genes == {"CD3D", "CD3E"}
+    assert opened_after(" It lacks") == {"MS4A1"}
+    assert opened_after(" It is without") == {"MS4A1"}
+    assert "which" in opened_after(" It lacks MS4A1,")
+    assert not opened_after(" It lacks MS4A1, which") & genes
+    assert not {"lacks", "without"} & opened_after(" It lacks MS4A1. It"), "none is left"
+    assert {"lacks", "without"} <= opened_after(" It")
+    assert not {"lacks", "without"} & opened_after(" It", missing=())
+
+
+def test_the_point_of_a_number_ends_no_sentence(opened_after):
+    said = " It lacks MS4A1, which a B cell would have with 0"
+    genes = set(SYMBOLS)
+    assert not opened_after(f"{said}.") & genes
+    assert not opened_after(f"{said}.90") & genes
+    assert opened_after(f"{said}.90.") & genes == {"CD3D", "CD3E"}
+
+
+def test_a_gene_that_may_come_again_comes_once_more_in_a_later_sentence(opened_after):
+    genes = set(SYMBOLS)
+    assert opened_after(" It expresses CD3D,") & genes == {"CD3E"}
+    assert opened_after(" It expresses CD3D and CD3E.") & genes == {"CD3D"}
+    assert opened_after(" It is high. It expresses CD3E and CD3D.") & genes == {"CD3D"}
+    assert not opened_after(" It expresses CD3D and CD3E. CD3D has a role. It") & genes
 
 
 def test_where_a_gene_is_wanted_one_that_is_left_is_named(mini):
@@ -154,7 +194,7 @@ NAIVE_CD4, NAIVE_CD8 = (f"naive thymus-derived {kind}-positive, alpha-beta T cel
 
 def test_a_name_of_a_shown_type_does_not_become_that_of_another(mini):
     encode = partial(mini.tokenizer.encode, add_special_tokens=False)
-    genes = GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1"]]), unwanted)
+    genes = GenesLeft(ShownGenes(mini, SYMBOLS, [["CD3D"]], [["MS4A1"]], absence_words=["lacks"]), unwanted)
     names = TypeNames(mini, [NAIVE_CD4, NAIVE_CD8, "T cell", "B cell", "B cell, CD19-positive", "naive B cell"])
     of = names.of([ShownTypes(label=[NAIVE_CD4, "T cell"], lacking=["B cell"], others=[NAIVE_CD8])])
     assert not names.shown, "a constraint serves other prompts"
@@ -178,27 +218,27 @@ def test_a_name_of_a_shown_type_does_not_become_that_of_another(mini):
     assert not {cell, tee} & closed_after(" CD4-positive, alpha-beta")
     assert not closed_after(" T cell. Next")
     assert closed_after(" naive thymus-derived") == set(), "without a gene all that the prompt names may be written"
-    assert closed_after(" cell. Missing: MS4A1 of the naive") == set(), "no type that lacks markers begins so"
+    assert closed_after(" cell. It lacks MS4A1 of the naive") == set(), "no type that lacks markers begins so"
     assert closed_after(" B") == set()
     assert comma not in closed_after(" cell"), "any word may follow a whole name"
     assert derived != cd4
 
 
 def test_reasoning_about_a_type_names_no_look_alike(mini):
-    prompts = [reasoning_prompt(NAIVE_CD4, ["CCR7", "CD3D", "LEF1"], confidence="medium", runner_up=NAIVE_CD8)] * 32
-    shown = [["CCR7", "CD3D", "LEF1"]] * 32
+    genes = ("CCR7", "CD3D", "LEF1")
+    cases = [Case(NAIVE_CD4, markers=genes, runner_up=(NAIVE_CD8, 0.3), probability=0.6, draw=i) for i in range(48)]
+    prompts = [reasoning_prompt(c.label, c.genes, parts=c.parts, prompts=mini.config.prompts) for c in cases]
     with torch.inference_mode():
-        soft = mini.project("rna", torch.from_numpy(make_vectors(32, width=mini.config.projectors["rna"].in_width)))
+        soft = mini.project("rna", torch.from_numpy(make_vectors(48, width=mini.config.projectors["rna"].in_width)))
     symbols = [*SYMBOLS, "CCR7", "LEF1"]
-    names = TypeNames(mini, [NAIVE_CD4, NAIVE_CD8]).of([ShownTypes([NAIVE_CD4], [], [NAIVE_CD8])] * 32)
+    names = TypeNames(mini, [NAIVE_CD4, NAIVE_CD8]).of([ShownTypes([NAIVE_CD4], [], [NAIVE_CD8])] * 48)
 
     def marked(constraint):
-        genes = ShownGenes(mini, symbols, shown, [[]] * 32)
-        decoding = Decoding(60, temperature=0.7)
-        texts = generate_text(mini, prompts, soft, decoding, constraint=genes, names=constraint)
-        return [name for text in texts for name in re.findall(r"marker of the ([^.]+)\.", text)]
+        allowed = ShownGenes(mini, symbols, [genes] * 48, [[]] * 48, absence_words=ABSENCE_WORDS)
+        decoding = Decoding(60, temperature=1.0)
+        texts = generate_text(mini, prompts, soft, decoding, constraint=allowed, names=constraint)
+        said = [re.split(r"\.(?!\d)", text)[0] for text in texts]
+        return {kind for kind in ("CD4", "CD8") for text in said if f"thymus-derived {kind}" in text and "CCR7" in text}
 
-    assert NAIVE_CD8 in marked(None)
-    with_constraint = marked(names)
-    assert NAIVE_CD4 in with_constraint
-    assert NAIVE_CD8 not in with_constraint
+    assert marked(None) == {"CD4", "CD8"}
+    assert marked(names) == {"CD4"}

@@ -43,17 +43,16 @@ class Constraint(Protocol):
 class ShownGenes:
     """A constraint of decoding: of all gene symbols, only those that the prompt shows may be written, each once.
 
-    Genes that the prompt lists as missing may be written after the word that the model's template puts before that list
-    ("Missing"), until the end of the sentence; there no others may, and elsewhere they may not. That list begins with a
-    gene, one follows each comma after a gene, no comma stands right after the last, and where none is left the word is
-    not written.
+    Genes that the prompt says are missing may be written after a word of absence ("lacks"), until the end of the
+    sentence; there no others may, and elsewhere they may not. One comes right after the word, and where none is left no
+    such word is written.
 
     At the beginning, and after a full stop, a semicolon or "and", the language model may want some gene twenty times as
     much as any word. Then it writes the likeliest one that it may; where none is left, the answer ends at the full
     stop. Which of the genes are written, in what order and in what words stays with the language model.
 
-    It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Where the template
-    has no such word, missing genes may be written anywhere.
+    It is for tokenizers with a token for each symbol; a symbol of several tokens is not constrained. Where there is no
+    word of absence, missing genes may be written anywhere.
 
     Parameters
     ----------
@@ -64,33 +63,58 @@ class ShownGenes:
     shown
         Genes that each prompt shows.
     missing
-        Genes that each prompt lists as missing.
+        Genes that each prompt says are missing.
+    again
+        Genes that each answer may name once more, in a later sentence; none by default.
+    absence_words
+        Words of absence; none by default.
     """
 
     def __init__(
-        self, model: BioVerse, symbols: Sequence[str], shown: Sequence[Sequence[str]], missing: Sequence[Sequence[str]]
+        self,
+        model: BioVerse,
+        symbols: Sequence[str],
+        shown: Sequence[Sequence[str]],
+        missing: Sequence[Sequence[str]],
+        *,
+        again: Sequence[Sequence[str]] | None = None,
+        absence_words: Sequence[str] = (),
     ) -> None:
         vocabulary = model.language_model.get_output_embeddings().weight.shape[0]
         token = _symbol_tokens(model, symbols)
         self.is_gene = torch.zeros(vocabulary, dtype=torch.bool, device=model.device)  # (vocabulary,)
         self.is_gene[list(token.values())] = True
-        head = model.config.prompts["absent"].split("{absent}")[0].strip()
-        word = head.strip(" :,")
-        self.begins, self.opens, self.ends, self.comma, *others = (
-            torch.tensor(model.tokenizer.encode(text, add_special_tokens=False), dtype=torch.long, device=model.device)
-            for text in (f" {word}" if word else "", f" {head}" if word else "", ".", ",", ";", " and")
+        self.begins = self._tokens(model, absence_words)
+        """Tokens of the words of absence."""
+        self.ends, semicolon, union, self.zero = (
+            self._tokens(model, [text], before="")[0] for text in (".", ";", " and", " 0")
         )
-        """Tokens of the word, and of all that is written before what is said to be missing; after it, and in it."""
-        self.pauses = torch.cat([ids for ids in (self.ends, *others) if len(ids) == 1] or [self.ends[:0]])
+        self.pauses = torch.cat([ids for ids in (self.ends, semicolon, union) if len(ids) == 1] or [self.ends[:0]])
         self.stops = torch.tensor(model.end_ids, device=model.device)
         self.closed = self.is_gene.repeat(2, len(shown), 1)  # (places, prompts, vocabulary)
         """What may not be written, outside of and in what is said to be missing, by prompt and token."""
         for row, lists in enumerate(zip(shown, missing, strict=True)):
             for place, genes in enumerate(lists):
                 opened = [token[gene] for gene in genes if gene in token]
-                self.closed[place if len(self.begins) else slice(None), row, opened] = False
+                self.closed[place if self.begins else slice(None), row, opened] = False
             if not missing[row]:
-                self.closed[0, row, self.begins[:1]] = True
+                self.closed[0, row, self.words] = True
+        self.again = torch.zeros_like(self.closed[0])  # (prompts, vocabulary)
+        """What may be written once more, in a later sentence."""
+        for row, genes in enumerate(again or []):
+            self.again[row, [token[gene] for gene in genes if gene in token]] = True
+
+    @staticmethod
+    def _tokens(model: BioVerse, texts: Sequence[str], *, before: str = " ") -> list[torch.Tensor]:
+        """Tokens of each text."""
+        spelled = (model.tokenizer.encode(before + text, add_special_tokens=False) for text in texts)
+        return [torch.tensor(ids, dtype=torch.long, device=model.device) for ids in spelled]
+
+    @property
+    def words(self) -> torch.Tensor:
+        """Tokens that are not written where nothing is left to be said to be missing."""
+        first = [ids for ids in self.begins if len(ids) == 1]
+        return torch.cat(first) if first else self.ends[:0]
 
     @property
     def writable(self) -> torch.Tensor:
@@ -112,11 +136,10 @@ class GenesLeft:
     """
 
     # An answer is in one of two places, each with genes of its own:
-    #   outside        until the word ("Missing") is written
+    #   outside        until a word of absence is written
     #   missing        in what is said to be missing, until the full stop
     # By what was written last it is in one or more of these states:
-    #   in_list        the words up to the list, or a comma after a gene of it: a gene must come
-    #   after_gene     a gene: a comma would go on with the list, and may not come when no gene is left
+    #   after_word     a word of absence: a gene must come
     #   pausing        nothing yet, a full stop, a semicolon or "and": the language model may be about to name a gene
     #   at_end         a full stop: where a gene is wanted and none is left, the answer ends
     #   gene_named     the sentence has named a gene, for NamesLeft
@@ -135,32 +158,31 @@ class GenesLeft:
         self.column[columns] = torch.arange(len(columns), device=device)
         self.closed = shown.closed[..., columns]  # (places, answers, tokens)
         self.is_gene = shown.is_gene[columns]  # (tokens,), as all five
-        self.commas = torch.isin(columns, shown.comma)
         self.pauses = torch.isin(columns, shown.pauses)
         self.stops = torch.isin(columns, shown.stops)
         self.full_stop = torch.isin(columns, shown.ends)
-        self.word = torch.isin(columns, shown.begins[:1])
+        self.word = torch.isin(columns, shown.words)
+        self.again = shown.again[:, columns]  # (answers, tokens)
         n_answers = self.closed.shape[1]
-        longest = max(len(ids) for ids in (shown.begins, shown.opens, shown.ends))
+        longest = max(len(ids) for ids in (*shown.begins, shown.ends, shown.zero)) + 1
         self.last = torch.full((n_answers, longest), -1, device=device)
         """Tokens that were written last, as many as are looked at."""
         self.missing = torch.zeros(n_answers, dtype=torch.long, device=device)
         """1 where what comes next is said to be missing."""
-        self.after_gene = torch.zeros(n_answers, dtype=torch.bool, device=device)
-        self.in_list = self.after_gene
+        self.after_word = torch.zeros(n_answers, dtype=torch.bool, device=device)
         """Whether a missing gene must come next."""
-        self.pausing = ~self.after_gene
+        self.pausing = ~self.after_word
         """Whether the language model may be about to name a gene that it may not."""
-        self.at_end = self.after_gene
+        self.at_end = self.after_word
         """Whether a full stop was the last token."""
-        self.gene_named = self.after_gene
+        self.gene_named = self.after_word
         """Whether the sentence names a gene that the prompt shows."""
 
     def close(self, scores: torch.Tensor) -> torch.Tensor:
         """Shut tokens for the next choice, in place."""
         shut = self.closed[self.missing, torch.arange(len(scores), device=scores.device)]  # (answers, tokens)
-        if self.in_list.any():
-            shut = shut | (self.in_list[:, None] & ~self.is_gene)
+        if self.after_word.any():
+            shut = shut | (self.after_word[:, None] & ~self.is_gene)
         scores.masked_fill_(shut, -torch.inf)
         # a tokenizer may have no gene of one token
         wanted = nn.functional.pad(self.gene_scores(self.pausing), (0, 1), value=-torch.inf)  # (pausing, genes + 1)
@@ -177,27 +199,35 @@ class GenesLeft:
     def wrote(self, tokens: torch.Tensor) -> None:
         """Take note of what was written, one token of each answer."""
         self.last = torch.cat([self.last[:, 1:], tokens[:, None]], dim=1)  # (answers, longest)
-        begun, opened, over = (
-            (self.last[:, -len(ids) :] == ids).all(dim=1) if len(ids) else torch.zeros_like(self.pausing)
-            for ids in (self.shown.begins, self.shown.opens, self.shown.ends)
-        )
+        begun = self._wrote_any(self.shown.begins)
+        # the point of "0.95" ends no sentence
+        is_decimal = self._wrote_any([torch.cat([self.shown.zero, self.shown.ends])])
+        over = self._wrote_any([self.shown.ends]) & ~is_decimal
         column = self.column[tokens]  # (answers,)
         gene = self.is_gene[column]
         self.closed[:, torch.arange(len(column), device=column.device), column] = gene
         none_left = (self.closed[1] | ~self.is_gene).all(dim=1)
-        self.closed[1][:, self.commas] = (none_left & gene)[:, None]
         self.closed[0][:, self.word] |= none_left[:, None]
-        follows = self.missing.bool() & self.after_gene & self.commas[column]
-        self.in_list = (follows | opened) & ~none_left
-        self.after_gene = gene
+        self.after_word = begun & ~none_left
         self.gene_named = (self.gene_named | gene) & ~over
-        self.pausing, self.at_end = self.pauses[column], self.full_stop[column]
+        self.pausing, self.at_end = self.pauses[column] & ~is_decimal, self.full_stop[column] & ~is_decimal
+        opened_again = self.again & self.closed[0] & over[:, None]
+        self.closed[0] &= ~opened_again
+        self.again = self.again & ~opened_again
         self.missing = self.missing.masked_fill(over, 0).masked_fill(begun, 1)
+
+    def _wrote_any(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Whether the last tokens of each answer are one of some sequences, shape (answers,)."""
+        wrote = torch.zeros_like(self.pausing)
+        for ids in sequences:
+            wrote = wrote | ((self.last[:, -len(ids) :] == ids).all(dim=1) if len(ids) else False)
+        return wrote
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some of the answers."""
+        self.again = self.again[rows]
         self.closed, self.missing, self.last = self.closed[:, rows], self.missing[rows], self.last[rows]
-        self.after_gene, self.in_list = self.after_gene[rows], self.in_list[rows]
+        self.after_word = self.after_word[rows]
         self.pausing, self.at_end = self.pausing[rows], self.at_end[rows]
         self.gene_named = self.gene_named[rows]
 
