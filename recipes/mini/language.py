@@ -12,6 +12,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from bioverse_sc.facts import listed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -137,11 +139,6 @@ def start_to_copy(model: LlamaForCausalLM, *, seed: int, sharpness: float = 3.0,
         second.o_proj.weight[:, rows] = scale * gain * written.T
 
 
-def join(items: Sequence[str]) -> str:
-    """'A', 'A and B', 'A, B and C'."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
 def article(name: str) -> str:
     """'a' or 'an'."""
     return "an" if re.match(r"[aeioAEIO]|L\d|NK|MAIT|SST|FC", name) and not re.match(r"eu|one|uni", name, re.I) else "a"
@@ -159,15 +156,15 @@ def knowledge_texts(ontology: CellOntology, gene_names: dict[str, str], *, terms
         for parent in ontology.parents[term]:
             texts.append(f"{article(name).capitalize()} {name} is a kind of {ontology.names[parent]}.")
         if ontology.synonyms[term]:
-            texts.append(f"The {name} is also called {join(ontology.synonyms[term][:4])}.")
+            texts.append(f"The {name} is also called {listed(ontology.synonyms[term][:4])}.")
         genes = list(ontology.markers.get(term, ()))
         for start in range(0, min(len(genes), 40), 8):
-            texts.append(f"Markers of the {name} are {join(genes[start : start + 8])}.")
+            texts.append(f"Markers of the {name} are {listed(genes[start : start + 8])}.")
         for gene in genes:
             marks.setdefault(gene, []).append((ontology.markers[term][gene], name))
     for gene, types in sorted(marks.items()):
         best = sorted(types, key=lambda pair: (-pair[0], pair[1]))
-        texts.append(f"{gene} is a marker of the {join([name for _, name in best[:5]])}.")
+        texts.append(f"{gene} is a marker of the {listed([name for _, name in best[:5]])}.")
         sources, name = best[0]
         texts.append(f"{gene} marks the {name} according to {sources} {'source' if sources == 1 else 'sources'}.")
     texts += [f"{gene} encodes {name}." for gene, name in sorted(gene_names.items())]

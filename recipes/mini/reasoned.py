@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from bioverse_sc.facts import SUPPORTED, Fact, check_answer, gene_facts, in_plural
+from bioverse_sc.facts import SUPPORTED, Fact, check_answer, gene_facts, in_plural, listed
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.reasoning import claims_of
 
@@ -69,9 +69,9 @@ def known_of(cell: CellFacts, case: Case) -> list[Fact]:
     home, genes = case.wider
     more = [f"{gene} is a marker of {in_plural(home)}." for gene in genes]
     if genes:
-        more.append(f"{_joined(genes)} are markers of {in_plural(home)}.")
+        more.append(f"{listed(genes)} are markers of {in_plural(home)}.")
     if case.highest:
-        more.append(f"Its highest genes are {_joined(case.highest)}.")
+        more.append(f"Its highest genes are {listed(case.highest)}.")
     told = [Fact(text, "markers", "Cell", "") for text in more]
     about_genes = [fact for gene in case.genes for fact in _gene_facts(gene)]
     return [*cell.facts("Cell"), *told, *about_genes]
@@ -82,7 +82,3 @@ def _gene_facts(gene: str) -> list[Fact]:
         return gene_facts(gene)
     except KeyError:
         return []
-
-
-def _joined(genes: Sequence[str]) -> str:
-    return genes[0] if len(genes) == 1 else f"{', '.join(genes[:-1])} and {genes[-1]}"

@@ -256,8 +256,9 @@ class Teach:
         vectors, labels, cases = self.cells()
         n_alone = r.cells + r.strangers
         genes, chosen = self.data.known_genes(), rng.random(len(cases)) < r.invented
+        types = [name for name in self.names if name != UNKNOWN]
         cases = [
-            reasons.invented(case, genes, self.names, rng) if is_chosen else case
+            reasons.invented(case, genes, types, rng) if is_chosen else case
             for case, is_chosen in zip(cases, chosen, strict=True)
         ]
         rows = [*range(n_alone), *range(len(labels), len(vectors))]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bioverse_sc.facts import in_plural, with_article
+from bioverse_sc.facts import in_plural, listed, with_article
 from bioverse_sc.models import reasoning_prompt
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bioverse_sc.models import Segment
     from bioverse_sc.reasoning import Case
 
-FORMS = {
+WORDINGS = {
     "markers": (
         "It expresses {genes}, {known_markers} of {types}.",
         "In it {genes} {are} expressed, {known_markers} of {types}.",
@@ -148,11 +148,11 @@ def reason(case: Case) -> str:
 
 def sentence(name: str, values: dict[str, str], label: str = "") -> str:
     """A part of a prompt in words, about a cell with this label."""
-    forms = FORMS[name]
+    forms = WORDINGS[name]
     filled = dict(values)
     genes = values["genes"].split(", ") if "genes" in values else []
     if genes:
-        filled["genes"] = joined(genes)
+        filled["genes"] = listed(genes)
     filled["a_type"] = with_article(values.get("type", label))
     filled["A_type"] = capital(filled["a_type"])
     text = forms[int(values["form"]) % len(forms)].format(**filled, **(ONE if len(genes) == 1 else MANY))
@@ -196,11 +196,6 @@ def invented(case: Case, genes: Sequence[str], types: Sequence[str], rng: np.ran
 def capital(text: str) -> str:
     """The text with a capital in front."""
     return text[:1].upper() + text[1:]
-
-
-def joined(items: Sequence[str]) -> str:
-    """'A', 'A and B', 'A, B and C'."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def reasoned_prompt(case: Case) -> list[Segment]:

@@ -88,12 +88,33 @@ FACTS = [
         ("The cell expresses MS4A1 with 4 counts. It expresses MS4A1.", "The cell expresses MS4A1 with 4 counts."),
         ("The cell is not a T cell. The cell is a B cell.", "The cell is not a T cell. The cell is a B cell."),
         # cut off at the longest length
+        ("The donor is old. The cell is a B cell", "The cell is a B cell"),
         ("The cell is a B cell. The cell expresses MS4A1 with 4", "The cell is a B cell."),
         ("The cell is a B cell", "The cell is a B cell"),
     ],
 )
 def test_what_the_facts_do_not_support_is_left_out(written, shown):
     assert shown_answer(written, FACTS, refusal="refused")[0] == shown
+
+
+def test_a_sentence_about_another_thing_is_not_said_already():
+    facts = [
+        Fact("Cell 1 is a B cell.", "label", "Cell 1"),
+        Fact("Cell 2 has 1200 counts of 900 genes.", "numbers", "Cell 2"),
+        Fact("Cell 2 is a B cell.", "label", "Cell 2"),
+    ]
+    written = " ".join(fact.text for fact in facts)
+    assert shown_answer(written, facts)[0] == written
+
+
+def test_labels_of_two_cells_are_not_exchanged():
+    facts = [
+        Fact("Cell 1 is a B cell.", "label", "Cell 1"),
+        Fact("Cell 2 is a T cell.", "label", "Cell 2"),
+        *(Fact(f"Cell {i} has {i}200 counts of 900 genes.", "numbers", f"Cell {i}") for i in (1, 2)),
+    ]
+    verdicts = {text: check_answer(text, facts)[0].verdict for text in ("Cell 2 is a B cell.", "Cell 2 is a T cell.")}
+    assert verdicts == {"Cell 2 is a B cell.": "contradicted", "Cell 2 is a T cell.": "supported"}
 
 
 LABEL = [
@@ -137,3 +158,44 @@ def test_usual_paraphrases_are_supported_and_their_changes_are_not(paraphrase):
     ):
         if right in paraphrase:
             assert check_answer(paraphrase.replace(right, wrong), LABEL)[0].verdict != "supported", wrong
+
+
+OF_TABLES = Fact("The best known markers of B cells are MS4A1, CD79A and CD19.", "markers", "B cell")
+UNUSUAL = Fact(
+    "The cell also expresses GYPA and ALAS2, which are specific to erythroid lineage cells. This is unusual in B "
+    "cells.",
+    "unusual",
+    "Cell",
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "is_supported"),
+    [
+        ("MS4A1 and CD79A support the call.", True),
+        ("ACTB supports the call.", False),
+        # a table says that it is a marker, and nothing that the cell expresses it
+        ("As other B cells do, it expresses CD19.", False),
+        ("Its CD19 is a marker of B cells.", False),
+        ("The label rests on CD19, a marker of B cells.", False),
+        ("CD19 points to a B cell.", False),
+        ("CD19 is a marker of B cells.", True),
+        ("Unusual are GYPA and ALAS2, specific to erythroid lineage cells.", True),
+        ("What is unusual: it expresses GYPA, which is specific to erythroid lineage cells.", True),
+        ("What is unusual: it expresses MS4A1.", False),
+        ("MS4A1 is unusual here, as it is specific to B cells.", False),
+        ("The label is sure.", True),
+        ("The label is fairly sure.", False),
+        ("The genes leave it open: the call is certain, with a probability of 0.93.", False),
+    ],
+)
+def test_a_style_of_its_own_says_no_more_than_the_facts(written, is_supported):
+    facts = [*LABEL, OF_TABLES, UNUSUAL, Fact("The cell expresses ACTB with 9 counts.", "judgment", "Cell")]
+    facts.append(Fact("MS4A1 is specific to B cells.", "markers", "MS4A1"))
+    assert [sentence.verdict == "supported" for sentence in check_answer(written, facts)] == [is_supported]
+
+
+def test_a_label_that_is_fairly_sure_is_not_sure():
+    facts = [Fact("The label is fairly sure. Its probability is 0.84.", "certainty", "Cell")]
+    assert check_answer("The label is fairly sure.", facts)[0].verdict == "supported"
+    assert check_answer("The label is sure.", facts)[0].verdict != "supported"

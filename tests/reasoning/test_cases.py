@@ -1,13 +1,14 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from bioverse_sc.facts import TELLING, gene_facts
+from bioverse_sc.facts import TELLING, gene_facts, gene_processes
 from bioverse_sc.models import reasoning_prompt
 from bioverse_sc.ontology import cell_ontology
-from bioverse_sc.reasoning import FORMS, CaseMaker, _cases, detected, informative_genes
+from bioverse_sc.reasoning import FORMS, CaseMaker, _cases, _write, detected, informative_genes, write_reasoning
 
 
 def test_informative_genes_exceed_the_average_most(tiny):
@@ -128,4 +129,20 @@ def test_forms_are_drawn_for_each_part(make_cases):
     (case,) = make_cases(B_GENES)
     drawn = {replace(case, draw=i).form("sure") for i in range(200)}
     assert drawn == {str(i + 1) for i in range(FORMS)}
-    assert len({case.form(part) for part in case.parts if part not in ("absent", "doubt")}) > 1
+    assert len({case.form(part) for part in case.parts}) > 1
+
+
+def test_a_process_with_a_comma_or_an_and_in_its_name_stays_whole():
+    assert gene_processes("F13A1") == ("blood coagulation, fibrin clot formation",)
+    assert _cases.known_processes("F13A1", lambda word: True) == ["blood coagulation, fibrin clot formation"]
+    assert "antigen processing" not in _cases.known_processes("HLA-DQB1", lambda word: True)
+    assert _cases.known_processes("NONE1", lambda word: True) == []
+
+
+def test_texts_of_a_model_that_is_not_held_to_facts_stay_as_they_are(make_cases, mini, monkeypatch):
+    free = copy.copy(mini)
+    free.config = replace(mini.config, grounding="")
+    monkeypatch.setattr(_write, "_write", lambda *args: ["High CD3E suggests T cells."])
+    vectors = np.ones((1, mini.config.projectors["rna"].in_width), dtype=np.float32)
+    told = [write_reasoning(m, vectors, make_cases(B_GENES), [], batch_size=1)[0] for m in (free, mini)]
+    assert told == ["High CD3E suggests T cells.", ""]

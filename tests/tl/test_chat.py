@@ -293,6 +293,25 @@ def test_a_tokenizer_that_takes_blanks_away_takes_none_that_were_given_out(encod
     assert "".join(chat.stream("What?")) == "It isn't a T cell, it's a B cell. Sure?" == chat.transcript[0].answer
 
 
+@pytest.mark.parametrize("grounding", ["checked", "shown"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "That cannot be told from what is known here. The donor is forty.",
+        "That cannot be told from what is known here. the donor is forty.",
+        "The donor is forty. That cannot be told from what is known here. Ask another",
+    ],
+)
+def test_a_stream_takes_nothing_back_that_the_facts_do_not_support(grounding, text, encoders):
+    model = make_two(encoders=encoders)
+    model.config = replace(model.config, grounding=grounding)
+    said = [*model.tokenizer.encode(text), model.tokenizer.eos_token_id]
+    model.language_model.set_output_embeddings(Scripted(said, len(model.tokenizer)))
+    chat = bsc.Chat(model=model)
+    pieces = list(chat.stream("What?"))
+    assert "".join(pieces) == chat.transcript[0].answer != text
+
+
 def test_a_stream_that_is_left_keeps_its_part_and_the_next_turn_is_right(encoders):
     model = make_two(encoders=encoders)
     layer = write_letters(model)

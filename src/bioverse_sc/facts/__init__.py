@@ -16,16 +16,17 @@ from bioverse_sc.facts._cells import (
     certainty,
 )
 from bioverse_sc.facts._check import REFUSAL, VERDICTS, CheckedSentence, check_answer
+from bioverse_sc.facts._clauses import sentences_of
 from bioverse_sc.facts._entities import binding_facts, closeness, entity_facts, nothing_near, short_name
 from bioverse_sc.facts._fact import TOPICS, Fact
 from bioverse_sc.facts._gather import gather
-from bioverse_sc.facts._genes import gene_facts, pathway_facts, pathway_names
+from bioverse_sc.facts._genes import gene_facts, gene_processes, pathway_facts, pathway_names
 from bioverse_sc.facts._memory import Known, Memory
 from bioverse_sc.facts._mentions import Mentions, mentions
 from bioverse_sc.facts._reference import Specificity
 from bioverse_sc.facts._tables import expression_letters
 from bioverse_sc.facts._types import type_facts
-from bioverse_sc.facts._words import in_plural, shown_probability, with_article
+from bioverse_sc.facts._words import in_plural, listed, shown_probability, with_article
 
 __all__ = [
     "CERTAINTY",
@@ -56,12 +57,15 @@ __all__ = [
     "facts_about",
     "gather",
     "gene_facts",
+    "gene_processes",
     "in_plural",
+    "listed",
     "mentions",
     "nothing_near",
     "pathway_facts",
     "pathway_names",
     "refusal_about",
+    "sentences_of",
     "short_name",
     "shown_answer",
     "shown_probability",

@@ -129,10 +129,10 @@ def shown_answer(answer: str, facts: Sequence[Fact], *, refusal: str = REFUSAL) 
     """
     polar = match[0] if (match := _POLAR.match(answer.strip())) else ""
     sentences = check_answer(answer.strip()[len(polar) :], facts)
-    whole = sentences[:-1] if len(sentences) > 1 and not _ENDS.search(sentences[-1].text) else sentences
     supported: list[str] = []
-    for sentence in whole:
-        if sentence.verdict in SUPPORTED and not _is_said(sentence.text, supported):
+    for sentence in sentences:
+        is_more = _ENDS.search(sentence.text) and not any(_is_said(sentence.text, before) for before in supported)
+        if sentence.verdict in SUPPORTED and (is_more or not supported):
             supported.append(sentence.text)
     if not supported:
         return refusal, sentences
@@ -141,9 +141,7 @@ def shown_answer(answer: str, facts: Sequence[Fact], *, refusal: str = REFUSAL) 
     return (polar if is_borne_out else "") + " ".join(supported), sentences
 
 
-def _is_said(sentence: str, before: Sequence[str]) -> bool:
-    """Whether the sentences before say all that a sentence says."""
-    if sentence in before:
-        return True
-    said = check_answer(sentence, [Fact(text, "answer", "") for text in before])
-    return all(checked.verdict == "supported" for checked in said)
+def _is_said(sentence: str, before: str) -> bool:
+    """Whether the sentence before says all that a sentence says."""
+    said = check_answer(sentence, [Fact(before, "answer", "")])
+    return sentence == before or all(checked.verdict == "supported" for checked in said)

@@ -309,6 +309,6 @@ def certainty(probability: float) -> str:
     Parameters
     ----------
     probability
-        Of the label, 0 to 1.
+        Of the label, 0 to 1; NaN where it is not known.
     """
-    return next(words for least, words in CERTAINTY.items() if probability >= least)
+    return next((words for least, words in CERTAINTY.items() if probability >= least), CERTAINTY[0.0])

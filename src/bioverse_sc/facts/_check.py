@@ -27,9 +27,11 @@ _REFUSES = re.compile(
     r"\b(can ?not|can't|could not|couldn't) be (told|said|answered|known|determined)\b|"
     r"\b(can ?not|can't|unable to) (tell|say|answer|determine)\b|\bnothing can be told\b|\bdo(es)? not (say|tell)\b"
 )
+_GOES_ON = re.compile(r"[.!?]\s+\S")
 LONG = 8
 """A clause of so many words or more may have one that the facts do not have."""
 PROBABILITY = frozenset({stem("probability")})
+CERTAINTY_WORDS = frozenset(map(stem, ("sure", "fairly")))
 ONE_VALUE = frozenset(map(stem, ("specific", "next", "full", "lineage", "tissue", "id")))
 """Words of what has one value: two facts that name different ones exclude each other."""
 
@@ -74,7 +76,8 @@ def _checked(sentence: str, known: list[Clause]) -> CheckedSentence:
     supporting = [_support(clause, known) for clause in clauses]
     if clauses and all(fact is not None for fact in supporting):
         return CheckedSentence(sentence, "supported", supporting[0])
-    if _REFUSES.search(sentence.lower()):
+    # behind a stop without a capital something else may be asserted
+    if _REFUSES.search(sentence.lower()) and not _GOES_ON.search(sentence):
         return CheckedSentence(sentence, "refusal")
     for clause, fact in zip(clauses, supporting, strict=True):
         if fact is None and (against := _contradiction(clause, known)) is not None:
@@ -115,6 +118,9 @@ def _covers(clause: Clause, facts: list[Clause]) -> bool:
         return False
     words = frozenset().union(*(fact.words for fact in facts))
     names = frozenset().union(*(fact.names for fact in facts))
+    # a label that is fairly sure is not sure
+    if not clause.names and (graded := clause.words & CERTAINTY_WORDS) and graded != words & CERTAINTY_WORDS:
+        return False
     if not clause.names <= names or _misses(clause.words, words):
         return False
     if not all(any(_has_number(fact, number, clause) for fact in facts) for number in clause.numbers):
@@ -129,7 +135,7 @@ def _covers(clause: Clause, facts: list[Clause]) -> bool:
 def _has_number(fact: Clause, number: Number, clause: Clause) -> bool:
     """Whether a fact has a number of a clause, and is about what the clause is about."""
     # "Its probability is 0.08" is about the label, not about the type that is likely next
-    is_bare = not clause.names and clause.words <= PROBABILITY
+    is_bare = not clause.names and clause.words == PROBABILITY
     is_about_it = bool(clause.names & fact.names) or (not fact.names if is_bare else not clause.names)
     return fact.has_number(number) and is_about_it and 2 * len(clause.words & fact.words) >= len(clause.words)
 
@@ -139,6 +145,9 @@ def _type_support(clause: Clause, known: list[Clause]) -> int | None:
     of_type = [fact for fact in known if fact.says_type and fact.denies == clause.denies]
     # "The cell is a T cell, with a probability of 0.98" has its number from a fact on the label
     of_label = [fact for fact in known if not fact.names and not fact.denies and fact.words]
+    # "Cell 2" has its number from the fact that says what it is
+    plain_numbers = [number for number in clause.numbers if not number.unit]
+    of_type = [fact for fact in of_type if all(fact.has_number(number) for number in plain_numbers)]
     for fact in of_type:
         if clause.types <= fact.types and any(_has_words(clause, [fact, other]) for other in [fact, *of_label]):
             return fact.fact

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from bioverse_sc.facts._mentions import Span, named_spans
-from bioverse_sc.facts._paraphrases import plain
+from bioverse_sc.facts._paraphrases import joined_up, plain
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])|\n+")
 _TOKEN = re.compile(r"<(\d+)>|CL:\d+|\d+(?:,\d{3})+|\d+(?:\.\d+)?|[A-Za-z]+(?:['-][A-Za-z]+)*|[;:,()%]")
@@ -152,7 +152,13 @@ class Clause:
 
 
 def sentences_of(text: str) -> list[str]:
-    """Sentences of a text."""
+    """Sentences of a text.
+
+    Parameters
+    ----------
+    text
+        A sentence ends where a capital, a digit, a quotation or a bracket follows.
+    """
     return [sentence.strip() for sentence in _SENTENCE_ENDS.split(text.strip()) if sentence.strip()]
 
 
@@ -168,7 +174,7 @@ def clauses_of(text: str, fact: int) -> tuple[Clause, ...]:
         Index to note with them.
     """
     clauses: list[Clause] = []
-    for sentence in sentences_of(text):
+    for sentence in sentences_of(joined_up(text)):
         of_relative, hedged = (bool(pattern.search(sentence)) for pattern in (_OF_RELATIVE, _AS_OF_RELATIVE))
         parts = (clause for part in sentences_of(plain(sentence)) for clause in _of_sentence(part, fact))
         clauses += (replace(clause, is_of_relative=of_relative, is_hedged=hedged) for clause in parts)

@@ -15,6 +15,8 @@ from bioverse_sc.ontology import approved_symbol, cell_ontology
 
 TYPES_SHOWN = 3
 """Types that a gene marks, or that express it most."""
+PROCESSES_SHOWN = 3
+"""Processes that a gene takes part in."""
 GENES_SHOWN = 10
 """Genes of a pathway that are listed."""
 
@@ -52,7 +54,7 @@ def _gene_facts(symbol: str) -> tuple[Fact, ...]:
         if entry.summary:
             said.append((entry.summary, "gene", "RefSeq"))
         if entry.process:
-            said.append((f"{symbol} takes part in {listed(entry.process[:3])}.", "gene", "Gene Ontology"))
+            said.append((f"{symbol} takes part in {listed(gene_processes(symbol))}.", "gene", "Gene Ontology"))
         if entry.function:
             said.append((f"The molecular function of {symbol} is {listed(entry.function)}.", "gene", "Gene Ontology"))
         if entry.component:
@@ -65,6 +67,18 @@ def _gene_facts(symbol: str) -> tuple[Fact, ...]:
     if not said:
         said.append((f"{symbol} is a human gene, but nothing is stored on what it does.", "gene", ""))
     return tuple(Fact(text, topic, symbol, source) for text, topic, source in said)
+
+
+def gene_processes(symbol: str) -> tuple[str, ...]:
+    """What a human gene takes part in, by the Gene Ontology; nothing where none is stored.
+
+    Parameters
+    ----------
+    symbol
+        Approved symbol.
+    """
+    entry = gene_entries().get(symbol)
+    return entry.process[:PROCESSES_SHOWN] if entry else ()
 
 
 def marker_sentence(symbol: str) -> str:

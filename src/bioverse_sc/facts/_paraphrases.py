@@ -6,6 +6,7 @@ import re
 
 _PROBABILITY = r"(?:more than |less than )?\d\.\d+"
 _STATE = r"(?:signs of|a response to) .+"
+_EXPRESSES, _EXPRESSES_UNUSUAL = "The cell expresses ", "The cell expresses the unusual "
 _SAID = tuple(
     (re.compile(pattern), instead)
     for pattern, instead in (
@@ -14,12 +15,12 @@ _SAID = tuple(
             rf"^With a probability of (?:only )?({_PROBABILITY}) the call is (.+)\.$",
             r"The label is \2. Its probability is \1.",
         ),
+        (r"^(?:(?:So|In all,) the call is|The call is|(?:Together this|This) makes the call) ", "The label is "),
+        # what is open is not certain
         (
-            r"^(?:(?:So|In all,|The genes leave it open:) the call is|The call is|"
-            r"(?:Together this|This) makes the call) ",
+            r"^(?:The genes leave it open: the call is|That leaves the call open: it is) (?=likely|not certain)",
             "The label is ",
         ),
-        (r"^That leaves the call open: it is ", "The label is "),
         (
             r"^(?:No known type is like it|No type is likely enough for a call|It is unlike the known types)\.",
             "No type is likely enough for a label.",
@@ -30,11 +31,10 @@ _SAID = tuple(
         ),
         (r"^(.+) (?:is|are) among its highest genes\.$", r"Its highest genes are \1."),
         (r"^(?:What is high in it:|Its highest genes include) ", "Its highest genes are "),
-        (r"^The call rests on (.+), (a marker|markers) of ", r"\1, \2 of "),
-        (r"^As other (.+) do, it expresses (.+)\.$", r"\2 are markers of \1."),
+        (r"^As (?:other )?(.+) do, it expresses (.+)\.$", r"The cell expresses \2, markers of \1."),
         (r"^In it (?=[A-Z0-9])", ""),
-        (r"^(.+) supports? the call\.$", r"The cell expresses \1."),
-        (r"^Its ([A-Z0-9]{2}.*) (is a marker|are markers) of ", r"\1, markers of "),
+        (r"^(.+) supports? the call\.$", r"The cell expresses the markers \1."),
+        (r"^Its ([A-Z0-9]{2}.*) (?:is a marker|are markers) of ", r"The cell expresses \1, markers of "),
         # what speaks for another type
         (r", which supports? an? (.+)\.$", r", which speak for \1."),
         (r"^(.+) would support an? (.+)\.$", r"The cell expresses \1, which speak for \2."),
@@ -70,13 +70,23 @@ _SAID = tuple(
         (rf", with ({_PROBABILITY})\.$", r", with a probability of \1."),
         # markers
         (r", so the label rests on the whole profile", ""),
-        (r"^(?:The label rests on|The wider type shows in) (.+), (a marker|markers) of ", r"\1, \2 of "),
-        (r"^Among the genes of the (?:cell|cluster) (?:is|are) ", ""),
-        (r"^With (.+) the (?:cell|cluster) has known (?:a marker|markers) of ", r"\1, markers of "),
-        (r"^Its (?=[A-Z0-9]{2})", ""),
-        (r", (?:is|are) there\.$", "."),
-        (r"\b(?:points? to|speaks? for|fits?|supports?) (?=an? )", "are markers of "),
-        (r"\b(?:is expressed and marks|are expressed and mark|marks?) (?:the wider type, )?", "are markers of "),
+        (r"^(?:The (?:label|call) rests on|The wider type shows in) (?=.+, (?:a marker|markers) of )", _EXPRESSES),
+        (r"^Among the genes of the (?:cell|cluster) (?:is|are) ", _EXPRESSES),
+        (
+            r"^With (.+) (?:it|the cell|the cluster) has (?:a known marker|known markers) of ",
+            rf"{_EXPRESSES}\1, markers of ",
+        ),
+        (r"^Its (?=[A-Z0-9]{2})", _EXPRESSES),
+        (r"^(.+), (?:is|are) there\.$", rf"{_EXPRESSES}\1."),
+        (
+            r"^(?:The cell expresses )?(.+?),? (?:points? to|speaks? for|fits?|supports?) (?=an? )",
+            rf"{_EXPRESSES}\1, markers of ",
+        ),
+        (
+            r"^(?:The cell expresses )?(.+) (?:is expressed and marks|are expressed and mark) (?:the wider type, )?",
+            rf"{_EXPRESSES}\1, markers of ",
+        ),
+        (r"\bmarks? (?:the wider type, )?", "are markers of "),
         (
             r"^(?:None of the known markers of (.+) is detected|No known marker of (.+) itself is expressed)\.$",
             r"The cell expresses no known marker of \1\2 itself.",
@@ -100,20 +110,25 @@ _SAID = tuple(
             r"\2 is not detected. \1 of this depth would show it with a probability of \3.",
         ),
         # what is unusual, and states
-        (r"^What is unusual: it expresses ", "The cell expresses "),
+        (r"^What is unusual: it expresses ", _EXPRESSES_UNUSUAL),
+        (r"^It also expresses (.+); this is unusual\.$", rf"{_EXPRESSES_UNUSUAL}\1."),
         (
             r"^(.+) (?:is|are) unusual here, as (?:they are|it is) specific to ",
-            r"The cell expresses \1, which are specific to ",
+            rf"{_EXPRESSES_UNUSUAL}\1, which are specific to ",
         ),
         (r"^What is unusual: it has (.+)\.$", r"It has \1, which is unusual."),
         (r"^It has much haemoglobin, which is unusual\.$", "The cell has haemoglobin although it is no red cell."),
         (r"^It has many mitochondrial counts, which is unusual\.$", "The share of mitochondrial counts is high."),
-        (r"^(?:Unusual|What does not fit) are (.+), specific to ", r"The cell expresses \1, which are specific to "),
+        (
+            r"^(?:Unusual|What does not fit) (?:is|are) (.+), specific to ",
+            rf"{_EXPRESSES_UNUSUAL}\1, which are specific to ",
+        ),
         (rf"^It shows ({_STATE}), by (.+)\.$", r"The cell shows \1. It expresses \2."),
         (rf"^(?!The cell|The cluster)(\S.+) shows? ({_STATE})\.$", r"The cell shows \2. It expresses \1."),
     )
 )
 
+_UNUSUAL_THEN = re.compile(r"\bexpresses (?=[^.]+\. This is unusual\b)")
 _BEGINS_SMALL = re.compile(r"\. [a-z](?=[a-z]* )")
 
 
@@ -128,3 +143,14 @@ def plain(sentence: str) -> str:
     for pattern, instead in _SAID:
         sentence = pattern.sub(instead, sentence)
     return _BEGINS_SMALL.sub(lambda match: match[0].upper(), sentence)
+
+
+def joined_up(text: str) -> str:
+    """The text, in which genes are called unusual where a sentence behind says so.
+
+    Parameters
+    ----------
+    text
+        Of an answer or a fact.
+    """
+    return _UNUSUAL_THEN.sub("expresses the unusual ", text)

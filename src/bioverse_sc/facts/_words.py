@@ -50,7 +50,15 @@ def in_plural(noun: str) -> str:
 
 
 def listed(items: Iterable[str], last: str = "and") -> str:
-    """Items as in ``"CD3D, CD3E and IL7R"``; between items that hold commas stands a semicolon."""
+    """Items as in ``"CD3D, CD3E and IL7R"``; between items that hold commas stands a semicolon.
+
+    Parameters
+    ----------
+    items
+        Texts.
+    last
+        Word before the last one.
+    """
     items = list(items)
     comma = "; " if any("," in item for item in items) else ", "
     if len(items) < 2:

@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from bioverse_sc.facts import cell_facts, certainty, gene_facts, in_plural, shown_probability
+from bioverse_sc.facts import cell_facts, certainty, gene_processes, in_plural, shown_probability
 from bioverse_sc.ontology import UNKNOWN, cell_ontology
 from bioverse_sc.reasoning._claims import known_symbols
 
@@ -31,7 +31,7 @@ PROCESS_WORDS = 8
 """Of what a gene has a role in, at most."""
 COMMON_WORDS = {"cell", "of", "and", "the", "in"}
 """Of names of types, which say nothing of what a gene does."""
-ABSENCE_WORDS = ("lacks", "without", "no", "missing")
+ABSENCE_WORDS = ("lacks", "without", "no", "missing is")
 """One of these stands before each gene that is said to be missing, and nowhere else in a reasoning."""
 
 
@@ -69,6 +69,11 @@ class Case:
     def certainty(self) -> str:
         """How certain the label is, in words that a small vocabulary has."""
         return certainty(self.probability).replace("sure", "certain")
+
+    @property
+    def has_likelier(self) -> bool:
+        """Whether another type is more likely than the label; ``"unknown"`` is compared with none."""
+        return self.label != UNKNOWN and self.runner_up[1] > self.probability
 
     @property
     def genes(self) -> list[str]:
@@ -112,9 +117,8 @@ class Case:
         show("wider", is_there=bool(self.wider[1]), genes=", ".join(self.wider[1]), types=in_plural(self.wider[0]))
         show("highest", is_there=bool(self.highest), genes=", ".join(self.highest))
         show("function", is_there=bool(self.role[1]), gene=self.role[0], process=self.role[1])
-        other, probability = self.runner_up
-        place = "likelier" if probability > self.probability and named else "next"
-        show(place, is_there=bool(other), type=other, probability=shown_probability(probability))
+        other, chance = self.runner_up[0], shown_probability(self.runner_up[1])
+        show("likelier" if self.has_likelier else "next", is_there=bool(other), type=other, probability=chance)
         for absence in self.absences:
             chance = shown_probability(absence.probability)
             show("missing", is_there=True, gene=absence.gene, type=absence.label, probability=chance)
@@ -281,23 +285,6 @@ def notes(cell: CellFacts) -> tuple[str, ...]:
     return tuple(note for note in said if note)[:1]
 
 
-@cache
-def _processes(gene: str) -> tuple[str, ...]:
-    """What the Gene Ontology says that a gene takes part in."""
-    begins = f"{gene} takes part in "
-    try:
-        texts = [fact.text for fact in gene_facts(gene) if fact.text.startswith(begins)]
-    except KeyError:
-        return ()
-    processes = []
-    for text in texts:
-        listed = text.removeprefix(begins).rstrip(".")
-        # a process with a comma in its name has semicolons around
-        *first, last = listed.split("; " if "; " in listed else ", ")
-        processes += [*first, *last.rsplit(" and ", 1)]
-    return tuple(processes)
-
-
 def known_processes(gene: str, knows: Callable[[str], bool]) -> list[str]:
     """What a gene has a role in, where that is said in a few words that are all known.
 
@@ -308,7 +295,7 @@ def known_processes(gene: str, knows: Callable[[str], bool]) -> list[str]:
     knows
         Whether a word is known.
     """
-    split = {process: process.split() for process in _processes(gene)}
+    split = {process: process.split() for process in gene_processes(gene)}
     return [
         process
         for process, words in split.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from bioverse_sc.facts import SUPPORTED, Fact, check_answer, in_plural, shown_probability, with_article
+from bioverse_sc.facts import SUPPORTED, Fact, check_answer, in_plural, listed, shown_probability, with_article
 from bioverse_sc.ontology import UNKNOWN
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def _said(case: Case) -> Iterator[str]:
     if not case.markers:
         yield f"The cell expresses no known marker of {types} itself. None of its genes is a known marker of {types}."
     if case.highest:
-        yield f"The cell expresses {_joined(case.highest)}. Its highest genes are {_joined(case.highest)}."
+        yield f"The cell expresses {listed(case.highest)}. Its highest genes are {listed(case.highest)}."
     if case.role[1]:
         yield f"{case.role[0]} takes part in {case.role[1]}."
     other, chance = case.runner_up
     if other:
-        kind = "A more likely" if chance > case.probability else "The next most likely"
+        kind = "A more likely" if case.has_likelier else "The next most likely"
         yield f"{kind} type is {other}, with a probability of {shown_probability(chance)}."
     else:
         yield "No other type has a probability of 0.01 or more."
@@ -58,15 +58,15 @@ def _said(case: Case) -> Iterator[str]:
         shown = shown_probability(chance)
         yield f"{absence.gene} is not detected. {a_type} of this depth would show it with a probability of {shown}."
     if case.rival:
-        yield f"The cell expresses {_joined(case.rival)}, which speak for {other}."
+        yield f"The cell expresses {listed(case.rival)}, which speak for {other}."
     stranger, genes = case.unusual
     if genes:
-        yield f"The cell expresses {_joined(genes)}, which are specific to {in_plural(stranger)}; this is unusual."
+        yield f"The cell expresses the unusual {listed(genes)}, which are specific to {in_plural(stranger)}."
     for note in case.notes:
         yield f"It has {note}, which is unusual."
     state, showing = case.state
     if showing:
-        yield f"The cell shows {state}. It expresses {_joined(showing)}."
+        yield f"The cell shows {state}. It expresses {listed(showing)}."
     if case.label == UNKNOWN:
         yield "No type is likely enough for a label."
     else:
@@ -75,9 +75,5 @@ def _said(case: Case) -> Iterator[str]:
 
 def _marking(genes: Sequence[str], types: str) -> Iterator[str]:
     if genes:
-        listed = _joined(genes)
-        yield f"The cell expresses {listed}, known markers of {types}. {listed} are known markers of {types}."
-
-
-def _joined(genes: Sequence[str]) -> str:
-    return genes[0] if len(genes) == 1 else f"{', '.join(genes[:-1])} and {genes[-1]}"
+        named = listed(genes)
+        yield f"The cell expresses {named}, known markers of {types}. {named} are known markers of {types}."

@@ -94,8 +94,8 @@ def write_reasoning(
 ) -> np.ndarray:
     """Let the language model write its reasoning about each case; ``""`` where the vector is zeros.
 
-    Sentences that the prompt does not bear out are left out. Before that, a text that has some is written again, in
-    other forms, and the one with the fewest is taken of which something is left.
+    Of a model whose answers are held to facts, sentences that the prompt does not bear out are left out. Before that, a
+    text that has some is written again, in other forms; the one with the fewest is taken of which something is left.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def write_reasoning(
             rows = np.array(order[start : start + batch_size])
             batch = [tried[i] for i in rows.tolist()]
             for i, case, text in zip(rows, batch, _write(model, vectors[rows], batch, symbols, names), strict=True):
-                kept, n_left_out = held(text, case)
+                kept, n_left_out = held(text, case) if model.config.grounding else (text, 0)
                 if n_left_out < least[i] and kept:
                     texts[i], least[i] = kept, n_left_out
         to_write = to_write[least[to_write] > 0]

@@ -289,7 +289,9 @@ class Chat:
         before = [fact for said in reversed(self._said) for fact in said.ground.facts]
         known = list(dict.fromkeys([*facts, *before]))
         held = grounded(self._model, text if is_over else whole_sentences(text), known, self.abouts)
-        is_told = is_over or any(sentence.verdict in SUPPORTED for sentence in held.sentences)
+        # an answer that is refused as a whole where it strays is not given out before its end
+        is_early = self._model.config.grounding == "shown"
+        is_told = is_over or (is_early and any(sentence.verdict in SUPPORTED for sentence in held.sentences))
         return held.answer if is_told else "", Ground(text, known, held.sentences)
 
     def reset(self) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from bioverse_sc._modality import CELLS
+from bioverse_sc.facts import sentences_of
 from bioverse_sc.tl._known import abouts_of, check_obs_keys
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from bioverse_sc.models import BioVerse
     from bioverse_sc.tl._prompts import Shown
     from bioverse_sc.tl._subject import Subject
-
-_SENTENCE_END = re.compile(r"[.!?](?=\s)")
 
 
 class Turn(NamedTuple):
@@ -58,8 +56,7 @@ def known_of(place: Shown, obs_keys: Sequence[str]) -> list[About]:
 
 def whole_sentences(text: str) -> str:
     """The sentences of a text that are whole; what comes next may still change the last one."""
-    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    return text[: ends[-1]] if ends else ""
+    return " ".join(sentences_of(text)[:-1])
 
 
 def check_known(subject: Subject) -> None:

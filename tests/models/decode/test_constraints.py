@@ -122,9 +122,7 @@ def opened_after(mini):
     encode = partial(mini.tokenizer.encode, add_special_tokens=False)
 
     def opened_after(text, missing=("MS4A1",)):
-        genes = ShownGenes(
-            mini, SYMBOLS, [["CD3D", "CD3E"]], [missing], again=[["CD3D"]], absence_words=["lacks", "without"]
-        )
+        genes = ShownGenes(mini, SYMBOLS, [["CD3D", "CD3E"]], [missing], again=[["CD3D"]], absence_words=ABSENCE_WORDS)
         left = GenesLeft(genes, unwanted)
         for token in encode(text):
             left.wrote(torch.tensor([token]))
@@ -139,6 +137,8 @@ def test_a_missing_gene_is_named_right_after_a_word_of_absence_alone(opened_afte
     assert opened_after(" It expresses") & genes == {"CD3D", "CD3E"}
     assert opened_after(" It lacks") == {"MS4A1"}
     assert opened_after(" It is without") == {"MS4A1"}
+    assert "is" in opened_after(" Also missing")
+    assert opened_after(" Also missing is") == {"MS4A1"}
     assert "which" in opened_after(" It lacks MS4A1,")
     assert not opened_after(" It lacks MS4A1, which") & genes
     assert not {"lacks", "without"} & opened_after(" It lacks MS4A1. It"), "none is left"
