@@ -3,8 +3,8 @@
     python benchmarks/annotate.py --shared ../shared [--cells 512] [--loop-cells 16] [--threads 2]
 
 The cells are simulated from reference profiles. The loop does the same one cell at a time, over the first of the cells.
-Labels count from the matrix on, embedding too; in the last row it is the writing of reasonings alone. Cells per second
-of CPU time, which all threads add to, compare where something else runs on the machine.
+Both count from the matrix on, embedding too. Cells per second of CPU time, which all threads add to, compare where
+something else runs on the machine.
 """
 
 from __future__ import annotations
@@ -22,24 +22,20 @@ import torch
 
 import bioverse_sc as bsc
 from bioverse_sc.datasets import simulate_counts
-from bioverse_sc.models import Decoding, generate_text, reasoning_prompt
-from bioverse_sc.reasoning import GENES_SHOWN, REASONING_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def simulated(shared: Path, n_cells: int) -> tuple[ad.AnnData, list[list[str]]]:
-    """Cells, and the genes of each that exceed the mean profile most."""
+def simulated(shared: Path, n_cells: int) -> ad.AnnData:
+    """Cells of random types."""
     profiles = ad.read_h5ad(shared / "data/profiles/cellprofilelibrary_human.h5ad")
     mean = np.asarray(profiles.to_df(), dtype=np.float64)
     chosen = np.random.default_rng(0).integers(len(mean), size=n_cells)
     types, sets = (profiles.obs[name].astype(str).to_numpy() for name in ("cell_type", "tissue"))
     counts = simulate_counts(mean, types, sets, chosen)
-    excess = np.log1p(mean) - np.log1p(mean).mean(axis=0)
-    genes = [profiles.var_names[np.argsort(-excess[i])[:GENES_SHOWN]].tolist() for i in chosen]
     names = pd.DataFrame(index=[f"cell{i}" for i in range(n_cells)])
-    return ad.AnnData(counts, obs=names, var=pd.DataFrame(index=profiles.var_names)), genes
+    return ad.AnnData(counts, obs=names, var=pd.DataFrame(index=profiles.var_names))
 
 
 def timed(work: Callable[[], object], n_cells: int) -> tuple[float, float]:
@@ -63,32 +59,21 @@ def main() -> None:
     bsc.settings.verbosity = "warning"
     bsc.settings.device = "cpu"
     model = bsc.models.load(options.model)
-    adata, genes = simulated(options.shared, options.cells)
+    adata = simulated(options.shared, options.cells)
     size, few = options.batch_size, min(options.loop_cells, options.cells)
 
     def annotated(n_cells: int, reasoning: str | None, batch_size: int) -> ad.AnnData:
         return bsc.tl.annotate(adata[:n_cells], model=model, reasoning=reasoning, batch_size=batch_size, copy=True)
 
     # also loads what is loaded once
-    labels = annotated(options.cells, None, size).obs["bioverse_label"].tolist()
+    annotated(options.cells, None, size)
     annotated(2, "cell", 2)
-    vectors = bsc.tl.align(adata, model=model, copy=True).obsm["X_bioverse"]
-    soft_tokens = torch.from_numpy(np.asarray(vectors, dtype=np.float32))
-
-    def written(n_cells: int, batch_size: int) -> None:
-        for start in range(0, n_cells, batch_size):
-            part = slice(start, min(start + batch_size, n_cells))
-            shown = zip(labels[part], genes[part], strict=True)
-            prompts = [reasoning_prompt(label, known, prompts=model.config.prompts) for label, known in shown]
-            generate_text(model, prompts, soft_tokens[part], Decoding(REASONING_TOKENS))
-
     rows = {
         "labels": (lambda: annotated(options.cells, None, size), lambda: annotated(few, None, 1)),
         "labels and a reasoning each": (
             lambda: annotated(options.cells, "cell", size),
             lambda: annotated(few, "cell", 1),
         ),
-        "reasonings alone": (lambda: written(options.cells, size), lambda: written(few, 1)),
     }
     print(
         f"{model.config.name}, {options.cells} cells in batches of {size}, {options.threads} threads; loop: {few} cells"
