@@ -20,14 +20,16 @@ def turns():
     sys.path[:0] = [str(RECIPES / "mini"), str(RECIPES / "smollm2")]
     yield importlib.import_module("turns")
     sys.path[:] = path
-    for name in {"turns", "known", "explain", "real_cells"} - before:
+    for name in {"turns", "writer", "known", "explain", "real_cells"} - before:
         sys.modules.pop(name, None)
 
 
 @pytest.fixture
 def writer(turns):
     wordings = yaml.safe_load((RECIPES / "smollm2/wordings.yaml").read_text(encoding="utf-8"))
-    made = turns.Writer(np.random.default_rng(0), wordings, ["CD3E"], ["CL:0000236"], ["angiogenesis"])
+    made = importlib.import_module("writer").Writer(
+        np.random.default_rng(0), wordings, ["CD3E"], ["CL:0000236"], ["angiogenesis"]
+    )
     made.begin()
     return made
 

@@ -24,7 +24,8 @@ from known import HELD_OUT_TYPES, TEMPLATES, real_and_simulated, with_labelled  
 
 from data import Data
 from recipe import Recipe
-from turns import CellTalk, Turn, Writer, conversation, entity_turn, several_turns, table_turn
+from turns import CellTalk, conversation, entity_turn, several_turns, table_turn
+from writer import Turn, Writer
 
 from bioverse_sc.facts import About, pathway_names
 from bioverse_sc.models import Entity, question_prompt

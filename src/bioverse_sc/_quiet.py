@@ -92,14 +92,15 @@ def _messages_held() -> Iterator[None]:
 def quiet_loading() -> Iterator[None]:
     """Keep back the bars of transformers for weights that load in a moment, and a warning that peft causes."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers import modeling_gguf_pytorch_utils as of_gguf
+    from transformers import modeling_gguf_pytorch_utils
     from transformers.utils import logging as of_transformers
 
+    of_gguf = vars(modeling_gguf_pytorch_utils)
     with _loads:
         shown, shown_by_hub = of_transformers.is_progress_bar_enabled(), not are_progress_bars_disabled()
         of_transformers.disable_progress_bar()
         # the bar of GGUF files does not go by that
-        bar, of_gguf.tqdm = of_gguf.tqdm, partial(of_gguf.tqdm, disable=True)
+        bar, of_gguf["tqdm"] = of_gguf["tqdm"], partial(of_gguf["tqdm"], disable=True)
         if shown_by_hub and settings.progress:
             # what is fetched may take long
             enable_progress_bars()
@@ -109,7 +110,7 @@ def quiet_loading() -> Iterator[None]:
                 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
                 yield
         finally:
-            of_gguf.tqdm = bar
+            of_gguf["tqdm"] = bar
             if shown:
                 of_transformers.enable_progress_bar()
             if shown_by_hub:

@@ -28,12 +28,12 @@ def held(text: str, case: Case) -> tuple[str, int]:
         What it was shown.
     """
     sentences = check_answer(text, [Fact(said, "reasoning", "Cell") for said in _said(case)])
-    kept = dict.fromkeys(
+    borne_out = dict.fromkeys(
         sentence.text
         for sentence in sentences
         if sentence.verdict in SUPPORTED and STAMMER.search(sentence.text) is None
     )
-    return " ".join(kept), len(sentences) - len(kept)
+    return " ".join(borne_out), len(sentences) - len(borne_out)
 
 
 def _said(case: Case) -> Iterator[str]:

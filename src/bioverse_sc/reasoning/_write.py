@@ -124,9 +124,9 @@ def write_reasoning(
             rows = np.array(order[start : start + batch_size])
             batch = [tried[i] for i in rows.tolist()]
             for i, case, text in zip(rows, batch, _write(model, vectors[rows], batch, symbols, names), strict=True):
-                kept, n_left_out = held(text, case) if model.config.grounding else (text, 0)
-                if n_left_out < least[i] and kept:
-                    texts[i], least[i] = kept, n_left_out
+                borne_out, n_left_out = held(text, case) if model.config.grounding else (text, 0)
+                if n_left_out < least[i] and borne_out:
+                    texts[i], least[i] = borne_out, n_left_out
         to_write = to_write[least[to_write] > 0]
     return texts
 
