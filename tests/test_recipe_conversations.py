@@ -34,23 +34,6 @@ def writer(turns):
     return made
 
 
-def test_a_question_typed_carelessly_keeps_what_it_names(writer):
-    asked = [writer.worded(writer.wordings["cell"]["expresses"], gene="CD79A") for _ in range(300)]
-    assert all("CD79A" in question for question in asked)
-    wordings = writer.wordings["cell"]["expresses"]
-    plain = tuple(wording.replace("{gene}", "CD79A").lower().rstrip("?.!") for wording in wordings)
-    careless = [question for question in asked if not question.lower().rstrip("?.!").endswith(plain)]
-    assert 0.05 < len(careless) / len(asked) < 0.4
-
-
-def test_a_typing_error_is_one_letter(writer):
-    for _ in range(50):
-        typed = writer.mistyped("Is the fraction normal?")
-        assert typed != "Is the fraction normal?"
-        assert len(typed) >= len("Is the fraction normal?") - 1
-    assert writer.mistyped("CD3E on") == "CD3E on"
-
-
 def test_the_fact_that_answers_stands_anywhere(writer):
     facts = [Fact(f"The cell has {i} counts.", "numbers", "Cell") for i in range(20)]
     places = []
@@ -59,7 +42,6 @@ def test_the_fact_that_answers_stands_anywhere(writer):
         _, answer, shown = writer.turn("How many?", [facts[3]], facts)
         places.append(shown.index(answer))
     assert len(set(places)) > 5
-    assert np.mean(np.array(places) == 0) < 0.3
 
 
 def test_of_several_that_are_shown_together_each_is_asked_about(turns, writer):

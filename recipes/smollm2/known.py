@@ -36,8 +36,8 @@ HELD_OUT_TYPES = (
     "smooth muscle cell",
 )
 """Types of which no conversation tells, so that questions about them measure what carries over."""
-TEMPLATES = PROMPTS | {"facts": "Question: {question}\nFacts:\n{facts}\n", "ask": "Question: {question}"}
-"""Those of ``align_cells.yaml``. The question stands before the facts too, so that these are read with it in mind."""
+TEMPLATES = PROMPTS | {"facts": "Facts:\n{facts}\n", "ask": "Question: {question}"}
+"""Those of ``align_cells.yaml``."""
 REAL_SHARE = 0.3
 """Of the cells, those that are real, with all their genes."""
 GROUP_SHARE = 0.1

@@ -310,7 +310,7 @@ def conversation(talk: CellTalk) -> list[Turn]:
     kinds += [*["is_type"] * 6, *["expresses"] * 6, *["is_marker"] * 5, *["why"] * 4, *["table"] * 4, *["study"] * 3]
     kinds += ["pathway"]
     turns: list[Turn] = []
-    n_turns = int(writer.rng.choice([1, 2, 4, 6, 8], p=[0.3, 0.15, 0.2, 0.2, 0.15]))
+    n_turns = int(writer.rng.choice([1, 2, 5, 8, 10], p=[0.15, 0.1, 0.2, 0.25, 0.3]))
     while len(turns) < n_turns:
         kind = str(writer.pick(kinds))
         if kind == "expresses" and len(turns) + 1 < n_turns:

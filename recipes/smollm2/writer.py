@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 OPENERS = ("", "", "", "", "Hi! ", "Please: ", "One question. ", "OK. ", "Hm. ", "Next: ", "Well, ", "So, ")
-TELEGRAPHIC, MISTYPED = 0.12, 0.08
-"""Shares of the questions without their small words, and with a typing error."""
-SMALL_WORDS = frozenset("a an the is are was of in it its this that do does did i me you please for to there".split())
 Turn = tuple[str, str, list[str]]
 """Question, answer, facts that are shown before it."""
 
@@ -41,12 +38,6 @@ class Writer:
     def worded(self, wordings: Sequence[str], **slots: str) -> str:
         """A question in one of its wordings, sometimes typed carelessly."""
         text = str(self.pick(wordings))
-        if self.rng.random() < TELEGRAPHIC:
-            # of short questions nothing would be left
-            words = [word for word in text.split() if word.lower() not in SMALL_WORDS]
-            text = " ".join(words) if len(words) > 1 else text
-        if self.rng.random() < MISTYPED:
-            text = self.mistyped(text)
         for key, value in slots.items():
             text = text.replace(f"{{{key}}}", value)
         text = text[:1].upper() + text[1:] if self.rng.random() < 0.7 else text
@@ -56,16 +47,6 @@ class Writer:
         if self.rng.random() < 0.06 and not slots:
             text = text.lower()
         return text
-
-    def mistyped(self, text: str) -> str:
-        """One letter of one longer word is left out or exchanged with the next."""
-        words = text.split(" ")
-        if long := [i for i, word in enumerate(words) if len(word) > 4 and word.isalpha()]:
-            i = self.pick(long)
-            word, at = words[i], int(self.rng.integers(1, len(words[i]) - 1))
-            left_out = self.rng.random() < 0.5
-            words[i] = word[:at] + ("" if left_out else word[at + 1] + word[at]) + word[at + 1 + (not left_out) :]
-        return " ".join(words)
 
     def named(self, term: str) -> dict[str, str]:
         """A type's name for the slots of a wording."""
@@ -80,11 +61,10 @@ class Writer:
         needed_texts = [fact.text for fact in [*needed, *answers] if isinstance(fact, Fact)]
         others = [fact.text for fact in facts if fact.text not in needed_texts]
         # the first turn shows most of what the later ones ask for; at use too a later turn shows only what is new
-        most = int(self.rng.integers(0, 3)) if self.earlier else int(self.rng.integers(4, 20))
-        # in the order of their worth for the question as at use, where judgments come first, or in any
-        to_show, gathered = {*needed_texts, *others[:most]}, [fact.text for fact in facts]
-        chosen = [text for text in [*(t for t in needed_texts if t not in gathered), *gathered] if text in to_show]
-        if self.rng.random() < 0.4:
+        most = int(self.rng.integers(0, 3)) if self.earlier else int(self.rng.integers(4, 17))
+        # in the order of their worth for the question as at use, or in any
+        chosen = [*needed_texts, *others[:most]]
+        if self.rng.random() < 0.6:
             chosen = [chosen[i] for i in self.rng.permutation(len(chosen))]
         chosen = [text for text in dict.fromkeys(chosen) if text not in self.shown]
         self.shown.update(chosen)

@@ -68,7 +68,7 @@ PROMPTS = {
 each there as often as there is something to say. ``form`` is a number, by which the words of a sentence are chosen.
 ``describe`` is what stage 1 AR aligns with. A question is put as each ``entity``, then ``ask``; ``nearest`` stands
 before an entity whose nearest known texts are shown, and ``facts`` before a question, with what is known, a line for
-each; with ``{question}`` in it a model reads the facts with the question in mind."""
+each."""
 
 _NEXT_TURN = " "
 
@@ -264,7 +264,7 @@ def question_prompt(
         segments += _nearest(known, prompts)
         segments += filled_prompt(prompts["entity"], {"entity": name}, mod)
     for i, ((question, answer), known) in enumerate(zip(turns, facts or [()] * len(turns), strict=True)):
-        shown = fill_template(prompts["facts"], {"facts": "\n".join(known), "question": question}) if known else ""
+        shown = fill_template(prompts["facts"], {"facts": "\n".join(known)}) if known else ""
         asked = shown + fill_template(prompts["ask"], {"question": question})
         segments += [Text(_NEXT_TURN + asked if i else asked), Answer(answer)]
     return segments
