@@ -146,3 +146,33 @@ def test_texts_of_a_model_that_is_not_held_to_facts_stay_as_they_are(make_cases,
     vectors = np.ones((1, mini.config.projectors["rna"].in_width), dtype=np.float32)
     told = [write_reasoning(m, vectors, make_cases(B_GENES), [], batch_size=1)[0] for m in (free, mini)]
     assert told == ["High CD3E suggests T cells.", ""]
+
+
+def test_a_briefer_case_has_no_wider_type(make_cases):
+    (case,) = make_cases(B_GENES)
+    case = replace(case, wider=("lymphocyte", ("PTPRC",)), role=("PTPRC", "B cell activation"))
+    assert "PTPRC" not in case.briefer.genes
+    assert case.briefer.role == ("", "")
+    assert case.briefer.n_parts == case.n_parts - 2
+    assert replace(case, role=("MS4A1", "B cell activation")).briefer.role == ("MS4A1", "B cell activation")
+
+
+def test_a_text_that_does_not_hold_is_written_again_and_at_last_from_less(make_cases, mini, monkeypatch):
+    (case,) = make_cases(B_GENES)
+    case = replace(case, wider=("lymphocyte", ("PTPRC",)), markers=("MS4A1", "CD79A"), role=("", ""))
+    shown = []
+
+    def wrote(model, vectors, cases, *more):
+        shown.extend(cases)
+        return ["It expresses PTPRC and CD19, known markers of B cells. In all, it is so.", *[SAID] * 2][
+            len(shown) - 1 :
+        ][:1]
+
+    monkeypatch.setattr(_write, "_write", wrote)
+    vectors = np.ones((1, mini.config.projectors["rna"].in_width), dtype=np.float32)
+    assert write_reasoning(mini, vectors, [case], [], batch_size=1)[0] == SAID
+    assert [bool(one.wider[0]) for one in shown] == [True, True, False]
+    assert len({one.draw for one in shown}) == 3
+
+
+SAID = "It expresses MS4A1 and CD79A, known markers of B cells."

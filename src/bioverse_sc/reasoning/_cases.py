@@ -99,6 +99,17 @@ class Case:
         named = [self.label, *wider, *(others if self.rival or self.unusual[1] else [])]
         return ShownTypes(named, [absence.label for absence in self.absences], others)
 
+    @property
+    def n_parts(self) -> int:
+        """Parts that its prompt has."""
+        return sum(map(len, self.parts.values()))
+
+    @property
+    def briefer(self) -> Case:
+        """The case without the wider type, whose markers a small model takes for those of the label."""
+        role = self.role if self.role[0] in self.markers else ("", "")
+        return replace(self, wider=("", ()), role=role)
+
     def form(self, part: str) -> str:
         """The number by which a sentence is worded: another for each part, and always the same for the same case."""
         return str(crc32(f"{self.draw} {part}".encode()) % FORMS + 1)

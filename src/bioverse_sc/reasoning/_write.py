@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bioverse_sc._modality import CELLS
-from bioverse_sc.facts import About, facts_about, shown_answer
+from bioverse_sc.facts import About, facts_about, sentences_of, shown_answer
 from bioverse_sc.ontology import cell_ontology
 from bioverse_sc.reasoning._cases import ABSENCE_WORDS
 from bioverse_sc.reasoning._held import held
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bioverse_sc.reasoning._cases import Case
 
 ATTEMPTS = 3
-"""How often a text is written, in other forms each time, as long as sentences of it do not hold."""
+"""How often a text is written, in other forms each time and at last from less, as long as sentences do not hold."""
 REASONING_TOKENS = 220
 """Of a text at most."""
 EXPLANATION_TOKENS = 220
@@ -95,7 +95,8 @@ def write_reasoning(
     """Let the language model write its reasoning about each case; ``""`` where the vector is zeros.
 
     Of a model whose answers are held to facts, sentences that the prompt does not bear out are left out. Before that, a
-    text that has some is written again, in other forms; the one with the fewest is taken of which something is left.
+    text that has some, or that does not say all that the prompt holds, is written again, in other forms; the one is
+    taken that says most.
 
     Parameters
     ----------
@@ -113,22 +114,30 @@ def write_reasoning(
     from bioverse_sc.models import TypeNames
 
     texts = np.full(len(cases), "", dtype=object)
-    least = np.full(len(cases), np.inf)  # sentences that are left out
+    least = np.full(len(cases), np.inf)  # parts of the prompt that are not said, or are said wrongly
     names = TypeNames(model, list(cell_ontology().names.values()))
     to_write = np.flatnonzero(vectors.any(axis=1))
     for attempt in range(ATTEMPTS):
         tried = {i: replace(cases[i], draw=cases[i].draw + attempt) for i in to_write.tolist()}
+        if attempt == ATTEMPTS - 1:
+            tried = {i: case.briefer for i, case in tried.items()}
         # prompts of about one length need little padding
         order = sorted(tried, key=lambda i: (len(cases[i].genes) + len(cases[i].missing), i))
         for start in range(0, len(order), batch_size):
             rows = np.array(order[start : start + batch_size])
             batch = [tried[i] for i in rows.tolist()]
             for i, case, text in zip(rows, batch, _write(model, vectors[rows], batch, symbols, names), strict=True):
-                borne_out, n_left_out = held(text, case) if model.config.grounding else (text, 0)
-                if n_left_out < least[i] and borne_out:
-                    texts[i], least[i] = borne_out, n_left_out
+                borne_out, n_unsaid = _held(text, case, cases[i].n_parts) if model.config.grounding else (text, 0)
+                if n_unsaid < least[i] and borne_out:
+                    texts[i], least[i] = borne_out, n_unsaid
         to_write = to_write[least[to_write] > 0]
     return texts
+
+
+def _held(text: str, case: Case, n_parts: int) -> tuple[str, int]:
+    """The sentences that the prompt bears out, and how many of the parts they do not say, or others say wrongly."""
+    borne_out, n_left_out = held(text, case)
+    return borne_out, max(n_left_out, n_parts - len(sentences_of(borne_out)))
 
 
 def _write(

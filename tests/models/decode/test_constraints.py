@@ -238,7 +238,8 @@ def test_reasoning_about_a_type_names_no_look_alike(mini):
         decoding = Decoding(60, temperature=1.0)
         texts = generate_text(mini, prompts, soft, decoding, constraint=allowed, names=constraint)
         said = [re.split(r"\.(?!\d)", text)[0] for text in texts]
-        return {kind for kind in ("CD4", "CD8") for text in said if f"thymus-derived {kind}" in text and "CCR7" in text}
+        # a type that stands before the genes is left to what holds the text to its prompt
+        return {kind for kind in ("CD4", "CD8") for text in said if re.search(f"CCR7.*thymus-derived {kind}", text)}
 
     assert marked(None) == {"CD4", "CD8"}
     assert marked(names) == {"CD4"}
