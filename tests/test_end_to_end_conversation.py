@@ -72,7 +72,7 @@ def test_what_it_writes_is_borne_out_before_anything_is_left_out(chat):
 def test_genes_are_told_without_data(talking):
     chat = bsc.Chat(model=talking)
     assert "FOXP3" in chat.ask("What does FOXP3 do?")
-    assert "cannot be told" in chat.ask("What does QQXW7 do?")
+    assert "QQXW7 is not the symbol of a known human gene" in chat.ask("What does QQXW7 do?")
 
 
 def test_a_known_protein_gets_its_text_and_a_random_one_a_refusal(talking):

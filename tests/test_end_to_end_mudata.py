@@ -69,8 +69,10 @@ def test_answers_are_kept_with_their_facts_and_verdicts(cells):
 def test_what_mini_cannot_put_in_words_is_refused(cells):
     bsc.tl.ask(cells, "What is this cell?")
     assert "monocyte" in cells.obs["bioverse_answer"].iloc[1]
-    bsc.tl.ask(cells, "What will it turn into?")
-    assert cells.obs["bioverse_answer"].str.contains("'mini' cannot put this into words").sum() >= 3
+    for question in ("What will it turn into?", "How old is the donor?", "Is it in a good mood?"):
+        bsc.tl.ask(cells, question)
+        told = cells.obs["bioverse_answer"][cells.obs["bioverse_answer"] != ""]
+        assert told.str.contains("'mini' cannot put this into words").all()
 
 
 def test_another_cell_changes_what_is_said_of_the_cell(cells):

@@ -19,7 +19,7 @@ from bioverse_sc.facts._check import REFUSAL, VERDICTS, CheckedSentence, check_a
 from bioverse_sc.facts._clauses import sentences_of
 from bioverse_sc.facts._entities import binding_facts, closeness, entity_facts, nothing_near, short_name
 from bioverse_sc.facts._fact import TOPICS, Fact
-from bioverse_sc.facts._gather import gather
+from bioverse_sc.facts._gather import TOPIC_WORDS, gather, topics_of
 from bioverse_sc.facts._genes import gene_facts, gene_processes, pathway_facts, pathway_names
 from bioverse_sc.facts._memory import Known, Memory
 from bioverse_sc.facts._mentions import Mentions, mentions
@@ -35,6 +35,7 @@ __all__ = [
     "SUPPORTED",
     "TELLING",
     "TOPICS",
+    "TOPIC_WORDS",
     "VERDICTS",
     "About",
     "Absence",
@@ -69,6 +70,7 @@ __all__ = [
     "short_name",
     "shown_answer",
     "shown_probability",
+    "topics_of",
     "type_facts",
     "with_article",
 ]

@@ -120,7 +120,13 @@ def remembered(question: str, earlier: Sequence[str]) -> Mentions:
 
 
 def topics_of(question: str) -> set[str]:
-    """Topics that a question's words are of."""
+    """Topics that a question's words are of.
+
+    Parameters
+    ----------
+    question
+        In any words.
+    """
     return {topic for topic, words in TOPIC_WORDS.items() if re.search(words, question, re.IGNORECASE)}
 
 

@@ -57,7 +57,7 @@ class Asked:
         )
         if not self.abouts:
             return texts, {}
-        held = held_answers(self.model, texts, self.facts, self.abouts)
+        held = held_answers(self.model, self.question, texts, self.facts, self.abouts)
         verdicts = Counter(sentence.verdict for answer in held for sentence in answer.sentences)
         logger.info("    sentences: %s", ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS))
         return np.array([answer.answer for answer in held], dtype=object), tables(names, held)

@@ -257,7 +257,7 @@ class Chat:
             if not is_end:
                 written.append(token)
             is_over = is_end or len(written) == self._decoding.max_new_tokens
-            so_far, ground = self._held(self._text(written, is_over=is_over), facts, is_over=is_over)
+            so_far, ground = self._held(question, self._text(written, is_over=is_over), facts, is_over=is_over)
             # what has been given out cannot be taken back
             piece = so_far[len(answer) :] if so_far.startswith(answer) else ""
             answer = so_far if is_over else answer + piece
@@ -282,13 +282,13 @@ class Chat:
             return []
         return facts_about(question, self.abouts, earlier=[said.turn.question for said in self._said])
 
-    def _held(self, text: str, facts: list[Fact], *, is_over: bool) -> tuple[str, Ground]:
+    def _held(self, question: str, text: str, facts: list[Fact], *, is_over: bool) -> tuple[str, Ground]:
         """An answer as far as it is written and the facts support it; before its end only whole sentences of it."""
         if not self._is_grounded:
             return text, Ground(text, [], [])
         before = [fact for said in reversed(self._said) for fact in said.ground.facts]
         known = list(dict.fromkeys([*facts, *before]))
-        held = grounded(self._model, text if is_over else whole_sentences(text), known, self.abouts)
+        held = grounded(self._model, question, text if is_over else whole_sentences(text), known, self.abouts)
         # an answer that is refused as a whole where it strays is not given out before its end
         is_early = self._model.config.grounding == "shown"
         is_told = is_over or (is_early and any(sentence.verdict in SUPPORTED for sentence in held.sentences))

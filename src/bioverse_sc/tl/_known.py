@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 
 from bioverse_sc._modality import CELLS
-from bioverse_sc.facts import SUPPORTED, About, cell_facts, facts_about, refusal_about, shown_answer
+from bioverse_sc.facts import (
+    SUPPORTED,
+    TOPIC_WORDS,
+    About,
+    cell_facts,
+    facts_about,
+    refusal_about,
+    shown_answer,
+    topics_of,
+)
 from bioverse_sc.ontology import UNKNOWN, back_off
 from bioverse_sc.read import whole_matrix
 from bioverse_sc.reasoning import detected
@@ -101,15 +110,18 @@ def _known_cells(subject: Subject, rows: np.ndarray, obs_keys: Sequence[str]) ->
     return [replace(cell, probability=float(p)) for cell, p in zip(facts, confidence, strict=True)]
 
 
-def grounded(model: BioVerse, written: str, facts: Sequence[Fact], abouts: Sequence[About]) -> Grounded:
+def grounded(model: BioVerse, question: str, written: str, facts: Sequence[Fact], abouts: Sequence[About]) -> Grounded:
     """Hold an answer to the facts: what these do not support is left out, and where nothing remains it is a refusal.
 
-    Of a model that is not shown the facts an answer is refused as a whole.
+    Of a model that is not shown the facts an answer is refused as a whole, also where it says something else than what
+    the words of the question ask for.
 
     Parameters
     ----------
     model
         That wrote it.
+    question
+        That it answers.
     written
         The answer as it was written.
     facts
@@ -119,17 +131,28 @@ def grounded(model: BioVerse, written: str, facts: Sequence[Fact], abouts: Seque
     """
     answer, sentences = shown_answer(written, facts, refusal=refusal_about(abouts))
     # a model that does not read the facts has not understood a question where it strays from them
-    if model.config.grounding == "checked" and not all(s.verdict in SUPPORTED for s in sentences):
+    if model.config.grounding == "checked" and not (
+        all(s.verdict in SUPPORTED for s in sentences) and _is_asked_for(question, sentences, facts)
+    ):
         answer = f"{model.config.name!r} cannot put this into words.{_other_model()}"
     return Grounded(answer, list(facts), sentences)
 
 
+def _is_asked_for(question: str, sentences: Sequence[CheckedSentence], facts: Sequence[Fact]) -> bool:
+    """Whether some sentence is of a topic that the question has words of, or of one that no words are known of."""
+    told = {facts[sentence.fact].topic for sentence in sentences if sentence.fact is not None}
+    return not told or bool(told & topics_of(question)) or not told <= TOPIC_WORDS.keys()
+
+
 def held_answers(
-    model: BioVerse, texts: np.ndarray, facts: Sequence[list[Fact]], abouts: Sequence[Sequence[About]]
+    model: BioVerse, question: str, texts: np.ndarray, facts: Sequence[list[Fact]], abouts: Sequence[Sequence[About]]
 ) -> list[Grounded]:
-    """Answers held to the facts of each prompt, an empty one as it is; ``abouts`` are by place, then by prompt."""
+    """Answers to a question held to the facts of each prompt, an empty one as it is.
+
+    ``abouts`` are by place, then by prompt.
+    """
     return [
-        grounded(model, text, known, things) if text else Grounded("", known, [])
+        grounded(model, question, text, known, things) if text else Grounded("", known, [])
         for text, known, things in zip(texts, facts, zip(*abouts, strict=True), strict=True)
     ]
 
