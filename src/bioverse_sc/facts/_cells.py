@@ -304,7 +304,7 @@ class CellFacts:
 
 
 def certainty(probability: float) -> str:
-    """What a label of some probability is called, in words of :data:`CERTAINTY`.
+    """What a label of some probability is called, such as ``"fairly sure"``.
 
     Parameters
     ----------
