@@ -131,8 +131,10 @@ def shown_answer(answer: str, facts: Sequence[Fact], *, refusal: str = REFUSAL) 
     sentences = check_answer(answer.strip()[len(polar) :], facts)
     supported: list[str] = []
     for sentence in sentences:
+        if sentence.verdict not in SUPPORTED:
+            continue
         is_more = _ENDS.search(sentence.text) and not any(_is_said(sentence.text, before) for before in supported)
-        if sentence.verdict in SUPPORTED and (is_more or not supported):
+        if is_more or not supported:
             supported.append(sentence.text)
     if not supported:
         return refusal, sentences
@@ -143,5 +145,7 @@ def shown_answer(answer: str, facts: Sequence[Fact], *, refusal: str = REFUSAL) 
 
 def _is_said(sentence: str, before: str) -> bool:
     """Whether the sentence before says all that a sentence says."""
+    if sentence == before:
+        return True
     said = check_answer(sentence, [Fact(before, "answer", "")])
-    return sentence == before or all(checked.verdict == "supported" for checked in said)
+    return all(checked.verdict == "supported" for checked in said)
