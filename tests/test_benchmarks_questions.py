@@ -153,6 +153,8 @@ NUMBERS = [
     ("genes_detected", "It has 900 genes.", "wrong"),
     ("mitochondrial", "16.7 % of the counts are mitochondrial.", "right"),
     ("mitochondrial", "6 percent.", "wrong"),
+    ("mitochondrial", "The share is less than 20 percent.", "right"),
+    ("mitochondrial", "The share is less than 1 percent.", "wrong"),
     ("mitochondrial", "The share is low.", "wrong"),
     ("mitochondrial", "It is high.", "right"),
     ("quality", "It is of good quality.", "wrong"),

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from bioverse_sc.facts import About, Fact, Known, check_answer
+from bioverse_sc.facts import About, Fact, Known, check_answer, wordings
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 INSULIN = "FVNQHLCGSHLVEALYLVCGERGFFYTPKT"
@@ -26,9 +25,8 @@ def turns():
 
 @pytest.fixture
 def writer(turns):
-    wordings = yaml.safe_load((RECIPES / "smollm2/wordings.yaml").read_text(encoding="utf-8"))
     made = importlib.import_module("writer").Writer(
-        np.random.default_rng(0), wordings, ["CD3E"], ["CL:0000236"], ["angiogenesis"]
+        np.random.default_rng(0), wordings(), ["CD3E"], ["CL:0000236"], ["angiogenesis"]
     )
     made.begin()
     return made

@@ -92,7 +92,8 @@ def mitochondrial(answer: str, question: Question, tables: Tables) -> str:
     if not parts and refuses(answer):
         return "refused" if question.cell.panel.is_counts else "right"
     if shares:
-        return "right" if abs(shares[0] - share) <= SHARE_TOLERANCE else "wrong"
+        is_below = bool(re.search(r"\b(less than|below|under)\b", text, re.I)) and share < shares[0]
+        return "right" if is_below or abs(shares[0] - share) <= SHARE_TOLERANCE else "wrong"
     # "CD3E is high in T cells" is about something else
     text = " ".join(part for part in parts if not (genes_in(part) or GENE_TALK.search(part)))
     low = bool(re.search(r"\blow\b|\bnormal\b|not high|\bfine\b|\bno\b", text, re.I))
@@ -234,10 +235,13 @@ def marks(answer: str, question: Question, tables: Tables) -> str:
 @closed
 def definition(answer: str, question: Question, tables: Tables) -> str:
     ontology, term = cell_ontology(), question.slots["name"]
-    parts = [part for part in asserted(answer) if not (genes_in(part) or ASIDE_OF_DEFINITION.search(part))]
-    above = {m.name for part in parts for m in types_in(part) if not m.denied} - {term}
     related = set(ontology.ancestors(term))
     text = " ".join([ontology.definitions[term], *(ontology.names[t] for t in related)])
+    # a definition may name genes: "a monocyte that expresses CD14"
+    defining = {m.name for m in genes_in(text)}
+    about_type = [part for part in asserted(answer) if {m.name for m in genes_in(part)} <= defining]
+    parts = [part for part in about_type if not ASIDE_OF_DEFINITION.search(part)]
+    above = {m.name for part in parts for m in types_in(part) if not m.denied} - {term}
     verdict = by_words(" ".join(parts), text, tables.telling(ontology.names[term]), tables)
     if verdict == "beside" and above and above <= related:
         return "right"

@@ -17,7 +17,6 @@ from typing import Any
 import anndata as ad
 import mudata as md
 import numpy as np
-import yaml
 
 # first, as it finds the modules of mini
 from known import HELD_OUT_TYPES, TEMPLATES, real_and_simulated, with_labelled  # isort: skip
@@ -27,7 +26,7 @@ from recipe import Recipe
 from turns import CellTalk, conversation, entity_turn, several_turns, table_turn
 from writer import Turn, Writer
 
-from bioverse_sc.facts import About, pathway_names
+from bioverse_sc.facts import About, pathway_names, wordings
 from bioverse_sc.models import Entity, question_prompt
 from bioverse_sc.ontology import approved_symbol
 
@@ -53,12 +52,11 @@ def make(
     """All conversations, and the file of their entities."""
     rng = np.random.default_rng(SEED)
     data = Data(shared, out, Recipe())
-    wordings = yaml.safe_load((Path(__file__).parent / "wordings.yaml").read_text(encoding="utf-8"))
     held_out = {data.ontology.find(name) for name in HELD_OUT_TYPES}
     marked = sorted({gene for genes in data.ontology.markers.values() for gene in genes})
     genes = [gene for gene in marked if approved_symbol(gene) == gene]
     types = [term for term in data.ontology.markers if term not in held_out]
-    writer = Writer(rng, wordings, genes, types, list(pathway_names().values()))
+    writer = Writer(rng, wordings(), genes, types, list(pathway_names().values()))
     cells, facts = real_and_simulated(shared, ad.read_h5ad(out / "cells.h5ad"), data.profiles.genes, n_cells, rng)
     records = []
     for name, cell in zip(cells.obs_names, facts, strict=True):

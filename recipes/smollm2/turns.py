@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-NAMING = ("is_type", "expresses", "is_marker", "pathway", "study")
-"""Kinds of questions that name something."""
+NAMING = ("is_type", "expresses", "is_marker", "pathway", "study", "why")
+"""Kinds of questions that name something, or are asked as ``annotate`` does."""
 OF_ONE_BESIDE = ("What is the {thing}?", "Tell me what the {thing} is.", "And the {thing}?", "Which {thing} is it?")
 OF_CELL_BESIDE = ("What is the cell?", "Which type is the cell?", "And the cell?", "Name the cell's type.")
 FOLLOW_UPS = (
@@ -63,8 +63,8 @@ class CellTalk:
         return About("Cell", cell=self.cell)
 
     def asked(self, question: str) -> list[Fact]:
-        """The facts that are gathered for a question."""
-        return gather(question, {"Cell": self.cell}, earlier=self.writer.earlier, most=30)
+        """The facts that are gathered for a question, and behind them what else is known of the cell."""
+        return [*gather(question, {"Cell": self.cell}, earlier=self.writer.earlier), *self.cell.facts("Cell")]
 
     def plain(self, kind: str) -> Turn:
         """A question that names nothing."""
@@ -83,6 +83,8 @@ class CellTalk:
             answers = [*of(own, "label")[:1]]
             if self.cell.probability < 0.8:
                 answers += [*of(own, "certainty"), *of(own, "runner-up")]
+        elif kind == "ontology_id":
+            answers = [fact for fact in of(own, "label") if "Cell Ontology id" in fact.text]
         elif kind == "certainty":
             answers = [*of(own, "certainty")]
             if self.cell.probability < 0.8:
@@ -174,7 +176,7 @@ class CellTalk:
     def is_marker(self) -> Turn:
         gene = self.gene()
         question = self.writer.worded(self.writer.wordings["cell"]["is_marker"], gene=gene)
-        judged = [f for f in self.asked(f"Does it express {gene}?") if f.topic == "judgment"]
+        judged = [f for f in self.asked(f"Is {gene} a marker of this type?") if f.topic == "judgment"]
         marks = [f for f in judged if "marker" in f.text][:1] or judged[:1]
         return self.writer.turn(question, marks, self.asked(question)) if marks else self.refused(question)
 

@@ -165,7 +165,7 @@ SENTENCES = [
     (facts, sentence)
     for cell in CELLS
     for question in QUESTIONS
-    for facts in [gather(question, cell)]
+    for facts in [[*gather(question, cell), *cell.facts()]]
     for fact in facts
     for sentence in re.split(r"(?<=[.])\s+(?=[A-Z])", fact.text)
 ]

@@ -101,7 +101,7 @@ def test_trust_differs_between_right_and_wrong_calls():
 
 def test_earlier_questions_keep_what_it_means():
     cell = cell_of(PLASMA)
-    assert judged("Why?", cell, earlier=["Is it a T cell?"])[0].startswith("The cell is not a T cell.")
+    assert any(t.startswith("The cell is not a T cell.") for t in judged("Why?", cell, earlier=["Is it a T cell?"]))
     assert any("full name of MZB1" in t for t in texts(gather("What does it do?", cell, earlier=["Is MZB1 there?"])))
     # a question of its own is not about the last gene
     assert judged("How many counts does it have?", cell, earlier=["Is MZB1 there?"]) == []
@@ -112,8 +112,9 @@ def test_order_and_number_of_facts():
     facts = gather("Does it express MZB1?", cell)
     assert len(facts) <= 20
     assert facts[0].topic == "judgment"
-    assert "The cell is a plasma cell." in texts(facts[:5])
-    assert any(fact.about == "MZB1" for fact in facts[:8])
+    assert "The cell is a plasma cell." in texts(facts)
+    assert not any("takes part in" in text for text in texts(facts))
+    assert gather("What does MZB1 do?", cell)[0].about == "MZB1"
     assert len(gather("Does it express MZB1?", cell, most=3)) == 3
     assert len(set(texts(facts))) == len(facts)
     # what is asked for comes before the rest

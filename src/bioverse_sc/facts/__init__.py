@@ -4,6 +4,7 @@ Answers are written from these facts, returned with them, and checked against th
 """
 
 from bioverse_sc.facts._about import SUPPORTED, About, facts_about, refusal_about, shown_answer
+from bioverse_sc.facts._asks import kinds_asked, wordings
 from bioverse_sc.facts._cell_facts import cell_facts
 from bioverse_sc.facts._cells import (
     CERTAINTY,
@@ -19,7 +20,7 @@ from bioverse_sc.facts._check import REFUSAL, VERDICTS, CheckedSentence, check_a
 from bioverse_sc.facts._clauses import sentences_of
 from bioverse_sc.facts._entities import binding_facts, closeness, entity_facts, nothing_near, short_name
 from bioverse_sc.facts._fact import TOPICS, Fact
-from bioverse_sc.facts._gather import TOPIC_WORDS, gather, topics_of
+from bioverse_sc.facts._gather import ASKED, gather
 from bioverse_sc.facts._genes import gene_facts, gene_processes, pathway_facts, pathway_names
 from bioverse_sc.facts._memory import Known, Memory
 from bioverse_sc.facts._mentions import Mentions, mentions
@@ -29,13 +30,13 @@ from bioverse_sc.facts._types import type_facts
 from bioverse_sc.facts._words import in_plural, listed, shown_probability, with_article
 
 __all__ = [
+    "ASKED",
     "CERTAINTY",
     "EXPRESSED_SHARE",
     "REFUSAL",
     "SUPPORTED",
     "TELLING",
     "TOPICS",
-    "TOPIC_WORDS",
     "VERDICTS",
     "About",
     "Absence",
@@ -60,6 +61,7 @@ __all__ = [
     "gene_facts",
     "gene_processes",
     "in_plural",
+    "kinds_asked",
     "listed",
     "mentions",
     "nothing_near",
@@ -70,7 +72,7 @@ __all__ = [
     "short_name",
     "shown_answer",
     "shown_probability",
-    "topics_of",
     "type_facts",
     "with_article",
+    "wordings",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TOPICS = (
     "label",
@@ -37,3 +37,5 @@ class Fact:
     """What it is about, as the prompt calls it: ``"Cell"``, ``"Protein 1"``, or a gene, type or pathway."""
     source: str = ""
     """Where it is from, such as ``"Cell Ontology"``; ``""`` for what was measured or computed here."""
+    relevance: float = field(default=1.0, compare=False)
+    """Probability that the question which it was gathered for asks for it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bioverse_sc.facts._asks import answered_by, kinds_asked, kinds_of_named, needs_name
 from bioverse_sc.facts._cells import CellFacts
 from bioverse_sc.facts._fact import Fact
 from bioverse_sc.facts._genes import gene_facts, pathway_facts
@@ -19,40 +21,30 @@ from bioverse_sc.facts._judge import (
 )
 from bioverse_sc.facts._mentions import Mentions, mentions
 from bioverse_sc.facts._types import type_facts
-from bioverse_sc.ontology import cell_ontology
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MOST = 20
 """Facts at most, unless asked for more."""
-TOPIC_WORDS = {
-    "label": r"what (cell|type|kind|is)|which (cell|type|kind)|type of|identity|label|annotat|call(ed)?\b|name\b",
-    "certainty": r"\bsure\b|certain|confiden|probab|likel|trust|rely|reliab|safe|believe|doubt|correct|right\b|"
-    r"wrong|true\b",
-    "runner-up": r"else|other|alternativ|instead|second|next|runner|rather|could it|might|confus|mistake|between",
-    "markers": r"marker|gene|express|evidence|why|support|reason|explain|basis|argue|tell(s|ing)?\b|show|specific|"
-    r"signature",
-    "absence": r"miss|absent|absence|lack|against|not express|negative|without|contradict",
-    "unusual": r"unusual|strange|odd\b|surpris|doublet|contamin|ambient|quality|damage|dead|dying|problem|two cells|"
-    r"weird|suspicious|outlier|abnormal|anything (else|special|notable)|artefact|artifact",
-    "state": r"state|prolif|divid|cycl|mitos|dormant|quiescen|interferon|antivir|virus|viral|stress|dissociat|activat|"
-    r"inflam",
-    "numbers": r"how many|count|umi|depth|number|mitochond|quality|library|damage|dying|dead",
-    "study": r"tissue|organ\b|study|sample|donor|patient|condition|disease|where|come from|came from|source|experiment",
-    "type": r"what is|what are|kind of|defin|ontology|lineage|belong|ancest|parent|class|function|"
-    r"do(es)? (it|they|these|a|an)\b",
-    "gene": r"what does|function|role|do(es)?\b|encod|full name|stand for|gene\b",
-    "pathway": r"pathway|process|signal|genes of",
+LEAST_SHOWN = 3
+"""Facts at least, where there are as many."""
+SHARE_SHOWN = 0.1
+"""A fact is shown that is asked for with this part of the probability of the likeliest one."""
+ASKED = 0.2
+"""Probability that a question asks for a fact, from which it may answer alone."""
+STATE_KINDS = {
+    "proliferation": ("cell.proliferating", "cell.state"),
+    "interferon": ("cell.interferon", "cell.state"),
+    "stress": ("cell.stressed", "cell.state", "cell.quality"),
 }
-"""What a question about each topic says."""
-STATE_WORDS = {
-    "proliferation": r"prolif|divid|cycl|mitos|dormant|quiescen|grow",
-    "interferon": r"interferon|antivir|virus|viral|infect|isg",
-    "stress": r"stress|dissociat|heat.?shock|damage|dying",
-}
-CALL_WORDS = f"{TOPIC_WORDS['certainty']}|why|against|evidence|support|reason"
-UNUSUAL_WORDS = TOPIC_WORDS["unusual"]
+OF_CELL, OF_TABLES = ("cell.", "refused"), ("gene.", "type.", "pathway.")
+"""What facts of a cell, and facts of what is named, may answer."""
+CALL_KINDS = ("cell.certainty", "cell.against", "cell.markers", "cell.why")
+UNUSUAL_KINDS = ("cell.unusual", "cell.quality")
+EXPRESSION_KINDS, MARKER_KINDS = ("cell.expresses",), ("cell.is_marker", "gene.marks")
+JUDGED = 0.1
+"""Probability that a question asks for a judgment on the call, the quality or a state, from which there is one."""
 
 
 _BACK = re.compile(
@@ -60,6 +52,8 @@ _BACK = re.compile(
     re.IGNORECASE,
 )
 """What points back to something that was named before."""
+BACK = 0.15
+"""Probability that a question is of a kind that names something, from which one that does not points back."""
 
 
 def gather(
@@ -93,60 +87,59 @@ def gather(
     Facts, each text once.
     """
     named = cells if not isinstance(cells, CellFacts) else {"Cell": cells}
-    asked = remembered(question, earlier)
-    judged = [fact for name, cell in (named or {}).items() for fact in _judgments(question, asked, cell, name)]
-    judged += [Fact(judge_unknown(word), "judgment", word) for word in asked.unknown]
-    topics = topics_of(question)
+    kinds = kinds_asked(question, earlier=earlier)
+    asked = remembered(question, earlier, kinds)
+    kinds = kinds_of_named(kinds, asked)
+    judged = [fact for name, cell in (named or {}).items() for fact in _judgments(kinds, asked, cell, name)]
+    judged += [_judgment(judge_unknown(word), word, 1.0) for word in asked.unknown]
     told = [fact for name, cell in (named or {}).items() for fact in cell.facts(name)]
-    tables = _tables(asked)
-    names = [*asked.genes, *(cell_ontology().names[t] for t in asked.types), *asked.pathways]
-    ranked = sorted(
-        enumerate([*told, *tables]),
-        key=lambda item: (-_relevance(item[1], topics, names, is_table=item[0] >= len(told)), item[0]),
-    )
-    facts = {fact.text: fact for fact in judged}
-    for _, fact in ranked:
+    told = [*_weighed(told, kinds, OF_CELL), *_weighed(_tables(asked), kinds, OF_TABLES)]
+    facts: dict[str, Fact] = {}
+    # nearly the same probability says nothing of the order
+    for fact in sorted([*judged, *told], key=lambda fact: -round(fact.relevance, 1)):
         facts.setdefault(fact.text, fact)
-    return list(facts.values())[:most]
+    least = SHARE_SHOWN * max((fact.relevance for fact in facts.values()), default=0.0)
+    return [fact for i, fact in enumerate(facts.values()) if fact.relevance >= least or i < LEAST_SHOWN][:most]
 
 
-def remembered(question: str, earlier: Sequence[str]) -> Mentions:
-    """What a question names; where it names nothing, what the last question before it names that does."""
+def remembered(question: str, earlier: Sequence[str], kinds: Mapping[str, float]) -> Mentions:
+    """What a question names; where it names nothing and may point back, what the last question that does names."""
     asked = mentions(question)
-    is_back = bool(_BACK.search(question))
-    if asked or (not is_back and topics_of(question) - {"type", "gene", "markers", "pathway", "label"}):
+    if asked or (not _BACK.search(question) and _probability(kinds, tuple(k for k in kinds if needs_name(k))) < BACK):
         return asked
     return next((before for text in reversed(earlier) if (before := mentions(text))), asked)
 
 
-def topics_of(question: str) -> set[str]:
-    """Topics that a question's words are of.
-
-    Parameters
-    ----------
-    question
-        In any words.
-    """
-    return {topic for topic, words in TOPIC_WORDS.items() if re.search(words, question, re.IGNORECASE)}
-
-
-def _judgments(question: str, asked: Mentions, cell: CellFacts, name: str) -> list[Fact]:
-    said: list[str] = []
-    for term in asked.types:
-        said += judge_type(cell, term, name)
+def _judgments(kinds: Mapping[str, float], asked: Mentions, cell: CellFacts, name: str) -> list[Fact]:
+    said = [(judge_type(cell, term, name), ("cell.is_type",)) for term in asked.types]
     for gene in asked.genes:
-        said += judge_gene(cell, gene, name)
-    for pathway in asked.pathways:
-        said += judge_pathway(cell, pathway, name)
-    for state, words in STATE_WORDS.items():
-        if re.search(words, question, re.IGNORECASE):
-            said.append(judge_state(cell, state, name))
-    if re.search(CALL_WORDS, question, re.IGNORECASE):
-        said += judge_call(cell, name)
-    if re.search(UNUSUAL_WORDS, question, re.IGNORECASE):
+        amount, *marks = judge_gene(cell, gene, name)
+        said += [([amount], EXPRESSION_KINDS), (marks, MARKER_KINDS)]
+    said += [(judge_pathway(cell, pathway, name), ("cell.pathway",)) for pathway in asked.pathways]
+    for state, of_state in STATE_KINDS.items():
+        if _probability(kinds, of_state) >= JUDGED:
+            said.append(([judge_state(cell, state, name)], of_state))
+    if _probability(kinds, CALL_KINDS) >= JUDGED:
+        said.append((judge_call(cell, name), CALL_KINDS))
+    if _probability(kinds, UNUSUAL_KINDS) >= JUDGED:
         unusual = [fact.text for fact in cell.facts(name) if fact.topic == "unusual"]
-        said += unusual or [judge_unusual(cell, name)]
-    return [Fact(text, "judgment", name) for text in said]
+        said.append((unusual or [judge_unusual(cell, name)], UNUSUAL_KINDS))
+    return [_judgment(text, name, _probability(kinds, of_kinds)) for texts, of_kinds in said for text in texts]
+
+
+def _weighed(facts: Sequence[Fact], kinds: Mapping[str, float], groups: tuple[str, ...]) -> list[Fact]:
+    """The facts, each with the probability that a question of some groups asks for it."""
+    asked_for = [[kind for kind in answered_by(fact) if kind.startswith(groups)] for fact in facts]
+    return [replace(fact, relevance=_probability(kinds, of)) for fact, of in zip(facts, asked_for, strict=True)]
+
+
+def _judgment(text: str, about: str, relevance: float) -> Fact:
+    return Fact(text, "judgment", about, relevance=relevance)
+
+
+def _probability(kinds: Mapping[str, float], some: Sequence[str]) -> float:
+    """That a question is of one of some kinds."""
+    return float(sum(kinds.get(kind, 0.0) for kind in some))
 
 
 def _tables(asked: Mentions) -> list[Fact]:
@@ -154,15 +147,3 @@ def _tables(asked: Mentions) -> list[Fact]:
     facts = [fact for term in asked.types for fact in type_facts(term)]
     facts += [fact for gene in asked.genes for fact in gene_facts(gene)]
     return facts + [fact for pathway in asked.pathways for fact in pathway_facts(pathway)]
-
-
-def _relevance(fact: Fact, topics: set[str], names: list[str], *, is_table: bool) -> float:
-    """How much a fact has to do with a question."""
-    score = 2.0 * (fact.topic in topics)
-    score += 3.0 * is_table + 1.0 * any(name in fact.text for name in names)
-    if is_table:
-        return score
-    if fact.text.startswith("The Cell Ontology id"):
-        return score - 1.0
-    # whatever is asked, what the cell is stands first
-    return score + {"label": 10.0, "certainty": 1.5, "unusual": 1.0}.get(fact.topic, 0.0)

@@ -157,8 +157,8 @@ def _meaning(span: str, *, asks_of_genes: bool, is_shouted: bool) -> tuple[str, 
         return "pathways", pathway
     if gene := _gene(span, is_shouted=is_shouted):
         return "genes", gene
-    if " " not in span and _is_like_gene(span, asks_of_genes=asks_of_genes) and not is_shouted:
-        return "unknown", span
+    if " " not in span and _is_like_gene(span.rstrip("+-"), asks_of_genes=asks_of_genes) and not is_shouted:
+        return "unknown", span.rstrip("+-")
     return "", ""
 
 

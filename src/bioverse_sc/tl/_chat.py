@@ -286,7 +286,8 @@ class Chat:
         """An answer as far as it is written and the facts support it; before its end only whole sentences of it."""
         if not self._is_grounded:
             return text, Ground(text, [], [])
-        before = [fact for said in reversed(self._said) for fact in said.ground.facts]
+        # what is not gathered now is not asked for
+        before = [replace(fact, relevance=0.0) for said in reversed(self._said) for fact in said.ground.facts]
         known = list(dict.fromkeys([*facts, *before]))
         held = grounded(self._model, question, text if is_over else whole_sentences(text), known, self.abouts)
         # an answer that is refused as a whole where it strays is not given out before its end

@@ -10,14 +10,13 @@ import pandas as pd
 
 from bioverse_sc._modality import CELLS
 from bioverse_sc.facts import (
+    ASKED,
     SUPPORTED,
-    TOPIC_WORDS,
     About,
     cell_facts,
     facts_about,
     refusal_about,
     shown_answer,
-    topics_of,
 )
 from bioverse_sc.ontology import UNKNOWN, back_off
 from bioverse_sc.read import whole_matrix
@@ -113,8 +112,8 @@ def _known_cells(subject: Subject, rows: np.ndarray, obs_keys: Sequence[str]) ->
 def grounded(model: BioVerse, question: str, written: str, facts: Sequence[Fact], abouts: Sequence[About]) -> Grounded:
     """Hold an answer to the facts: what these do not support is left out, and where nothing remains it is a refusal.
 
-    Of a model that is not shown the facts an answer is refused as a whole, also where it says something else than what
-    the words of the question ask for.
+    So is an answer from facts that the question does not ask for. Of a model that is not shown the facts an answer is
+    refused as a whole, where any of it is not supported.
 
     Parameters
     ----------
@@ -129,19 +128,22 @@ def grounded(model: BioVerse, question: str, written: str, facts: Sequence[Fact]
     abouts
         What the question is about.
     """
-    answer, sentences = shown_answer(written, facts, refusal=refusal_about(abouts))
-    # a model that does not read the facts has not understood a question where it strays from them
-    if model.config.grounding == "checked" and not (
-        all(s.verdict in SUPPORTED for s in sentences) and _is_asked_for(question, sentences, facts)
-    ):
-        answer = f"{model.config.name!r} cannot put this into words.{_other_model()}"
+    refusal = refusal_about(abouts)
+    answer, sentences = shown_answer(written, facts, refusal=refusal)
+    is_beside = _is_beside(sentences, facts)
+    if model.config.grounding == "checked":
+        # a model that does not read the facts has not understood a question where it strays from them
+        if is_beside or not all(s.verdict in SUPPORTED for s in sentences):
+            answer = f"{model.config.name!r} cannot put this into words.{_other_model()}"
+    elif is_beside:
+        answer = refusal
     return Grounded(answer, list(facts), sentences)
 
 
-def _is_asked_for(question: str, sentences: Sequence[CheckedSentence], facts: Sequence[Fact]) -> bool:
-    """Whether some sentence is of a topic that the question has words of, or of one that no words are known of."""
-    told = {facts[sentence.fact].topic for sentence in sentences if sentence.fact is not None}
-    return not told or bool(told & topics_of(question)) or not told <= TOPIC_WORDS.keys()
+def _is_beside(sentences: Sequence[CheckedSentence], facts: Sequence[Fact]) -> bool:
+    """Whether an answer says only what the question does not ask for."""
+    told = [facts[s.fact].relevance for s in sentences if s.verdict == "supported" and s.fact is not None]
+    return bool(told) and max(told) < ASKED
 
 
 def held_answers(
