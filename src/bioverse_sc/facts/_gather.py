@@ -65,9 +65,9 @@ def gather(
 ) -> list[Fact]:
     """The facts that answer a question, the most relevant first.
 
-    Judgments come first, one for each gene, type and pathway that the question names, and for states, trust and quality
-    where it asks for these. Then come the facts of the cells and of what is named: those of the topics that the
-    question's words are of before the others.
+    They are what is known of the cells and of what the question names, and judgments: one for each gene, type and
+    pathway that it names, and for states, trust and quality where it asks for these. Each has the probability that the
+    question asks for it; facts that are much less asked for than others are left out.
 
     Parameters
     ----------
@@ -111,7 +111,8 @@ def remembered(question: str, earlier: Sequence[str], kinds: Mapping[str, float]
 
 
 def _judgments(kinds: Mapping[str, float], asked: Mentions, cell: CellFacts, name: str) -> list[Fact]:
-    said = [(judge_type(cell, term, name), ("cell.is_type",)) for term in asked.types]
+    said: list[tuple[list[str], tuple[str, ...]]] = []
+    said += [(judge_type(cell, term, name), ("cell.is_type",)) for term in asked.types]
     for gene in asked.genes:
         amount, *marks = judge_gene(cell, gene, name)
         said += [([amount], EXPRESSION_KINDS), (marks, MARKER_KINDS)]
