@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 MOST = 20
 """Facts at most, unless asked for more."""
-LEAST_SHOWN = 3
-"""Facts at least, where there are as many."""
 SHARE_SHOWN = 0.1
 """A fact is shown that is asked for with this part of the probability of the likeliest one."""
 ASKED = 0.2
@@ -99,7 +97,7 @@ def gather(
     for fact in sorted([*judged, *told], key=lambda fact: -round(fact.relevance, 1)):
         facts.setdefault(fact.text, fact)
     least = SHARE_SHOWN * max((fact.relevance for fact in facts.values()), default=0.0)
-    return [fact for i, fact in enumerate(facts.values()) if fact.relevance >= least or i < LEAST_SHOWN][:most]
+    return [fact for fact in facts.values() if fact.relevance >= least][:most]
 
 
 def remembered(question: str, earlier: Sequence[str], kinds: Mapping[str, float]) -> Mentions:
