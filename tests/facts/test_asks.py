@@ -32,14 +32,15 @@ def test_what_is_asked_in_words_that_are_not_in_the_table(question, kind):
 
 
 def relevance(question, words, **kwargs):
-    return max(fact.relevance for fact in gather(question, cell_of(PLASMA), **kwargs) if words in fact.text)
+    facts = gather(question, cell_of(PLASMA), **kwargs)
+    return max((fact.relevance for fact in facts if words in fact.text), default=0.0)
 
 
-def test_a_fact_that_is_not_asked_for_has_no_relevance():
+def test_a_fact_that_is_not_asked_for_is_not_shown_or_has_no_relevance():
     assert relevance("How many UMIs were captured?", " counts of ") > 0.5
-    assert relevance("How many UMIs were captured?", "The cell is a plasma cell.") < ASKED
+    assert relevance("How many UMIs were captured?", "The cell is a plasma cell.") == 0
     assert relevance("What is it?", "The cell is a plasma cell.") > 0.3
-    assert relevance("Did the donor drink coffee?", "The cell is a plasma cell.") < 0.1
+    assert relevance("Did the donor drink coffee?", "The cell is a plasma cell.") < ASKED
 
 
 def test_a_gene_is_asked_about_where_one_was_named():

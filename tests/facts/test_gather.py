@@ -69,11 +69,11 @@ def test_an_unknown_cell():
 
 
 def test_marker_of_the_label_or_not():
-    assert "SDC1 is a marker of plasma cells, named by 14 sources." in judged("Is SDC1 expressed?", cell_of(PLASMA))
-    said = judged("Is FCN1 expressed?", cell_of(PLASMA))[1]
+    assert "SDC1 is a marker of plasma cells, named by 14 sources." in judged("Is SDC1 a marker?", cell_of(PLASMA))
+    said = judged("Is FCN1 a marker?", cell_of(PLASMA))[0]
     assert said.startswith("FCN1 is no known marker of plasma cells. FCN1 is a known marker of ")
     # a marker of T cells that CD4 T cells hardly have
-    said = judged("Is CD8A expressed?", cell_of(T_CELL, MEMORY))[1]
+    said = judged("Is CD8A a marker?", cell_of(T_CELL, MEMORY))[0]
     assert said == f"CD8A is a marker of T cells, but it is low in {MEMORY}s."
 
 
@@ -112,10 +112,10 @@ def test_order_and_number_of_facts():
     facts = gather("Does it express MZB1?", cell)
     assert len(facts) <= 20
     assert facts[0].topic == "judgment"
-    assert "The cell is a plasma cell." in texts(facts)
-    assert not any("takes part in" in text for text in texts(facts))
+    assert not any("takes part in" in text or "plasma cell." in text for text in texts(facts))
     assert gather("What does MZB1 do?", cell)[0].about == "MZB1"
-    assert len(gather("Does it express MZB1?", cell, most=3)) == 3
+    assert len(gather("Describe the cell.", cell)) > 6
+    assert len(gather("Describe the cell.", cell, most=3)) == 3
     assert len(set(texts(facts))) == len(facts)
     # what is asked for comes before the rest
     study = gather("Which tissue is it from?", cell_of(PLASMA, columns={"tissue": ["lung"]}))

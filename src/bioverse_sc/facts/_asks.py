@@ -102,8 +102,8 @@ def kinds_of_named(kinds: dict[str, float], named: Mentions) -> dict[str, float]
     named
         What the question names, or one before it.
     """
-    there = {"genes": bool(named.genes or named.unknown), "types": bool(named.types), "pathways": bool(named.pathways)}
-    missing = tuple(start for what, starts in NEEDS.items() if not there[what] for start in starts)
+    is_named = {"genes": named.genes or named.unknown, "types": named.types, "pathways": named.pathways}
+    missing = tuple(start for names, starts in NEEDS.items() if not is_named[names] for start in starts)
     possible = {kind: p for kind, p in kinds.items() if not kind.startswith(missing)} if missing else kinds
     total = sum(possible.values())
     return {kind: p / total for kind, p in possible.items()}
@@ -167,6 +167,6 @@ def _filled(text: str) -> str:
 def _masked(question: str) -> str:
     """The question with one word for whatever it names; the words of a process tell something themselves."""
     for span in reversed(named_spans(question)):
-        kept = question[span.start : span.stop] + " " if span.kind == "pathways" else ""
-        question = question[: span.start] + kept + NAMED[span.kind] + question[span.stop :]
+        words = question[span.start : span.stop] + " " if span.kind == "pathways" else ""
+        question = question[: span.start] + words + NAMED[span.kind] + question[span.stop :]
     return question

@@ -129,7 +129,7 @@ def _judgments(kinds: Mapping[str, float], asked: Mentions, cell: CellFacts, nam
 def _weighed(facts: Sequence[Fact], kinds: Mapping[str, float], groups: tuple[str, ...]) -> list[Fact]:
     """The facts, each with the probability that a question of some groups asks for it."""
     asked_for = [[kind for kind in answered_by(fact) if kind.startswith(groups)] for fact in facts]
-    return [replace(fact, relevance=_probability(kinds, of)) for fact, of in zip(facts, asked_for, strict=True)]
+    return [replace(fact, relevance=_probability(kinds, some)) for fact, some in zip(facts, asked_for, strict=True)]
 
 
 def _judgment(text: str, about: str, relevance: float) -> Fact:
