@@ -11,8 +11,10 @@ turns. About a quarter cannot be answered from a cell. Who is asked:
 
 - shown: ``bsc.Chat(...).ask``, without the sentences that the facts do not support.
 - raw: the language model's own words of the same turn.
-- nearest fact: a rule, no model. It copies the fact that is nearest to the question (TF-IDF), of those that the model
-  was shown.
+- likeliest fact: a rule, no language model. It copies the fact that the question most probably asks for, by the reading
+  that chose what the model was shown (``Fact.relevance``), and refuses where that has less than ``facts.ASKED``.
+- nearest fact: a rule that does not read the question so. It copies the fact that is nearest to it (TF-IDF), of those
+  that the model was shown.
 - backbone: with ``--backbone``, the same language model without its adapter, shown the same facts.
 
 right = a keyed, closed answer. The keys are computed from the matrix, the Cell Ontology, the Accordion table, RefSeq
@@ -153,6 +155,13 @@ def give_label(chat: Any, donor: Any) -> None:
     chat.abouts[0] = replace(mine, cell=replace(mine.cell, **label))
 
 
+def likeliest_fact(facts: Sequence[Fact]) -> str:
+    """The first fact, which is asked for with the highest probability, copied."""
+    from bioverse_sc.facts import ASKED
+
+    return facts[0].text if facts and facts[0].relevance >= ASKED else UNSHOWN
+
+
 def nearest_fact(question: str, facts: Sequence[Fact]) -> str:
     """The fact with the most telling words of the question, copied."""
     texts = [fact.text for fact in facts]
@@ -179,12 +188,13 @@ def asked(session: Session, tables: Tables, chats: Mapping[str, Any], place: str
         answers = {"shown": chats["model"].ask(question.text)}
         seconds = time.perf_counter() - began
         facts = list(chats["model"].facts)
-        answers |= {"raw": chats["model"].grounds[-1].written, "nearest fact": nearest_fact(question.text, facts)}
+        answers |= {"raw": chats["model"].grounds[-1].written, "likeliest fact": likeliest_fact(facts)}
+        answers["nearest fact"] = nearest_fact(question.text, facts)
         if "backbone" in chats:
             chats["backbone"].ask(question.text)
             answers["backbone"] = chats["backbone"].grounds[-1].written
         scores = {who: scored(answer, question, tables) for who, answer in answers.items()}
-        claims = {who: check(answers[who], facts) for who in answers if who != "nearest fact"}
+        claims = {who: check(answers[who], facts) for who in answers if not who.endswith(" fact")}
         turn = place if place == "single" else f"{place}.{number}"
         records.append(Record(question, turn, facts, answers, scores, seconds, claims))
     return records

@@ -7,7 +7,7 @@ letters give 89 % the right kind; the mean of a layer of the language model, wit
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from bioverse_sc.facts._mentions import Mentions, named_spans
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
     from sklearn.pipeline import Pipeline
 
     from bioverse_sc.facts._fact import Fact
@@ -85,11 +86,17 @@ def kinds_asked(question: str, *, earlier: Sequence[str] = ()) -> dict[str, floa
         The questions before in the conversation, oldest first. One of a word or two, as "Why?" or "And CD8A?", is half
         of the kind of the last.
     """
-    reader, text = _reader(), _masked(question)
-    asked = reader.predict_proba([text])[0]
+    text = _masked(question)
+    asked = _read(text)
     if earlier and len(re.findall(r"\w+", text)) <= ELLIPTIC:
-        asked = (asked + reader.predict_proba([_masked(earlier[-1])])[0]) / 2
-    return {str(kind): float(p) for kind, p in zip(reader.classes_, asked, strict=True)}
+        asked = (asked + _read(_masked(earlier[-1]))) / 2
+    return {str(kind): float(p) for kind, p in zip(_reader().classes_, asked, strict=True)}
+
+
+@lru_cache(maxsize=1000)
+def _read(text: str) -> np.ndarray:
+    """Probabilities of the kinds, shape (kinds,); one question may be asked of many cells."""
+    return _reader().predict_proba([text])[0]
 
 
 def kinds_of_named(kinds: dict[str, float], named: Mentions) -> dict[str, float]:
