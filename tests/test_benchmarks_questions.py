@@ -395,6 +395,7 @@ def test_the_program_asks_counts_and_dumps(program, cell, tables, tmp_path, caps
     assert verdicts == {
         "shown": ["beside", "right", "beside"],
         "raw": ["beside", "wrong", "beside"],
+        "likeliest fact": ["beside", "right", "beside"],
         "nearest fact": ["right", "right", "right"],
     }
     program.print_report(records, ["B cell"])
