@@ -199,3 +199,23 @@ def test_a_label_that_is_fairly_sure_is_not_sure():
     facts = [Fact("The label is fairly sure. Its probability is 0.84.", "certainty", "Cell")]
     assert check_answer("The label is fairly sure.", facts)[0].verdict == "supported"
     assert check_answer("The label is sure.", facts)[0].verdict != "supported"
+
+
+def test_only_what_the_question_names_among_several(cell):
+    things = [
+        About("Cell", cell=cell),
+        About("Protein", "protein", text="MKTAYIAK"),
+        About("Molecule", "molecule", text="CCO"),
+    ]
+
+    def told_of(question, things=things):
+        return {fact.about for fact in facts_about(question, things) if " and " not in fact.about}
+
+    assert told_of("What is the protein?") == {"Protein"}
+    assert told_of("Which compound is it?") == {"Molecule"}
+    assert told_of("What does the drug do to the cell?") == {"Cell", "Molecule"}
+    assert told_of("What is the cell?") == {"Cell"}
+    assert told_of("What have we got here?") == {"Cell", "Protein", "Molecule"}
+    two = [About(f"Protein {i}", "protein", text="MKTAYIAK") for i in (1, 2)]
+    assert told_of("What is Protein 2?", two) == {"Protein 2"}
+    assert told_of("Which of the proteins is an enzyme?", two) == {"Protein 1", "Protein 2"}

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 SUPPORTED = ("supported", "refusal")
 """Verdicts of sentences that are shown."""
 _POLAR = re.compile(r"^(?:yes|no|probably not|probably)[.,:;]\s*", re.IGNORECASE)
-
+_KINDS = {
+    CELLS: r"\b(cell|cluster)s?\b",
+    "protein": r"\b(protein|peptide|enzyme|sequence)s?\b",
+    "molecule": r"\b(molecule|compound|drug|chemical|substance|ligand)s?\b",
+}
+"""What questions call observations of each modality."""
 _ENDS = re.compile(r"[.!?][\"')]?$")
 
 
@@ -62,14 +67,24 @@ def facts_about(
     most
         Facts of cells and tables at most; those of proteins and molecules are few, and all are shown.
     """
-    cells = {about.name: about.cell for about in abouts if about.cell is not None}
+    asked = _named(question, abouts)
+    cells = {about.name: about.cell for about in asked if about.cell is not None}
     # of features with abundances there is no text, and nothing is known
-    others = [about for about in abouts if about.cell is None and about.text]
+    others = [about for about in asked if about.cell is None and about.text]
     facts = gather(question, cells, earlier=earlier, most=most)
     for about in others:
         told = entity_facts(about.mod, about.text, about.nearest, name=about.noun)
         facts += [replace(fact, text=_within(fact.text, about.noun), about=about.name) for fact in told]
     return facts + _together(abouts)
+
+
+def _named(question: str, abouts: Sequence[About]) -> Sequence[About]:
+    """Those that a question names, by what the prompt calls them or by their kind; all of them where it names none."""
+    by_name = [about for about in abouts if re.search(rf"\b{re.escape(about.name)}\b", question, re.IGNORECASE)]
+    if any(about.name[-1].isdigit() for about in by_name):
+        return by_name
+    of_kind = [about for about in abouts if re.search(_KINDS.get(about.mod, "(?!)"), question, re.IGNORECASE)]
+    return of_kind or abouts
 
 
 def refusal_about(abouts: Sequence[About] = ()) -> str:
