@@ -38,7 +38,8 @@ STATE_KINDS = {
 }
 OF_CELL, OF_TABLES = ("cell.", "refused"), ("gene.", "type.", "pathway.")
 """What facts of a cell, and facts of what is named, may answer."""
-CALL_KINDS = ("cell.certainty", "cell.against", "cell.markers", "cell.why")
+CALL_KINDS = ("cell.certainty", "cell.why")
+FOR_KINDS, AGAINST_KINDS = (*CALL_KINDS, "cell.markers"), (*CALL_KINDS, "cell.against")
 UNUSUAL_KINDS = ("cell.unusual", "cell.quality")
 EXPRESSION_KINDS, MARKER_KINDS = ("cell.expresses",), ("cell.is_marker", "gene.marks")
 JUDGED = 0.1
@@ -118,8 +119,10 @@ def _judgments(kinds: Mapping[str, float], asked: Mentions, cell: CellFacts, nam
     for state, of_state in STATE_KINDS.items():
         if _probability(kinds, of_state) >= JUDGED:
             said.append(([judge_state(cell, state, name)], of_state))
-    if _probability(kinds, CALL_KINDS) >= JUDGED:
-        said.append((judge_call(cell, name), CALL_KINDS))
+    for text in judge_call(cell, name):
+        speaks = FOR_KINDS if " for " in text else AGAINST_KINDS if " against " in text else CALL_KINDS
+        if _probability(kinds, speaks) >= JUDGED:
+            said.append(([text], speaks))
     if _probability(kinds, UNUSUAL_KINDS) >= JUDGED:
         unusual = [fact.text for fact in cell.facts(name) if fact.topic == "unusual"]
         said.append((unusual or [judge_unusual(cell, name)], UNUSUAL_KINDS))
