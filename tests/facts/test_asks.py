@@ -43,6 +43,11 @@ def test_a_fact_that_is_not_asked_for_is_not_shown_or_has_no_relevance():
     assert relevance("Did the donor drink coffee?", "The cell is a plasma cell.") < ASKED
 
 
+def test_whom_a_gene_is_specific_to_is_told_where_it_was_named_before():
+    facts = gather("Which cells is it specific to?", earlier=["What does FOXP3 do?"])
+    assert any("FOXP3 is specific to" in fact.text and fact.relevance > ASKED for fact in facts)
+
+
 def test_a_gene_is_asked_about_where_one_was_named():
     assert relevance("And is that a marker?", "MZB1 is a marker", earlier=["Is MZB1 there?"]) > 0.3
     assert all(fact.about == "Cell" for fact in gather("And is that a marker?", cell_of(PLASMA)))

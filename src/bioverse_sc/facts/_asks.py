@@ -47,7 +47,7 @@ ANSWERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("runner-up", "", ("cell.runner_up", "cell.certainty", "cell.against", "cell.why")),
     ("markers", "known marker of|is highest in|is low in all", ("gene.marks",)),
     ("markers", "^The best known markers of", ("type.markers",)),
-    ("markers", "", ("cell.markers", "cell.summary", "cell.why", "type.markers")),
+    ("markers", "", ("cell.markers", "cell.summary", "cell.why", "type.markers", "gene.marks")),
     ("absence", "", ("cell.against", "cell.why")),
     ("unusual", "", ("cell.unusual", "cell.quality", "cell.summary", "cell.why")),
     ("state", "", ("cell.state", "cell.summary", "cell.why")),
