@@ -99,7 +99,7 @@ def _read(text: str) -> np.ndarray:
     return _reader().predict_proba([text])[0]
 
 
-def kinds_of_named(kinds: dict[str, float], named: Mentions) -> dict[str, float]:
+def possible_kinds(kinds: dict[str, float], named: Mentions, *, has_cell: bool) -> dict[str, float]:
     """The kinds that are possible where these things are named, with probabilities that sum to one.
 
     Parameters
@@ -108,10 +108,13 @@ def kinds_of_named(kinds: dict[str, float], named: Mentions) -> dict[str, float]
         Kinds with their probabilities.
     named
         What the question names, or one before it.
+    has_cell
+        Whether there is a cell to ask about.
     """
     is_named = {"genes": named.genes or named.unknown, "types": named.types, "pathways": named.pathways}
-    missing = tuple(start for names, starts in NEEDS.items() if not is_named[names] for start in starts)
-    possible = {kind: p for kind, p in kinds.items() if not kind.startswith(missing)} if missing else kinds
+    missing = [start for names, starts in NEEDS.items() if not is_named[names] for start in starts]
+    missing += [] if has_cell else ["cell."]
+    possible = {kind: p for kind, p in kinds.items() if not kind.startswith(tuple(missing))}
     total = sum(possible.values())
     return {kind: p / total for kind, p in possible.items()}
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bioverse_sc.facts._asks import answered_by, kinds_asked, kinds_of_named, needs_name
+from bioverse_sc.facts._asks import answered_by, kinds_asked, needs_name, possible_kinds
 from bioverse_sc.facts._cells import CellFacts
 from bioverse_sc.facts._fact import Fact
 from bioverse_sc.facts._genes import gene_facts, pathway_facts
@@ -88,7 +88,7 @@ def gather(
     named = cells if not isinstance(cells, CellFacts) else {"Cell": cells}
     kinds = kinds_asked(question, earlier=earlier)
     asked = remembered(question, earlier, kinds)
-    kinds = kinds_of_named(kinds, asked)
+    kinds = possible_kinds(kinds, asked, has_cell=bool(named))
     judged = [fact for name, cell in (named or {}).items() for fact in _judgments(kinds, asked, cell, name)]
     judged += [_judgment(judge_unknown(word), word, 1.0) for word in asked.unknown]
     told = [fact for name, cell in (named or {}).items() for fact in cell.facts(name)]
