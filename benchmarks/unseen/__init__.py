@@ -1,0 +1,1 @@
+"""What ``benchmarks/zero_shot.py`` is made of."""
