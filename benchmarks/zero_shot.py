@@ -19,8 +19,9 @@ What has to be beaten: *text alone* (the likeliest seen type, then the unseen on
 alone* (the seen type with the nearest mean vector, then the one that shares most ancestors with it), a blank token (the
 soft token of the mean cell), tokens of other cells, and chance.
 
-A type counts as much as another; in brackets 95 % intervals over draws of the types. Simulated cells are drawn with
-another seed than those of training; real ones are those of the validation sets whose author label is one of the types.
+A type counts as much as another; in brackets 95 % intervals over draws of the types; at the end all seeds together.
+Simulated cells are drawn with another seed than those of training; real ones are those of the validation sets whose
+author label is one of the types, which are few.
 """
 
 from __future__ import annotations
@@ -55,8 +56,12 @@ READ = 500
 HIDDEN_WIDTH = 384
 LORA = LoraSettings(rank=16, alpha=32, last_layers=12)
 WAYS = ("answers", "answers, contrast", "answers, projector kept", "texts")
+APART = 1000
+"""Between the numbers of types of one seed and the next."""
 Scored = tuple[str, np.ndarray]
 """Name of a row, and the scores of all types for each cell."""
+Counted = dict[str, np.ndarray]
+"""By row, what the columns say of each cell."""
 
 
 def aligned(language_model: str, train: Typed, unseen: Unseen, form: str, *, steps: int, seed: int) -> BioVerse:
@@ -105,7 +110,7 @@ def answered(model: BioVerse, train: Typed, unseen: Unseen, form: str, way: str,
     )
 
 
-def by_cosine(model: BioVerse, train: Typed, cells: Typed, texts: Sequence[str]) -> Iterator[Scored]:
+def by_cosine(model: BioVerse, train: Typed, cells: Typed, unseen: Unseen, texts: Sequence[str]) -> Iterator[Scored]:
     """Scores of the contrastive stage."""
     cosine = score.cosine(model, cells.vectors, texts)
     yield "cosine", cosine
@@ -116,7 +121,7 @@ def by_likelihood(
     model: BioVerse, train: Typed, cells: Typed, unseen: Unseen, texts: Sequence[str]
 ) -> Iterator[Scored]:
     """Scores of a model that has learned to answer."""
-    *_, (_, evened) = rows = list(by_cosine(model, train, cells, texts))
+    *_, (_, evened) = rows = list(by_cosine(model, train, cells, unseen, texts))
     yield from rows
     names = [name(term) for term in unseen.terms]
     likelihood = score.likelihood(model, cells.vectors, names, train.vectors.mean(axis=0))
@@ -134,17 +139,20 @@ def baselines(model: BioVerse, train: Typed, cells: Typed, unseen: Unseen, texts
     yield "tokens of other cells", cosine[np.random.default_rng(0).permutation(len(cosine))]
 
 
-def print_table(title: str, rows: Sequence[Scored], cells: Typed, unseen: Unseen) -> None:
-    print(f"\n### {title}\n")
-    print(f"| scored by | {' | '.join(score.COLUMNS)} |\n| --- | {' | '.join(['---:'] * len(score.COLUMNS))} |")
-    for row, scores in rows:
-        means, (low, high) = score.with_intervals(score.counted(scores, cells, unseen), cells.types)
-        shown = [f"{m:.3f} [{a:.3f}, {b:.3f}]" for m, a, b in zip(means, low, high, strict=True)]
-        print(f"| {row} | {' | '.join(shown)} |", flush=True)
+def print_table(title: str, rows: Counted, types: np.ndarray, unseen: set[int]) -> None:
+    """Means over types with their intervals; the last column is the difference to the texts alone, type by type."""
+    n_unseen = len(unseen & set(types.tolist()))
+    print(f"\n### {title}: {len(types)} cells, {n_unseen} unseen types\n")
+    columns = [*score.COLUMNS, "unseen @1, less text alone"]
+    print(f"| scored by | {' | '.join(columns)} |\n| --- | {' | '.join(['---:'] * len(columns))} |")
+    for row, right in rows.items():
+        beyond = right[:, :1] - rows["text alone"][:, :1] if "text alone" in rows else np.full((len(right), 1), np.nan)
+        means, bounds = score.with_intervals(np.hstack([right, beyond]), types)
+        print(f"| {row} | {' | '.join(map(score.shown, means, *bounds))} |", flush=True)
 
 
-def run(a: argparse.Namespace, seed: int) -> None:
-    """One draw of unseen types."""
+def run(a: argparse.Namespace, seed: int) -> Iterator[tuple[str, Counted, np.ndarray, set[int]]]:
+    """Tables of one draw of unseen types: title, what is counted of each cell by row, types, the unseen ones."""
     terms, train, test = simulated(a.shared, a.work, a.cells, a.cells // 4)
     chosen = named_types(terms, a.types_file.read_text().split("\n")) if a.types_file else None
     unseen = Unseen(terms, held_out_types(terms, a.n_types, seed) if chosen is None else chosen)
@@ -161,13 +169,20 @@ def run(a: argparse.Namespace, seed: int) -> None:
             if way:
                 answered(model, train, unseen, form, way, steps=a.answer_steps, seed=seed)
             seconds = time.perf_counter() - began
-            for kind, cells in (("simulated", test), ("real", real(a.shared, a.work, terms))):
-                if way:
-                    cells = cells.some(READ)
-                    rows = list(by_likelihood(model, train, cells, unseen, texts))
-                else:
-                    rows = [*by_cosine(model, train, cells, texts), *baselines(model, train, cells, unseen, texts)]
-                print_table(f"{form}, {way or 'contrastive'}, {seconds:.0f} s: {kind} cells", rows, cells, unseen)
+            print(f"\n{form}, {way or 'contrastive'}: {seconds:.0f} s of training", flush=True)
+            for kind, measured in (("simulated", test), ("real", real(a.shared, a.work, terms))):
+                cells = measured.some(READ) if way else measured
+                scored = by_likelihood if way else by_cosine
+                rows = dict(scored(model, train, cells, unseen, texts)) | dict(
+                    baselines(model, train, cells, unseen, texts)
+                )
+                counted = {row: score.counted(scores, cells, unseen) for row, scores in rows.items()}
+                yield (
+                    f"{form}, {way or 'contrastive'}, {kind} cells",
+                    counted,
+                    cells.types,
+                    set(unseen.held_out.tolist()),
+                )
 
 
 def main() -> None:
@@ -185,8 +200,18 @@ def main() -> None:
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
     print(f"{torch.get_num_threads()} threads, {a.language_model}, {a.steps} contrastive steps of {ALIGNED} cells")
-    for seed in a.seeds:
-        run(a, seed)
+    pooled: dict[str, list[tuple[Counted, np.ndarray, set[int]]]] = {}
+    for place, seed in enumerate(a.seeds):
+        for title, rows, types, unseen in run(a, seed):
+            print_table(title, rows, types, unseen)
+            # a type that is left out twice counts twice
+            moved = types + place * APART, {j + place * APART for j in unseen}
+            pooled.setdefault(title, []).append((rows, *moved))
+    if len(a.seeds) > 1:
+        print(f"\n## Seeds {', '.join(map(str, a.seeds))} together")
+        for title, parts in pooled.items():
+            rows = {row: np.concatenate([part[0][row] for part in parts]) for row in parts[0][0]}
+            print_table(title, rows, np.concatenate([part[1] for part in parts]), set().union(*(p[2] for p in parts)))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,16 @@ def with_intervals(right: np.ndarray, types: np.ndarray, seed: int = 0) -> tuple
     rng, means, bounds = np.random.default_rng(seed), [], []
     for column in by_type.T:
         values = column[~np.isnan(column)]
+        if not len(values):
+            means.append(np.nan)
+            bounds.append(np.full(2, np.nan))
+            continue
         drawn = values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(axis=1)
         means.append(values.mean())
         bounds.append(np.quantile(drawn, [0.025, 0.975]))
     return np.array(means), np.array(bounds).T
+
+
+def shown(mean: float, low: float, high: float) -> str:
+    """A mean with its interval; ``"-"`` where nothing was counted."""
+    return "-" if np.isnan(mean) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
