@@ -36,7 +36,7 @@ def test_a_type_is_left_out_with_its_kinds(unseen):
         for i in chosen:
             kinds = {j for j, term in enumerate(TERMS) if TERMS[i] in ontology.ancestors(term)}
             assert kinds <= chosen
-    assert unseen["cells"].named_types(TERMS, ["T cell"]).tolist() == [3, 4]
+    assert unseen["cells"].named_types(TERMS, ["T cell", ""]).tolist() == [3, 4]
     with pytest.raises(SystemExit, match="no name in the Cell Ontology"):
         unseen["cells"].named_types(TERMS, ["my cluster"])
 

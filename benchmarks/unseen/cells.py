@@ -73,7 +73,7 @@ def held_out_types(terms: Sequence[str], n: int, seed: int) -> np.ndarray:
 def named_types(terms: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Indices of the types of these names, and of all that are kinds of them."""
     ontology = cell_ontology()
-    wanted = {name: ontology.find(name) for name in names}
+    wanted = {name.strip(): ontology.find(name.strip()) for name in names if name.strip()}
     if unknown := [name for name, term in wanted.items() if term is None]:
         msg = f"{unknown} have no name in the Cell Ontology; expected one type a line, such as 'mast cell'."
         raise SystemExit(msg)
