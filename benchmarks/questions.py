@@ -58,6 +58,7 @@ from grounded.asked import Question, Score
 from grounded.cells import SETS, Cell, filled, real_cells, relabelled, worded
 from grounded.keys import scored, truth
 from grounded.tables import Tables, read_tables
+from types_named import terms_named
 
 import bioverse_sc as bsc
 from bioverse_sc.ontology import cell_ontology
@@ -274,11 +275,8 @@ def in_all(records: Sequence[Record]) -> str:
 
 def held_out(records: Sequence[Record], names: Sequence[str]) -> dict[str, list[Record]]:
     """Records about cells whose label is one of these types or a kind of one, and the others."""
-    ontology = cell_ontology()
-    terms = [ontology.find(name) for name in names]
-    if None in terms:
-        sys.exit(f"{names[terms.index(None)]!r} is no name in the Cell Ontology; expected one type a line.")
-    inside = [bool(ontology.ancestors(record.question.cell.term) & set(terms)) for record in records]
+    terms = terms_named(names)
+    inside = [bool(cell_ontology().ancestors(record.question.cell.term) & terms) for record in records]
     return {
         "types held out of training": [r for r, i in zip(records, inside, strict=True) if i],
         "other types": [r for r, i in zip(records, inside, strict=True) if not i],
@@ -328,7 +326,7 @@ def cells(a: argparse.Namespace) -> None:
     if a.backbone:
         openers["backbone"] = partial(open_chat, without_adapter(a.model))
     tables = read_tables(a.shared)
-    names = [line.strip() for line in a.types_file.read_text().splitlines() if line.strip()] if a.types_file else []
+    names = a.types_file.read_text().splitlines() if a.types_file else []
     if a.dump:
         a.dump.unlink(missing_ok=True)
     print(f"{model.config.name} ({model.fingerprint}), {torch.get_num_threads()} threads, sets {', '.join(a.sets)}")

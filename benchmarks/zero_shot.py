@@ -110,32 +110,22 @@ def answered(model: BioVerse, train: Typed, unseen: Unseen, form: str, way: str,
     )
 
 
-def by_cosine(model: BioVerse, train: Typed, cells: Typed, unseen: Unseen, texts: Sequence[str]) -> Iterator[Scored]:
-    """Scores of the contrastive stage."""
-    cosine = score.cosine(model, cells.vectors, texts)
-    yield "cosine", cosine
-    yield "cosine, evened", score.evened(cosine, score.cosine(model, train.vectors, texts))
-
-
-def by_likelihood(
-    model: BioVerse, train: Typed, cells: Typed, unseen: Unseen, texts: Sequence[str]
+def scored(
+    model: BioVerse, train: Typed, cells: Typed, unseen: Unseen, texts: Sequence[str], *, has_answered: bool
 ) -> Iterator[Scored]:
-    """Scores of a model that has learned to answer."""
-    *_, (_, evened) = rows = list(by_cosine(model, train, cells, unseen, texts))
-    yield from rows
-    names = [name(term) for term in unseen.terms]
-    likelihood = score.likelihood(model, cells.vectors, names, train.vectors.mean(axis=0))
-    yield "likelihood", likelihood
-    yield "joined", score.joined(evened, likelihood)
-
-
-def baselines(model: BioVerse, train: Typed, cells: Typed, unseen: Unseen, texts: Sequence[str]) -> Iterator[Scored]:
-    """What has to be beaten."""
-    cosine = score.cosine(model, cells.vectors, texts)
+    """Scores by the model, also by likelihood where it has learned to answer, and by what has to be beaten."""
+    cosine, of_training = (score.cosine(model, some.vectors, texts) for some in (cells, train))
+    evened = score.evened(cosine, of_training)
+    yield "cosine", cosine
+    yield "cosine, evened", evened
+    mean = train.vectors.mean(axis=0)
+    if has_answered:
+        likelihood = score.likelihood(model, cells.vectors, [name(term) for term in unseen.terms], mean)
+        yield "likelihood", likelihood
+        yield "joined", score.joined(evened, likelihood)
     yield "text alone", score.by_text(cosine, F.normalize(model.text_vectors(list(texts)), dim=-1), unseen)
     yield "ontology alone", score.by_ontology(train, cells, unseen)
-    blank = score.cosine(model, train.vectors.mean(axis=0, keepdims=True), texts)
-    yield "blank token", np.repeat(blank, len(cells.types), axis=0)
+    yield "blank token", np.repeat(score.cosine(model, mean[None], texts), len(cells.types), axis=0)
     yield "tokens of other cells", cosine[np.random.default_rng(0).permutation(len(cosine))]
 
 
@@ -146,7 +136,7 @@ def print_table(title: str, rows: Counted, types: np.ndarray, unseen: set[int]) 
     columns = [*score.COLUMNS, "unseen @1, less text alone"]
     print(f"| scored by | {' | '.join(columns)} |\n| --- | {' | '.join(['---:'] * len(columns))} |")
     for row, right in rows.items():
-        beyond = right[:, :1] - rows["text alone"][:, :1] if "text alone" in rows else np.full((len(right), 1), np.nan)
+        beyond = right[:, :1] - rows["text alone"][:, :1]
         means, bounds = score.with_intervals(np.hstack([right, beyond]), types)
         print(f"| {row} | {' | '.join(map(score.shown, means, *bounds))} |", flush=True)
 
@@ -154,11 +144,12 @@ def print_table(title: str, rows: Counted, types: np.ndarray, unseen: set[int]) 
 def run(a: argparse.Namespace, seed: int) -> Iterator[tuple[str, Counted, np.ndarray, set[int]]]:
     """Tables of one draw of unseen types: title, what is counted of each cell by row, types, the unseen ones."""
     terms, train, test = simulated(a.shared, a.work, a.cells, a.cells // 4)
-    chosen = named_types(terms, a.types_file.read_text().split("\n")) if a.types_file else None
+    chosen = named_types(terms, a.types_file.read_text().splitlines()) if a.types_file else None
     unseen = Unseen(terms, held_out_types(terms, a.n_types, seed) if chosen is None else chosen)
     is_seen = ~np.isin(train.types, unseen.held_out)
     train = Typed(train.vectors[is_seen], train.types[is_seen])
     print(f"\n## Seed {seed}: without {', '.join(name(terms[j]) for j in unseen.held_out)}")
+    measured = {"simulated": test, "real": real(a.shared, a.work, terms)}
     for form in a.texts:
         texts = [FORMS[form](term) for term in terms]
         # how to go on after the contrastive stage, of the first form alone
@@ -170,17 +161,14 @@ def run(a: argparse.Namespace, seed: int) -> Iterator[tuple[str, Counted, np.nda
                 answered(model, train, unseen, form, way, steps=a.answer_steps, seed=seed)
             seconds = time.perf_counter() - began
             print(f"\n{form}, {way or 'contrastive'}: {seconds:.0f} s of training", flush=True)
-            for kind, measured in (("simulated", test), ("real", real(a.shared, a.work, terms))):
-                cells = measured.some(READ) if way else measured
-                scored = by_likelihood if way else by_cosine
-                rows = dict(scored(model, train, cells, unseen, texts)) | dict(
-                    baselines(model, train, cells, unseen, texts)
-                )
-                counted = {row: score.counted(scores, cells, unseen) for row, scores in rows.items()}
+            for kind, cells in measured.items():
+                some = cells.some(READ) if way else cells
+                rows = scored(model, train, some, unseen, texts, has_answered=bool(way))
+                counted = {row: score.counted(scores, some, unseen) for row, scores in rows}
                 yield (
                     f"{form}, {way or 'contrastive'}, {kind} cells",
                     counted,
-                    cells.types,
+                    some.types,
                     set(unseen.held_out.tolist()),
                 )
 

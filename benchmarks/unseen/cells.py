@@ -17,6 +17,7 @@ import cells
 from data import Data
 from evaluate import read
 from recipe import Recipe
+from types_named import terms_named
 
 import bioverse_sc as bsc
 from bioverse_sc.ontology import cell_ontology
@@ -72,13 +73,8 @@ def held_out_types(terms: Sequence[str], n: int, seed: int) -> np.ndarray:
 
 def named_types(terms: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Indices of the types of these names, and of all that are kinds of them."""
-    ontology = cell_ontology()
-    wanted = {name.strip(): ontology.find(name.strip()) for name in names if name.strip()}
-    if unknown := [name for name, term in wanted.items() if term is None]:
-        msg = f"{unknown} have no name in the Cell Ontology; expected one type a line, such as 'mast cell'."
-        raise SystemExit(msg)
-    above = [ontology.ancestors(term) for term in terms]
-    return np.array([j for j, ancestors in enumerate(above) if any(term in ancestors for term in wanted.values())])
+    wanted = terms_named(names)
+    return np.array([j for j, term in enumerate(terms) if cell_ontology().ancestors(term) & wanted])
 
 
 def simulated(shared: Path, work: Path, n_train: int, n_test: int) -> tuple[list[str], Typed, Typed]:
@@ -116,9 +112,9 @@ def real(shared: Path, work: Path, terms: Sequence[str]) -> Typed:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:N_REAL])
         if len(rows):
             parts.append(Typed(embedded(adata[rows].copy()), np.array(types)[rows]))
-    cells = Typed(np.concatenate([part.vectors for part in parts]), np.concatenate([part.types for part in parts]))
-    np.savez(file, vectors=cells.vectors, types=cells.types)
-    return cells
+    joined = Typed(np.concatenate([part.vectors for part in parts]), np.concatenate([part.types for part in parts]))
+    np.savez(file, vectors=joined.vectors, types=joined.types)
+    return joined
 
 
 def embedded(adata: ad.AnnData) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn import functional as F
 
 from bioverse_sc.models import label_log_probabilities, label_prompt
@@ -67,14 +68,10 @@ def by_text(scores: np.ndarray, texts: torch.Tensor, unseen: Unseen) -> np.ndarr
 def by_ontology(train: Typed, cells: Typed, unseen: Unseen) -> np.ndarray:
     """No language at all: the seen type with the nearest mean vector, and the ancestors that it shares with each."""
     centres = np.stack([train.vectors[train.types == j].mean(axis=0) for j in unseen.seen])
-    cosines = normalised(cells.vectors) @ normalised(centres).T
+    nearest = unseen.seen[cosine_similarity(cells.vectors, centres).argmax(axis=1)]
     above = [cell_ontology().ancestors(term) for term in unseen.terms]
     alike = np.array([[len(a & b) / len(a | b) for b in above] for a in above])
-    return alike[unseen.seen[cosines.argmax(axis=1)]]
-
-
-def normalised(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return alike[nearest]
 
 
 def counted(scores: np.ndarray, cells: Typed, unseen: Unseen) -> np.ndarray:
