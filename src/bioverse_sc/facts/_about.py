@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 SUPPORTED = ("supported", "refusal")
 """Verdicts of sentences that are shown."""
 _POLAR = re.compile(r"^(?:yes|no|probably not|probably)[.,:;]\s*", re.IGNORECASE)
-_KINDS = {
-    CELLS: r"\b(cell|cluster)s?\b",
-    "protein": r"\b(protein|peptide|enzyme|sequence)s?\b",
-    "molecule": r"\b(molecule|compound|drug|chemical|substance|ligand)s?\b",
+_OTHER_NOUNS = {
+    CELLS: ("cluster",),
+    "protein": ("peptide", "enzyme", "sequence"),
+    "molecule": ("compound", "drug", "chemical", "substance", "ligand"),
 }
-"""What questions call observations of each modality."""
+"""What questions call observations of a modality, beside its noun."""
 _ENDS = re.compile(r"[.!?][\"')]?$")
 
 
@@ -83,8 +83,13 @@ def _named(question: str, abouts: Sequence[About]) -> Sequence[About]:
     by_name = [about for about in abouts if re.search(rf"\b{re.escape(about.name)}\b", question, re.IGNORECASE)]
     if any(about.name[-1].isdigit() for about in by_name):
         return by_name
-    of_kind = [about for about in abouts if re.search(_KINDS.get(about.mod, "(?!)"), question, re.IGNORECASE)]
-    return of_kind or abouts
+    return [about for about in abouts if _calls(question, about.mod)] or abouts
+
+
+def _calls(question: str, mod: str) -> bool:
+    """Whether a question speaks of an observation of a modality."""
+    nouns = map(re.escape, (modality_of(mod).noun, *_OTHER_NOUNS.get(mod, ())))
+    return bool(re.search(rf"\b({'|'.join(nouns)})s?\b", question, re.IGNORECASE))
 
 
 def refusal_about(abouts: Sequence[About] = ()) -> str:

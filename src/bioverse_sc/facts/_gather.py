@@ -119,7 +119,8 @@ def _judgments(kinds: Mapping[str, float], asked: Mentions, cell: CellFacts, nam
     for state, of_state in STATE_KINDS.items():
         if _probability(kinds, of_state) >= JUDGED:
             said.append(([judge_state(cell, state, name)], of_state))
-    for text in judge_call(cell, name):
+    is_of_call = _probability(kinds, (*FOR_KINDS, "cell.against")) >= JUDGED
+    for text in judge_call(cell, name) if is_of_call else ():
         speaks = FOR_KINDS if " for " in text else AGAINST_KINDS if " against " in text else CALL_KINDS
         if _probability(kinds, speaks) >= JUDGED:
             said.append(([text], speaks))
